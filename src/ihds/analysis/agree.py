@@ -1,0 +1,460 @@
+"""What sites agree on before a method begins: levels, coding, centres, scales and the time grid.
+
+It has the shape of a method and travels like one, so no site ever shows its own levels, means or
+longest follow-up: only sums over sites are opened. Rounds: one for counts and magnitudes, one or
+two for moments when the model has numbers, and, where the permit allows exact times, one or more
+for the set of distinct event times.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ihds.analysis import design as designs
+from ihds.analysis.design import Ask, Frame, Rows
+from ihds.analysis.method import Contribution, Leaves, Vector
+from ihds.data.codebook import Codebook
+from ihds.errors import BadFormula, BadInput, BadLevel, ConstantColumn, NoEvents, OutOfRange, Refused
+from ihds.privacy.disclosure import Thresholds, model_reasons
+
+_DOUBLINGS = 24  # bins 1, 2, 4 ... 2^23 of the time grid
+_OWN_BINS_LIMIT = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Dictionary(Contribution):
+    """Counts and magnitudes: who there is, before anything is modelled."""
+
+    kind: ClassVar[str] = "count table"
+
+    rows: Annotated[float, Leaves("()", "rows", bound=1, counts_persons=True)]
+    left_out: Annotated[float, Leaves("()", "rows", bound=1)]
+    sites: Annotated[float, Leaves("()", "sites", bound=1, per="site")]
+    level_persons: Annotated[Vector, Leaves("(levels,)", "persons", bound=1, counts_persons=True)]
+    level_sites: Annotated[Vector, Leaves("(levels,)", "sites", bound=1, per="site")]
+    cell_persons: Annotated[Vector, Leaves("(groups+strata,)", "persons", bound=1)]
+    cell_sites: Annotated[Vector, Leaves("(groups+strata,)", "sites", bound=1, per="site")]
+    codes: Annotated[Vector, Leaves("(4,)", "rows coded 0, 1, 2, other", bound=1)]
+    nonzero: Annotated[Vector, Leaves("(p+1,)", "rows", bound=1)]
+    magnitude: Annotated[Vector, Leaves("(p+1,)", "sum of log2 of the absolute value", bound=2**11)]
+    beyond: Annotated[Vector, Leaves("(24,)", "rows beyond 2^j time bins", bound=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Moments(Contribution):
+    """First and second moments about the present centre, in the present scale."""
+
+    count: Annotated[Vector, Leaves("(p+1,)", "rows", bound=1, counts_persons=True)]
+    total: Annotated[Vector, Leaves("(p+1,)", "scaled units", bound=2**15)]
+    square: Annotated[Vector, Leaves("(p+1,)", "scaled units squared", bound=2**30)]
+
+
+@dataclass(frozen=True, slots=True)
+class TimeSet(Contribution):
+    """An invertible Bloom table of event times: its sum is the table of the union.
+
+    Each event time is added to three cells; a cell with one distinct time gives it back and lets
+    it be taken from the other two (Goodrich & Mitzenmacher 2011). Exact times are only asked for
+    where the permit allows ``time_bin = 0``.
+    """
+
+    kind: ClassVar[str] = "exact times"
+
+    count: Annotated[Vector, Leaves("(cells,)", "events", bound=4)]
+    high: Annotated[Vector, Leaves("(cells,)", "sum of the upper 32 bits", bound=2**32)]
+    low: Annotated[Vector, Leaves("(cells,)", "sum of the lower 32 bits", bound=2**32)]
+    check: Annotated[Vector, Leaves("(cells,)", "sum of 32-bit hashes", bound=2**32)]
+
+
+CONTRIBUTIONS = (Dictionary, Moments, TimeSet)
+
+
+@dataclass(frozen=True, slots=True)
+class AgreeState:
+    """Where the agreement stands. ``frame`` is complete when ``phase`` is "done"."""
+
+    phase: Literal["dictionary", "moments", "times", "done"]
+    levels: dict[str, tuple[str, ...]]
+    frame: Frame
+    cells: int
+    passes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """The parameters of the agreement: the method's ask under a codebook and thresholds."""
+
+    ask: Ask
+    codebook: Codebook
+    thresholds: Thresholds
+
+    def begin(self) -> AgreeState:
+        """Return the first state, from metadata alone.
+
+        Raises:
+            Refused: the time grid is finer than the permit allows.
+        """
+        levels = designs.table_levels(self.ask, self.codebook)
+        if self.ask.clock == "grid" and self.ask.time_bin < self.thresholds.min_time_bin:
+            raise Refused(
+                f"the time bin {self.ask.time_bin:g} is finer than this permit allows",
+                reasons=(f"min_time_bin: at least {self.thresholds.min_time_bin:g}",),
+                remedy="use a wider time_bin, stratify by site, or ask for an amended permit",
+            )
+        columns = designs.column_names(self.ask, levels)
+        frame = Frame(
+            columns=columns,
+            centre=np.zeros(len(columns)),
+            scale=np.ones(len(columns)),
+            rows=2**32,
+            left_out=0,
+            sites=0,
+            levels=levels,
+            counts={},
+            groups=(),
+            strata=(),
+            two_coded=False,
+            outcome_centre=0.0,
+            outcome_scale=1.0,
+            times=np.zeros(0),
+            time_bin=self.ask.time_bin if self.ask.clock == "grid" else 0.0,
+            min_cell=self.thresholds.min_cell,
+        )
+        return AgreeState("dictionary", levels, frame, 1024, 0)
+
+    # -- at the site ------------------------------------------------------------------------
+
+    def rows(self, state: AgreeState, table: pd.DataFrame) -> Rows:
+        """Read a site's rows under the levels agreed so far."""
+        return designs.read_rows(self.ask, self.codebook, state.levels, table)
+
+    def local(self, state: AgreeState, rows: Rows) -> Contribution:
+        """Return this site's contribution to the present phase."""
+        match state.phase:
+            case "dictionary":
+                return self._dictionary(state, rows)
+            case "moments":
+                return self._moments(state, rows)
+            case "times":
+                flags = designs.event_flags(rows.event, state.frame.two_coded)
+                return _bloom(rows.stop[flags], state.cells)
+        raise BadInput("the agreement is complete")
+
+    def _values(self, rows: Rows) -> NDArray[np.float64]:
+        outcome = rows.outcome if len(rows.outcome) else np.zeros(len(rows))
+        return np.column_stack([rows.matrix, outcome])
+
+    def _dictionary(self, state: AgreeState, rows: Rows) -> Dictionary:
+        persons = [
+            float(len(np.unique(rows.person[rows.codes[name] == i])))
+            for name, levels in state.levels.items()
+            for i in range(len(levels))
+        ]
+        cells = [
+            float(len(np.unique(rows.person[code == i])))
+            for code, size in ((rows.group, self._sizes(state)[0]), (rows.stratum, self._sizes(state)[1]))
+            for i in range(size)
+        ]
+        outcome = rows.event if self.ask.outcome == "survival" else rows.outcome
+        codes = [float(np.sum(outcome == v)) for v in (0.0, 1.0, 2.0)]
+        values = np.abs(self._values(rows))
+        present = np.isfinite(values) & (values > 0)
+        logs = np.log2(values, out=np.zeros_like(values), where=present)
+        beyond = np.zeros(_DOUBLINGS)
+        if self.ask.clock == "grid" and self.ask.time_bin > 0 and len(rows):
+            placed = designs.bins(rows.stop, self.ask.time_bin)
+            beyond = np.array([float(np.sum(placed > 2**j)) for j in range(_DOUBLINGS)])
+        level_persons = np.array(persons)
+        cell_persons = np.array(cells)
+        return Dictionary(
+            rows=float(len(rows)),
+            left_out=float(rows.left_out),
+            sites=1.0,
+            level_persons=level_persons,
+            level_sites=(level_persons > 0).astype(float),
+            cell_persons=cell_persons,
+            cell_sites=(cell_persons > 0).astype(float),
+            codes=np.array([*codes, len(outcome) - sum(codes)]),
+            nonzero=present.sum(axis=0).astype(float),
+            magnitude=logs.sum(axis=0),
+            beyond=beyond,
+        )
+
+    def _moments(self, state: AgreeState, rows: Rows) -> Moments:
+        centre = np.append(state.frame.centre, state.frame.outcome_centre)
+        scale = np.append(state.frame.scale, state.frame.outcome_scale)
+        z = (self._values(rows) - centre) / scale
+        present = np.isfinite(z)
+        z = np.where(present, z, 0.0)
+        return Moments(present.sum(axis=0).astype(float), z.sum(axis=0), (z * z).sum(axis=0))
+
+    # -- at the centre ----------------------------------------------------------------------
+
+    def aggregate(self, state: AgreeState, total: Any) -> AgreeState:
+        """Take a phase's total and move on.
+
+        Raises:
+            BadLevel, NoEvents, ConstantColumn, BadFormula: the data cannot carry the model.
+            Refused: there would be too many parameters for so few persons.
+        """
+        match total:
+            case Dictionary():
+                return self._counted(state, total)
+            case Moments():
+                return self._measured(state, total)
+            case TimeSet():
+                return self._timed(state, total)
+        raise BadInput(f"unexpected total {type(total).__name__}")
+
+    def _sizes(self, state: AgreeState) -> tuple[int, int]:
+        groups = designs.combinations(designs.group_names(self.ask), state.levels)
+        strata = designs.combinations(designs.strata_names(self.ask), state.levels)
+        return len(groups), len(strata)
+
+    def _counted(self, state: AgreeState, total: Dictionary) -> AgreeState:
+        rows = int(total.rows)
+        if rows == 0:
+            raise BadInput(
+                "no person has a value for every variable of the formula",
+                remedy="check the variables' missing values with the method 'describe'",
+            )
+        levels, counts = self._agreed_levels(state, total)
+        sizes = self._sizes(state)
+        self._check_cells(state, total, sizes)
+        two_coded = self._coding(total)
+        columns = designs.column_names(self.ask, levels)
+        mean_log = total.magnitude / np.maximum(total.nonzero, 1)
+        width = {n: 2.0 ** np.round(m) for n, m in zip(state.frame.columns, mean_log, strict=False)}
+        scale = np.array([width.get(n, 1.0) for n in columns])
+        outcome_scale = 2.0 ** float(np.round(mean_log[-1])) if self.ask.outcome in ("number", "count") else 1.0
+        reasons = model_reasons(self.thresholds, rows, len(columns))
+        if reasons and self.ask.covariates == "matrix":
+            raise Refused("this model is too large for these data", reasons=reasons, remedy="use fewer terms")
+        group_levels = {**levels}
+        frame = replace(
+            state.frame,
+            columns=columns,
+            centre=np.zeros(len(columns)),
+            scale=scale,
+            rows=rows,
+            left_out=int(total.left_out),
+            sites=int(total.sites),
+            levels=levels,
+            counts=counts,
+            groups=designs.combinations(designs.group_names(self.ask), group_levels),
+            strata=designs.combinations(designs.strata_names(self.ask), group_levels),
+            two_coded=two_coded,
+            outcome_scale=outcome_scale,
+            times=self._grid(total),
+        )
+        numeric = bool(columns) or self.ask.outcome == "number"
+        if numeric:
+            return replace(state, phase="moments", levels=levels, frame=frame)
+        return self._after_moments(replace(state, levels=levels, frame=frame))
+
+    def _agreed_levels(
+        self, state: AgreeState, total: Dictionary
+    ) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[float, ...]]]:
+        levels, counts, at = {}, {}, 0
+        for name, published in state.levels.items():
+            held = total.level_persons[at : at + len(published)]
+            sites = total.level_sites[at : at + len(published)]
+            at += len(published)
+            if self.ask.covariates == "table":
+                levels[name] = published
+                alone = sites < min(self.thresholds.min_level_sites, total.sites)
+                counts[name] = tuple(np.where(alone & (held > 0), 0.5, held).tolist())
+                continue
+            for level, persons, where in zip(published, held, sites, strict=True):
+                self._check_level(f"level {level!r} of {name!r}", persons, where, total.sites)
+            levels[name] = tuple(lv for lv, p in zip(published, held, strict=True) if p > 0)
+            counts[name] = tuple(p for p in held if p > 0)
+            used_as_term = self.ask.covariates == "matrix" and name not in designs.strata_names(self.ask)
+            if used_as_term and len(levels[name]) < 2:
+                raise ConstantColumn(
+                    f"variable {name!r} has only the level {levels[name][0]!r} over all sites",
+                    remedy="leave it out of the formula",
+                )
+        return levels, counts
+
+    def _check_level(self, what: str, persons: float, where: float, sites: float) -> None:
+        if persons == 0:
+            return
+        if where < min(self.thresholds.min_level_sites, sites):
+            raise BadLevel(
+                f"{what} is seen at one site only, so its sums would be that site's own",
+                remedy="merge it with another level, or leave those persons out",
+            )
+        if persons < self.thresholds.min_cell:
+            raise BadLevel(
+                f"{what} holds fewer than {self.thresholds.min_cell} persons over all sites",
+                remedy="merge it with another level, or leave those persons out",
+            )
+
+    def _check_cells(self, state: AgreeState, total: Dictionary, sizes: tuple[int, int]) -> None:
+        labels = [
+            *designs.combinations(designs.group_names(self.ask), state.levels),
+            *designs.combinations(designs.strata_names(self.ask), state.levels),
+        ]
+        if self.ask.clock == "own":
+            labels = labels[: sizes[0]]  # a stratum's sums stay inside the site
+        for label, persons, where in zip(labels, total.cell_persons, total.cell_sites, strict=False):
+            if label:
+                self._check_level(f"the group {label!r}", persons, where, total.sites)
+
+    def _coding(self, total: Dictionary) -> bool:
+        zeros, ones, twos, other = total.codes
+        if self.ask.outcome not in ("survival", "binary"):
+            return False
+        what = self.ask.formula.response[-1]
+        if other or (zeros and twos):
+            raise BadFormula(
+                f"{what!r} is not coded 0/1 (or 1/2) over all sites",
+                remedy=f"compare it with its event code, for example {what} == 2",
+            )
+        if self.ask.outcome == "binary" and twos:
+            raise BadFormula(f"{what!r} is coded 1/2", remedy=f"write I({what} == 2) or recode to 0/1")
+        events = twos if twos else ones
+        if events == 0:
+            raise NoEvents(
+                f"{what!r} marks no event at any site",
+                remedy="check the event code and the follow-up",
+            )
+        if self.ask.outcome == "binary" and zeros == 0:
+            raise NoEvents(f"{what!r} is 1 for everybody", remedy="check the outcome")
+        return bool(twos)
+
+    def _grid(self, total: Dictionary) -> Vector:
+        if self.ask.clock != "grid" or self.ask.time_bin == 0:
+            return np.zeros(0)
+        if self.ask.horizon is not None:
+            last = int(designs.bins(np.array([self.ask.horizon]), self.ask.time_bin)[0])
+        else:
+            clear = np.flatnonzero(total.beyond == 0)
+            if not len(clear):
+                raise OutOfRange("the time grid would be too fine", remedy="use a wider time_bin")
+            last = int(2 ** clear[0])
+        if last > _OWN_BINS_LIMIT:
+            raise OutOfRange(f"{last} time bins are too many", remedy="use a wider time_bin")
+        return np.arange(last + 1) * self.ask.time_bin
+
+    def _measured(self, state: AgreeState, total: Moments) -> AgreeState:
+        frame = state.frame
+        count = np.maximum(total.count, 1)
+        mean = total.total / count
+        variance = np.maximum(total.square / count - mean**2, 0.0)
+        old_centre = np.append(frame.centre, frame.outcome_centre)
+        old_scale = np.append(frame.scale, frame.outcome_scale)
+        noise = 2.0**-24 * np.maximum(1.0, mean**2)
+        vague = variance < noise
+        spread = np.sqrt(np.where(vague, noise * 2.0**-8, variance))
+        centre = old_centre + mean * old_scale
+        scale = old_scale * 2.0 ** np.round(np.log2(spread))
+        fixed = np.array([n == INTERCEPT for n in frame.columns] + [self.ask.outcome != "number"])
+        ready = ~vague | fixed
+        if bool(np.any(~ready)) and state.passes < 2:
+            again = replace(
+                frame,
+                centre=np.where(fixed, old_centre, centre)[:-1],
+                scale=np.where(fixed, old_scale, scale)[:-1],
+                outcome_centre=float(np.where(fixed, old_centre, centre)[-1]),
+                outcome_scale=float(np.where(fixed, old_scale, scale)[-1]),
+            )
+            return replace(state, frame=again, passes=state.passes + 1)
+        if bool(np.any(~ready[:-1])) and self.ask.covariates == "matrix":
+            name = frame.columns[int(np.flatnonzero(~ready[:-1])[0])]
+            raise ConstantColumn(
+                f"the column {name!r} is the same for everybody over all sites",
+                remedy="leave it out of the formula",
+            )
+        centred = self.ask.outcome == "survival" or self.ask.covariates == "table"
+        if self.ask.covariates == "matrix" and frame.intercept:
+            centred = True
+        keep = fixed | (~ready)
+        new_centre = np.where(fixed, old_centre, centre)
+        if not centred:
+            new_centre[:-1] = 0.0
+            scale = old_scale * 2.0 ** np.round(np.log2(np.sqrt(np.maximum(total.square / count, 2.0**-60))))
+        number = self.ask.outcome == "number"
+        frame = replace(
+            frame,
+            centre=new_centre[:-1],
+            scale=np.where(keep, old_scale, scale)[:-1],
+            counts={**frame.counts, **_by_column(frame.columns, total.count)},
+            outcome_centre=float(new_centre[-1]) if number and frame.intercept and not self.ask.formula.offset else 0.0,
+            outcome_scale=float(np.where(keep, old_scale, scale)[-1]),
+        )
+        return self._after_moments(replace(state, frame=frame))
+
+    def _after_moments(self, state: AgreeState) -> AgreeState:
+        exact = self.ask.clock == "grid" and self.ask.time_bin == 0
+        return replace(state, phase="times" if exact else "done")
+
+    def _timed(self, state: AgreeState, total: TimeSet) -> AgreeState:
+        times = _peel(total)
+        if times is None:
+            if state.cells > _OWN_BINS_LIMIT:
+                raise OutOfRange("there are too many distinct event times", remedy="use a time_bin")
+            return replace(state, cells=state.cells * 4)
+        return replace(state, phase="done", frame=replace(state.frame, times=times))
+
+
+INTERCEPT = designs.INTERCEPT
+
+
+def _by_column(columns: tuple[str, ...], count: Vector) -> dict[str, tuple[float, ...]]:
+    return {name: (float(c),) for name, c in zip(columns, count, strict=False)}
+
+
+def _hash(bits: NDArray[np.uint64], salt: int) -> NDArray[np.uint64]:
+    """Return a 32-bit mix of 64-bit words (the finaliser of SplitMix64)."""
+    z = bits + np.uint64((salt * 0x9E3779B97F4A7C15) % 2**64)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return (z ^ (z >> np.uint64(31))) & np.uint64(0xFFFFFFFF)
+
+
+def _cells_of(bits: NDArray[np.uint64], cells: int) -> list[NDArray[np.int64]]:
+    third = cells // 3
+    return [(_hash(bits, s + 1) % np.uint64(third)).astype(np.int64) + s * third for s in range(3)]
+
+
+def _bloom(times: Vector, cells: int) -> TimeSet:
+    bits = np.ascontiguousarray(times + 0.0).view(np.uint64)
+    columns = (np.ones(len(bits)), bits >> np.uint64(32), bits & np.uint64(0xFFFFFFFF), _hash(bits, 99))
+    table = np.zeros((4, cells))
+    for place in _cells_of(bits, cells):
+        for row, values in enumerate(columns):
+            table[row] += np.bincount(place, weights=values.astype(float), minlength=cells)
+    return TimeSet(*table)
+
+
+def _peel(total: TimeSet) -> Vector | None:
+    """Return the sorted distinct times, or None if the table is too small to be read."""
+    table = np.stack([total.count, total.high, total.low, total.check])
+    cells = table.shape[1]
+    found: set[int] = set()
+    while True:
+        occupied = table[0] > 0
+        count = np.where(occupied, table[0], 1)
+        high, low = np.rint(table[1] / count), np.rint(table[2] / count)
+        bits = (high.astype(np.uint64) << np.uint64(32)) | low.astype(np.uint64)
+        pure = occupied & (table[1] == high * count) & (table[2] == low * count)
+        pure &= table[3] == _hash(bits, 99).astype(float) * count
+        fresh, first = np.unique(bits[pure], return_index=True)
+        if not len(fresh):
+            break
+        counts = table[0][pure][first]
+        columns = (counts, (fresh >> np.uint64(32)) * counts, (fresh & np.uint64(0xFFFFFFFF)) * counts, _hash(fresh, 99) * counts)
+        for place in _cells_of(fresh, cells):
+            for row, values in enumerate(columns):
+                table[row] -= np.bincount(place, weights=values.astype(float), minlength=cells)
+        found |= {int(b) for b in fresh}
+    if bool(np.any(table[0] != 0)):
+        return None
+    return np.sort(np.array(sorted(found), dtype=np.uint64).view(np.float64))

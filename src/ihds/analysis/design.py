@@ -1,0 +1,377 @@
+"""From a formula and one site's rows to numbers: what a method asks for, and what it is given.
+
+``Frame`` is the public description all sites agreed on (columns, levels, centres, time grid);
+``Design`` is one site's rows in that frame and never leaves the gate.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ihds.analysis import formula as formulas
+from ihds.analysis.formula import Formula
+from ihds.data.codebook import Codebook
+from ihds.errors import BadFormula, BadLevel, BadTable, OutOfRange
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+#: Days of the default grid for pooled risk sets: the measured price is 0.025 standard errors.
+DEFAULT_TIME_BIN = 30.0
+INTERCEPT = "(Intercept)"
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a method needs of the rows.
+
+    ``covariates``: "matrix" for a model matrix, "groups" for one group code per row, "table" for
+    each variable by itself. ``clock``: "grid" for shared time bins, "own" for each site's times.
+    """
+
+    formula: Formula
+    outcome: Literal["none", "survival", "number", "binary", "count"]
+    covariates: Literal["matrix", "groups", "table"]
+    clock: Literal["none", "grid", "own"] = "none"
+    time_bin: float = 0.0
+    horizon: float | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether a row with any missing value is left out (R's ``na.omit``)."""
+        return self.covariates != "table"
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What all sites agreed on before the method began; public.
+
+    Shapes: ``columns``, ``centre``, ``scale`` (p,); ``times`` (K,), the upper edge of each bin.
+    ``two_coded`` says that events are coded 1/2 as R's ``Surv`` allows.
+    """
+
+    columns: tuple[str, ...]
+    centre: Floats
+    scale: Floats
+    rows: int
+    left_out: int
+    sites: int
+    levels: dict[str, tuple[str, ...]]
+    counts: dict[str, tuple[float, ...]]
+    groups: tuple[str, ...]
+    strata: tuple[str, ...]
+    two_coded: bool
+    outcome_centre: float
+    outcome_scale: float
+    times: Floats
+    time_bin: float
+    min_cell: int
+
+    @property
+    def intercept(self) -> bool:
+        """Whether the first column is the intercept."""
+        return self.columns[:1] == (INTERCEPT,)
+
+    def original(self, beta: Floats, covariance: Floats) -> tuple[Floats, Floats]:
+        """Take coefficients from centred, scaled columns back to the variables' own units."""
+        transform = np.diag(1 / self.scale)
+        if self.intercept:
+            transform[0] = -self.centre / self.scale
+            transform[0, 0] = 1.0
+        return transform @ beta, transform @ covariance @ transform.T
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """One site's complete rows before centring."""
+
+    matrix: Floats
+    outcome: Floats
+    offset: Floats
+    start: Floats | None
+    stop: Floats
+    event: Floats
+    group: Ints
+    stratum: Ints
+    cluster: Ints
+    person: Ints
+    codes: dict[str, Ints]
+    left_out: int
+
+    def __len__(self) -> int:
+        return len(self.person)
+
+
+@dataclass(frozen=True, slots=True)
+class Design:
+    """One site's rows in the agreed frame.
+
+    Shapes: ``x`` (n, p) centred and scaled; ``y``, ``offset`` (n,); ``entry`` and ``exit`` are
+    bins, a row being at risk in ``entry < bin <= exit``; ``times`` are the bins' upper edges.
+    ``cache`` is for a method's own reuse between rounds.
+    """
+
+    frame: Frame
+    x: Floats
+    y: Floats
+    offset: Floats
+    entry: Ints
+    exit: Ints
+    event: NDArray[np.bool_]
+    times: Floats
+    group: Ints
+    stratum: Ints
+    cluster: Ints
+    codes: dict[str, Ints]
+    cache: dict[str, Any] = field(default_factory=dict)
+
+
+def table_levels(ask: Ask, codebook: Codebook) -> dict[str, tuple[str, ...]]:
+    """Return the published levels of every variable the formula uses as a category.
+
+    Raises:
+        BadLevel: such a variable has no published levels.
+        BadFormula: free text or an identifier is used as a variable.
+    """
+    wanted = set(ask.formula.categorical)
+    if ask.covariates == "groups":
+        wanted |= {ask.formula.label(t) for t in ask.formula.terms}
+    if ask.covariates == "table":
+        wanted |= {n for n in ask.formula.variables if codebook.variable(n).kind == "category"}
+    allowed_identifiers = {ask.formula.label(ask.formula.cluster)}
+    for name in sorted(ask.formula.variables):
+        variable = codebook.variable(name)
+        if variable.kind in ("text", "identifier") and name not in allowed_identifiers:
+            raise BadFormula(
+                f"variable {name!r} is {variable.kind} and cannot stand in {ask.formula.text!r}",
+                remedy="use a number or a category; an identifier only in cluster()",
+            )
+    found = {}
+    for name in sorted(wanted):
+        levels = codebook.variable(name).levels
+        if not levels:
+            raise BadLevel(
+                f"variable {name!r} is used as a category but no levels are published for it",
+                remedy="declare its levels in the codebook, or use it as a number",
+            )
+        found[name] = levels
+    return found
+
+
+def column_names(ask: Ask, levels: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the model matrix's columns, from the formula and the levels alone."""
+    if ask.covariates == "groups":
+        return ()
+    if ask.covariates == "table":
+        numbers = sorted(ask.formula.variables - set(levels))
+        return tuple(numbers)
+    size = max([2, *(len(v) for v in levels.values())])
+    template = {
+        name: pd.Categorical([lv[i % len(lv)] for i in range(size)], categories=list(lv))
+        if (lv := levels.get(name))
+        else np.linspace(1.0, 2.0, size)
+        for name in ask.formula.variables
+    }
+    frame = _aliased(pd.DataFrame(template, index=range(size)), ask.formula)
+    built = formulas.matrix(ask.formula, frame)
+    names = [ask.formula.label(str(c)) for c in built.columns]
+    if ask.outcome == "survival":
+        names = [n for n in names if n != "Intercept"]
+    return tuple(INTERCEPT if n == "Intercept" else n for n in names)
+
+
+def combinations(names: list[str], levels: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the labels of all combinations of levels, ``a=1, b=2``; one empty label for none."""
+    parts = [[f"{n}={lv}" for lv in levels[n]] for n in names]
+    return tuple(", ".join(combination) for combination in product(*parts))
+
+
+def strata_names(ask: Ask) -> list[str]:
+    """Return the variables of ``strata()`` other than the site."""
+    names = [ask.formula.label(e) for e in ask.formula.strata if e != "site"]
+    for name in names:
+        if name not in ask.formula.variables:
+            raise BadFormula(
+                f"strata({name}) is not a column", remedy="stratify by a category, or by site"
+            )
+    return names
+
+
+def group_names(ask: Ask) -> list[str]:
+    """Return the variables that form the groups of a curve or a log-rank test."""
+    return [ask.formula.label(t) for t in ask.formula.terms] if ask.covariates == "groups" else []
+
+
+def _aliased(frame: pd.DataFrame, formula: Formula) -> pd.DataFrame:
+    return frame.rename(columns=dict(formula.alias))
+
+
+def read_rows(
+    ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], table: pd.DataFrame
+) -> Rows:
+    """Turn a site's table into numbers under agreed levels.
+
+    Raises:
+        BadTable: a time is negative, an interval is empty, or a term is infinite.
+    """
+    formula = ask.formula
+    person_column = codebook.person if codebook.person in table.columns else ""
+    extra = [person_column] if person_column and person_column not in formula.variables else []
+    used = table[[*sorted(formula.variables), *extra]]
+    kept = used.dropna(subset=sorted(formula.variables)) if ask.complete else used
+    left_out = len(used) - len(kept)
+    kept = kept.reset_index(drop=True)
+    person = pd.factorize(kept[person_column])[0] if person_column else np.arange(len(kept))
+    coded = {name: _codes(kept[name], lv) for name, lv in levels.items()}
+    whole = {n: pd.Categorical.from_codes(c, list(levels[n])) for n, c in coded.items()}
+    plain = _aliased(kept, formula)
+    n = len(kept)
+    start, stop, event, outcome = None, np.zeros(0), np.zeros(0), np.zeros(0)
+    if ask.outcome == "survival":
+        *begins, stops, events = (formulas.evaluate(r, plain) for r in formula.response)
+        start, stop, event = (begins[0] if begins else None), stops, events
+        _check_times(start, stop)
+    elif ask.outcome != "none":
+        outcome = formulas.evaluate(formula.response[0], plain)
+    offset = np.zeros(n)
+    for expression in formula.offset:
+        offset = offset + formulas.evaluate(expression, plain)
+    names = column_names(ask, levels)
+    matrix = np.zeros((n, len(names)))
+    if ask.covariates == "table":
+        matrix = kept[list(names)].to_numpy(dtype=float) if names else matrix
+    elif ask.covariates == "matrix" and n:
+        built = formulas.matrix(formula, plain.assign(**{_alias_of(k, formula): v for k, v in whole.items()}))
+        built = built.rename(columns=lambda c: formula.label(str(c)))
+        built = built.rename(columns={"Intercept": INTERCEPT})
+        matrix = np.ascontiguousarray(built[list(names)].to_numpy(dtype=float))
+    _check_finite(matrix, names, outcome, offset, allow_missing=not ask.complete)
+    cluster = person.astype(np.int64)
+    if formula.cluster:
+        cluster = pd.factorize(plain[formula.cluster])[0].astype(np.int64)
+    return Rows(
+        matrix=matrix,
+        outcome=outcome,
+        offset=offset,
+        start=start,
+        stop=stop,
+        event=event,
+        group=_combined(group_names(ask), coded, levels, n),
+        stratum=_combined(strata_names(ask), coded, levels, n),
+        cluster=cluster,
+        person=person.astype(np.int64),
+        codes=coded,
+        left_out=left_out,
+    )
+
+
+def _alias_of(name: str, formula: Formula) -> str:
+    return dict(formula.alias).get(name, name)
+
+
+def _codes(column: pd.Series, levels: tuple[str, ...]) -> Ints:
+    """Return level codes (n,), -1 for missing or for a level that is not agreed."""
+    if column.dtype.kind == "f":
+        numbers = np.array([float(lv) for lv in levels])
+        hit = column.to_numpy()[:, None] == numbers[None, :]
+        return np.where(hit.any(axis=1), hit.argmax(axis=1), -1).astype(np.int64)
+    return pd.Categorical(column, categories=list(levels)).codes.astype(np.int64)
+
+
+def _combined(
+    names: list[str], coded: dict[str, Ints], levels: dict[str, tuple[str, ...]], n: int
+) -> Ints:
+    code = np.zeros(n, dtype=np.int64)
+    for name in names:
+        code = code * len(levels[name]) + coded[name]
+    return code
+
+
+def _check_times(start: Floats | None, stop: Floats) -> None:
+    if bool(np.any(stop < 0)) or (start is not None and bool(np.any(start < 0))):
+        raise BadTable("a follow-up time is negative", remedy="count time from inclusion")
+    if start is not None and bool(np.any(start >= stop)):
+        raise BadTable(
+            "an interval (start, stop] has start >= stop", remedy="leave out empty intervals"
+        )
+
+
+def _check_finite(
+    matrix: Floats, names: tuple[str, ...], outcome: Floats, offset: Floats, allow_missing: bool
+) -> None:
+    check = np.isinf if allow_missing else lambda a: ~np.isfinite(a)
+    bad = [name for j, name in enumerate(names) if bool(np.any(check(matrix[:, j])))]
+    bad += ["the outcome"] if bool(np.any(~np.isfinite(outcome))) else []
+    bad += ["the offset"] if bool(np.any(~np.isfinite(offset))) else []
+    if bad:
+        raise BadTable(
+            f"{', '.join(bad)} is infinite or undefined for some persons at this site",
+            remedy="look for log() of zero, division by zero or a negative square root",
+        )
+
+
+def bins(times: Floats, width: float) -> Ints:
+    """Return the bin of each time on a grid of ``width``: bin k holds ((k-1) width, k width]."""
+    return np.ceil(np.round(times / width, 9)).astype(np.int64)
+
+
+def place(rows: Rows, design_times: Floats, width: float) -> tuple[Ints, Ints]:
+    """Return entry and exit bins of each row; a row is at risk in ``entry < bin <= exit``.
+
+    On a grid, a person who enters and has an event within one bin is at risk in that bin.
+    """
+    if width > 0:
+        exit_ = bins(rows.stop, width)
+        if len(exit_) and exit_.max() >= len(design_times):
+            raise OutOfRange(
+                "a follow-up time at this site lies beyond the agreed horizon",
+                remedy="give a larger horizon",
+            )
+        entry = np.full(len(rows), -1) if rows.start is None else bins(rows.start, width)
+        same = entry >= exit_
+        entry = np.where(same & (rows.event > 0), exit_ - 1, np.minimum(entry, exit_))
+        return entry.astype(np.int64), exit_
+    exit_ = np.searchsorted(design_times, rows.stop, side="right") - 1
+    entry = np.full(len(rows), -1)
+    if rows.start is not None:
+        entry = np.searchsorted(design_times, rows.start, side="right") - 1
+    return entry.astype(np.int64), exit_.astype(np.int64)
+
+
+def event_flags(event: Floats, two_coded: bool) -> NDArray[np.bool_]:
+    """Return whether each row ends in an event, under the agreed coding."""
+    return event == (2.0 if two_coded else 1.0)
+
+
+def build(ask: Ask, frame: Frame, rows: Rows) -> Design:
+    """Place a site's rows in the agreed frame."""
+    event = event_flags(rows.event, frame.two_coded)
+    times = frame.times
+    width = frame.time_bin
+    coded = Rows(**{**{f: getattr(rows, f) for f in Rows.__slots__}, "event": event.astype(float)})
+    if ask.clock == "own":
+        times, width = np.unique(rows.stop[event]), 0.0
+    if ask.outcome == "survival":
+        entry, exit_ = place(coded, times, width)
+    else:
+        entry = exit_ = np.zeros(len(rows), dtype=np.int64)
+    return Design(
+        frame=frame,
+        x=(rows.matrix - frame.centre) / frame.scale,
+        y=(rows.outcome - frame.outcome_centre) / frame.outcome_scale,
+        offset=rows.offset,
+        entry=entry,
+        exit=exit_,
+        event=event,
+        times=times,
+        group=rows.group,
+        stratum=rows.stratum,
+        cluster=rows.cluster,
+        codes=rows.codes,
+    )

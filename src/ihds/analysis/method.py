@@ -1,0 +1,224 @@
+"""The shape of a federated method: what its parts are called, what may leave a site, the registry.
+
+A method is a module with ``Params``, ``ask``, ``begin``, ``local``, ``aggregate`` and ``finish``.
+``aggregate`` receives a *total*, never a list, so no method can depend on which site said what.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import pkgutil
+import typing
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Annotated, Any, ClassVar, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ihds.analysis.design import Ask, Design, Frame
+from ihds.analysis.result import Result
+from ihds.errors import BadInput, BadMessage, OutOfRange
+
+Vector = NDArray[np.float64]
+Matrix = NDArray[np.float64]
+State = Any  # each method's own frozen dataclass
+
+#: Bits of a word of the ring Z_2^64 that a total may fill; the rest is headroom for the sign.
+RING_BITS = 62
+
+
+@dataclass(frozen=True, slots=True)
+class Leaves:
+    """What a field of a contribution is, for the docs, the gate and the fixed-point scale.
+
+    ``bound`` declares that the absolute total is at most ``bound`` times the number of rows
+    (``per="row"``) or of sites (``per="site"``).
+    """
+
+    shape: str
+    unit: str
+    bound: float = 2.0**12
+    counts_persons: bool = False
+    per: Literal["row", "site"] = "row"
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """Base of everything that leaves a site; only ever read as a sum over sites."""
+
+    kind: ClassVar[str] = "moment"
+
+
+def leaves(cls: type[Contribution]) -> dict[str, Leaves]:
+    """Return the declaration of every field of a contribution type.
+
+    Raises:
+        TypeError: a field has no ``Leaves``; such a type cannot be sent.
+    """
+    declared: dict[str, Leaves] = {}
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for field in dataclasses.fields(cls):
+        hint = hints[field.name]
+        notes = [m for m in getattr(hint, "__metadata__", ()) if isinstance(m, Leaves)]
+        if typing.get_origin(hint) is not Annotated or len(notes) != 1:
+            raise TypeError(f"{cls.__name__}.{field.name} does not declare what leaves the site")
+        declared[field.name] = notes[0]
+    return declared
+
+
+def fraction_bits(declared: Leaves, rows: int, sites: int) -> int:
+    """Return the fixed-point scale (log2) at which a field travels, from public numbers only."""
+    persons = rows if declared.per == "row" else sites
+    used = np.ceil(np.log2(declared.bound)) + np.ceil(np.log2(max(persons, 1)))
+    return int(RING_BITS - used - np.ceil(np.log2(max(sites, 1))))
+
+
+Layout = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+def flatten(value: Contribution, rows: int, sites: int) -> tuple[Layout, NDArray[np.uint64]]:
+    """Return the layout and the fixed-point words (mod 2^64) of a contribution.
+
+    Raises:
+        OutOfRange: a field is not finite or exceeds its declared bound; the field is named.
+    """
+    layout: list[tuple[str, tuple[int, ...]]] = []
+    words: list[NDArray[np.uint64]] = []
+    for name, declared in leaves(type(value)).items():
+        array = np.asarray(getattr(value, name), dtype=np.float64)
+        layout.append((name, array.shape))
+        scaled = np.rint(np.ldexp(array.ravel(), fraction_bits(declared, rows, sites)))
+        limit = 2.0 ** (RING_BITS - np.ceil(np.log2(max(sites, 1))))
+        if not bool(np.all(np.abs(scaled) <= limit)):  # also catches NaN
+            raise OutOfRange(
+                f"{type(value).__name__}.{name} does not fit its declared range "
+                f"({declared.bound:g} x {rows} {declared.per}s)",
+                remedy="rescale the variable, or look for separation or a wrong unit",
+            )
+        words.append(scaled.astype(np.int64).view(np.uint64))
+    return tuple(layout), np.concatenate(words)
+
+
+def unflatten(
+    cls: type[Contribution], layout: Layout, words: NDArray[np.uint64], rows: int, sites: int
+) -> Contribution:
+    """Return the total a sum of words stands for.
+
+    Raises:
+        BadMessage: the layout is not that of ``cls``.
+    """
+    declared = leaves(cls)
+    if [name for name, _ in layout] != list(declared):
+        raise BadMessage(f"a site answered with other fields than {cls.__name__}")
+    values: list[Any] = []
+    at = 0
+    signed = words.view(np.int64)
+    for name, shape in layout:
+        size = int(np.prod(shape, dtype=np.int64)) if shape else 1
+        part = signed[at : at + size].astype(np.float64)
+        array = np.ldexp(part, -fraction_bits(declared[name], rows, sites)).reshape(shape)
+        values.append(float(array) if shape == () else array)
+        at += size
+    if at != len(words):
+        raise BadMessage(f"a site answered with {len(words)} words, not {at}")
+    return cls(*values)
+
+
+class Method(Protocol):
+    """What a module in ``methods/`` offers. Type arguments would add nothing: modules are untyped."""
+
+    __name__: str
+    Params: type[Any]
+    CONTRIBUTIONS: tuple[type[Contribution], ...]
+    STATE: type[Any]
+
+    def ask(self, params: Any) -> Ask:
+        """Say what the method needs of the rows."""
+        ...
+
+    def begin(self, params: Any, frame: Frame) -> State:
+        """Return the first state; needs no data."""
+        ...
+
+    def local(self, params: Any, state: State, design: Design) -> Contribution:
+        """Compute this site's contribution; the only function that sees rows."""
+        ...
+
+    def aggregate(self, params: Any, state: State, total: Any) -> State:
+        """Take the total over sites and return the next state."""
+        ...
+
+    def finish(self, params: Any, frame: Frame, state: State) -> Result | None:
+        """Return the result, or None to ask for another round."""
+        ...
+
+
+def methods() -> dict[str, Method]:
+    """Return every method by name: the folder ``methods/`` and the entry points ``ihds.methods``."""
+    package = importlib.import_module("ihds.analysis.methods")
+    found: dict[str, Any] = {
+        info.name: importlib.import_module(f"{package.__name__}.{info.name}")
+        for info in pkgutil.iter_modules(package.__path__)
+    }
+    for entry in entry_points(group="ihds.methods"):
+        found[entry.name] = entry.load()
+    return found
+
+
+def method(name: str) -> Method:
+    """Return one method.
+
+    Raises:
+        BadInput: there is none of that name.
+    """
+    found = methods()
+    if name not in found:
+        raise BadInput(
+            f"there is no method {name!r}", remedy=f"use one of: {', '.join(sorted(found))}"
+        )
+    return found[name]
+
+
+def make_params(chosen: Method, values: dict[str, Any]) -> Any:
+    """Build a method's ``Params`` from JSON values.
+
+    Raises:
+        BadInput: a name or a type does not fit.
+    """
+    fields = {f.name: f for f in dataclasses.fields(chosen.Params)}
+    hints = typing.get_type_hints(chosen.Params)
+    name = chosen.__name__.rsplit(".", 1)[-1]
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise BadInput(
+            f"{name} has no parameter {unknown[0]!r}", remedy=f"it has: {', '.join(fields)}"
+        )
+    ready = {}
+    for key, value in values.items():
+        ready[key] = _checked(value, hints[key], f"{name}: parameter {key!r}")
+    try:
+        return chosen.Params(**ready)
+    except TypeError as error:
+        raise BadInput(f"{name}: {error}", remedy=f"it takes: {', '.join(fields)}") from error
+
+
+def _checked(value: Any, hint: Any, what: str) -> Any:
+    options = typing.get_args(hint)
+    if typing.get_origin(hint) is Literal:
+        if value not in options:
+            raise BadInput(f"{what} is {value!r}", remedy=f"use one of: {', '.join(map(str, options))}")
+        return value
+    if type(None) in options:
+        return None if value is None else _checked(value, options[0], what)
+    if typing.get_origin(hint) is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        return tuple(_checked(item, options[0], what) for item in items)
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not np.isfinite(value):
+            raise BadInput(f"{what} is {value}", remedy="give a finite number")
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise BadInput(f"{what} is {value!r}", remedy=f"give a {getattr(hint, '__name__', hint)}")
+    return value

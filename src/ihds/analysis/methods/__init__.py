@@ -1,0 +1,1 @@
+"""The federated methods, one file each; a file here is registered by being here."""

@@ -1,0 +1,210 @@
+"""Kaplan–Meier curves with Greenwood's variance, medians and restricted means.
+
+Model      S(t) = prod (1 - d_k / n_k) on the shared time grid, per group of the formula's terms.
+Down       nothing but the agreed grid and groups.
+Up         Exits: per group and bin the events, those who leave and those who enter.
+Rounds     1.
+Reveals    counts per bin, on the sum over sites only; the released curve has a point only where
+           at least min_cell persons have left since the point before.
+Errors     NoEvents, BadLevel.
+Source     Kaplan & Meier 1958; Greenwood 1926; log-transformed limits as R's survfit. Checked
+           against R survival::survfit on the same grid (tests/vectors/survival.R).
+Status     reviewed
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from scipy import stats
+
+from ihds.analysis.design import Ask, Design, Frame
+from ihds.analysis.method import Contribution, Leaves, Vector
+from ihds.analysis.methods.cox import grid_end, grid_width, survival_formula
+from ihds.analysis.result import Curve, Result
+from ihds.data.codebook import Codebook
+from ihds.errors import BadFormula
+from ihds.privacy.disclosure import merge_bins
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """``tau`` is the end of the restricted mean; by default the last time anyone is at risk."""
+
+    formula: str
+    time_bin: float | None = None
+    horizon: float | None = None
+    tau: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exits(Contribution):
+    """Who leaves and enters the risk set, per group and bin."""
+
+    kind: ClassVar[str] = "curve"
+
+    events: Annotated[Vector, Leaves("(groups*bins,)", "persons", bound=1, counts_persons=True)]
+    leave: Annotated[Vector, Leaves("(groups*bins,)", "persons", bound=1, counts_persons=True)]
+    enter: Annotated[Vector, Leaves("(groups*bins,)", "persons", bound=1)]
+
+
+CONTRIBUTIONS = (Exits,)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The opened totals, once there."""
+
+    counted: bool
+    events: Vector
+    leave: Vector
+    enter: Vector
+
+
+STATE = State
+
+
+def ask(params: Params, codebook: Codebook) -> Ask:
+    """Ask for a survival outcome by groups on a shared grid."""
+    formula = survival_formula(params.formula, codebook)
+    return groups_ask(formula, params.time_bin, params.horizon, codebook)
+
+
+def groups_ask(formula: Any, time_bin: float | None, horizon: float | None, codebook: Codebook) -> Ask:
+    """Return the ask shared by the curve and the log-rank test.
+
+    Raises:
+        BadFormula: a group is not a plain category, or the site is a stratum.
+    """
+    for term in formula.terms:
+        if formula.label(term) not in codebook.variables:
+            raise BadFormula(
+                f"{term!r} is not a category", remedy="name one or more categories, or 1"
+            )
+    if "site" in formula.strata:
+        raise BadFormula("strata(site) would show single sites", remedy="leave it out")
+    return Ask(
+        formula=formula,
+        outcome="survival",
+        covariates="groups",
+        clock="grid",
+        time_bin=grid_width(time_bin, formula, codebook),
+        horizon=grid_end(horizon, formula, codebook),
+    )
+
+
+def begin(params: Params, frame: Frame) -> State:
+    """Start with nothing counted."""
+    return State(False, np.zeros(0), np.zeros(0), np.zeros(0))
+
+
+def local(params: Params, state: State, design: Design) -> Exits:
+    """Count events, exits and entries per group and bin."""
+    return Exits(*count_cells(design, design.group, len(design.frame.groups)))
+
+
+def count_cells(design: Design, code: Any, groups: int) -> tuple[Vector, Vector, Vector]:
+    """Return events, exits and late entries per (code, bin), each (groups * bins,)."""
+    bins = len(design.times)
+    size = max(1, groups) * bins
+    seen = design.exit > design.entry
+    late = seen & (design.entry >= 0)
+    leave = np.bincount((code * bins + design.exit)[seen], minlength=size)
+    enter = np.bincount((code * bins + design.entry)[late], minlength=size)
+    events = np.bincount((code * bins + design.exit)[seen & design.event], minlength=size)
+    return events.astype(float), leave.astype(float), enter.astype(float)
+
+
+def at_risk(leave: Vector, enter: Vector) -> Vector:
+    """Return those at risk per bin along the last axis: exits at or after, less entries."""
+    left = np.cumsum(leave[..., ::-1], axis=-1)[..., ::-1]
+    entered = np.cumsum(enter[..., ::-1], axis=-1)[..., ::-1]
+    return np.asarray(left - entered)
+
+
+def aggregate(params: Params, state: State, total: Exits) -> State:
+    """Keep the totals."""
+    return State(True, total.events, total.leave, total.enter)
+
+
+def finish(params: Params, frame: Frame, state: State) -> Result | None:
+    """Return one curve per group."""
+    if not state.counted:
+        return None
+    bins = len(frame.times)
+    groups = frame.groups or ("",)
+    shape = (len(groups), bins)
+    events, leave, enter = (np.rint(v).reshape(shape) for v in (state.events, state.leave, state.enter))
+    curves = [
+        _curve(label or "all", frame, params.tau, events[g], leave[g], enter[g])
+        for g, label in enumerate(groups)
+    ]
+    return Result(
+        method="kaplan_meier",
+        n=frame.rows,
+        events=int(events.sum()),
+        curves=tuple(curves),
+        details={"time_bin": frame.time_bin, "min_exits_per_point": frame.min_cell,
+                 "left_out_missing": frame.left_out},
+    )
+
+
+def _curve(label: str, frame: Frame, tau: float | None, d: Vector, leave: Vector, enter: Vector) -> Curve:
+    n = at_risk(leave, enter)
+    times = frame.times
+    with np.errstate(divide="ignore", invalid="ignore"):
+        survival = np.cumprod(np.where(n > 0, 1 - d / np.where(n > 0, n, 1), 1.0))
+        greenwood = np.cumsum(np.where((d > 0) & (n > 0), d / (n * (n - d)), 0.0))
+    se_log = np.sqrt(greenwood)
+    z = float(stats.norm.ppf(0.975))
+    with np.errstate(over="ignore", invalid="ignore"):
+        lower = np.where(survival > 0, survival * np.exp(-z * se_log), np.nan)
+        upper = np.where(survival > 0, np.minimum(1.0, survival * np.exp(z * se_log)), np.nan)
+    shown = merge_bins(leave, frame.min_cell)
+    below = np.flatnonzero((survival <= 0.5) & (d > 0))
+    median = _median(times, survival, below)
+    last = float(times[np.flatnonzero(leave > 0)[-1]]) if leave.any() else 0.0
+    end = last if tau is None else min(tau, last)
+    rmst, rmst_se = _restricted_mean(times, survival, d, n, end)
+    starts = np.concatenate([[0], shown[:-1] + 1]) if len(shown) else np.zeros(0, dtype=int)
+    event_sums = [int(d[a : b + 1].sum()) for a, b in zip(starts, shown, strict=True)]
+    return Curve(
+        group=label,
+        time=tuple(map(float, times[shown])),
+        at_risk=tuple(int(n[a]) for a in starts),
+        events=tuple(event_sums),
+        estimate=tuple(map(float, survival[shown])),
+        se=tuple(map(float, (survival * se_log)[shown])),
+        lower=tuple(map(float, lower[shown])),
+        upper=tuple(map(float, upper[shown])),
+        median=median,
+        rmst=rmst,
+        rmst_se=rmst_se,
+        tau=end,
+    )
+
+
+def _median(times: Vector, survival: Vector, below: Any) -> float | None:
+    """Return the first time the curve is at or below one half; midway over an exact flat, as R."""
+    if not len(below):
+        return None
+    first = int(below[0])
+    if abs(survival[first] - 0.5) < 1e-12:
+        lower = np.flatnonzero(survival < 0.5 - 1e-12)
+        if len(lower):
+            return float((times[first] + times[lower[0]]) / 2)
+    return float(times[first])
+
+
+def _restricted_mean(times: Vector, survival: Vector, d: Vector, n: Vector, tau: float) -> tuple[float, float]:
+    """Return the area under the curve to ``tau`` and its standard error (Klein & Moeschberger 4.5)."""
+    jumps = np.flatnonzero((d > 0) & (times <= tau))
+    edges = np.concatenate([[0.0], times[jumps], [tau]])
+    heights = np.concatenate([[1.0], survival[jumps]])
+    areas = np.diff(edges) * heights
+    beyond = areas.sum() - np.cumsum(areas)[:-1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(n[jumps] > d[jumps], beyond**2 * d[jumps] / (n[jumps] * (n[jumps] - d[jumps])), 0.0)
+    return float(areas.sum()), float(np.sqrt(terms.sum()))

@@ -1,0 +1,37 @@
+"""Small linear algebra that says which term is to blame when there is no answer."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ihds.errors import Collinear
+
+Floats = NDArray[np.float64]
+
+#: Smallest eigenvalue of a correlation-scaled information matrix that counts as full rank.
+RANK_TOLERANCE = 1e-10
+
+
+def invert(information: Floats, terms: tuple[str, ...]) -> Floats:
+    """Return the inverse of an information matrix (p, p).
+
+    Raises:
+        Collinear: it is singular; the terms that determine one another are named.
+    """
+    information = (information + information.T) / 2
+    size = np.sqrt(np.maximum(np.diag(information), 0.0))
+    empty = np.flatnonzero(~(size > 0))
+    if len(empty):
+        raise Collinear(
+            f"{terms[empty[0]]!r} carries no information", remedy="leave it out of the formula"
+        )
+    scaled = information / np.outer(size, size)
+    values, vectors = np.linalg.eigh(scaled)
+    if values[0] < RANK_TOLERANCE:
+        guilty = [t for t, v in zip(terms, vectors[:, 0], strict=True) if abs(v) > 0.05]
+        raise Collinear(
+            f"these terms determine one another: {', '.join(guilty)}",
+            remedy="leave one of them out of the formula",
+        )
+    return np.asarray(np.linalg.inv(scaled)) / np.outer(size, size)

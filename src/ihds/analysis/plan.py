@@ -1,0 +1,154 @@
+"""A study's mathematics from first round to result: the agreement, then the method.
+
+``Plan`` has the four functions of a method, but works on a table and a codebook; it is all that
+the coordinator and the gate know of statistics.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ihds.analysis import agree, design
+from ihds.analysis.agree import Agreement, AgreeState
+from ihds.analysis.method import Contribution, Layout, Method, flatten, make_params, method, unflatten
+from ihds.analysis.result import Result
+from ihds.canonical import pack, unpack
+from ihds.data.codebook import Codebook
+from ihds.errors import BadMessage, DidNotConverge
+from ihds.privacy.disclosure import Thresholds
+
+#: No study may ask a site more often than this, whatever its method says.
+MAX_ROUNDS = 400
+
+
+@dataclass(frozen=True, slots=True)
+class PlanState:
+    """The public state of a study between two rounds; ``inner`` is the packed method state."""
+
+    agreement: AgreeState
+    inner: np.ndarray[Any, np.dtype[np.uint8]]
+    rounds: int
+
+
+def _as_array(data: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.frombuffer(data, dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One method with its parameters, on one codebook, under thresholds, at ``sites`` sites."""
+
+    name: str
+    values: dict[str, Any]
+    codebook: Codebook
+    thresholds: Thresholds
+    sites: int
+    chosen: Method = field(init=False)
+    params: Any = field(init=False)
+    agreement: Agreement = field(init=False)
+
+    def __post_init__(self) -> None:
+        chosen = method(self.name)
+        params = make_params(chosen, self.values)
+        ask = chosen.ask(params, self.codebook)
+        object.__setattr__(self, "chosen", chosen)
+        object.__setattr__(self, "params", params)
+        object.__setattr__(self, "agreement", Agreement(ask, self.codebook, self.thresholds))
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """The variables the study uses."""
+        return self.agreement.ask.formula.variables
+
+    def begin(self) -> PlanState:
+        """Return the first state; sees no data."""
+        return PlanState(self.agreement.begin(), _as_array(b""), 0)
+
+    def work(self, table: pd.DataFrame) -> SiteWork:
+        """Return the computation of one site."""
+        return SiteWork(self, table)
+
+    def capacity(self, state: PlanState) -> int:
+        """Return the public number of rows that sets the fixed-point scale."""
+        return state.agreement.frame.rows
+
+    def flatten(self, state: PlanState, value: Contribution) -> tuple[Layout, Any]:
+        """Return layout and words of a contribution."""
+        return flatten(value, self.capacity(state), self.sites)
+
+    def total(self, state: PlanState, kind: str, layout: Layout, words: Any) -> Contribution:
+        """Return the total a sum of words stands for."""
+        known = {c.__name__: c for c in (*agree.CONTRIBUTIONS, *self.chosen.CONTRIBUTIONS)}
+        if kind not in known:
+            raise BadMessage(f"a site answered with {kind!r}, which {self.name} does not know")
+        return unflatten(known[kind], layout, words, self.capacity(state), self.sites)
+
+    def inner(self, state: PlanState) -> Any:
+        """Return the method's own state."""
+        return unpack(self.chosen.STATE, state.inner.tobytes())
+
+    def aggregate(self, state: PlanState, total: Contribution) -> PlanState:
+        """Take a total and return the next state.
+
+        Raises:
+            DidNotConverge: the rounds are used up.
+        """
+        if state.rounds >= MAX_ROUNDS:
+            raise DidNotConverge(f"{self.name} used {MAX_ROUNDS} rounds", remedy="simplify the model")
+        if state.agreement.phase != "done":
+            agreed = self.agreement.aggregate(state.agreement, total)
+            inner = b""
+            if agreed.phase == "done":
+                inner = pack(self.chosen.begin(self.params, agreed.frame))
+            return PlanState(agreed, _as_array(inner), state.rounds + 1)
+        after = self.chosen.aggregate(self.params, self.inner(state), total)
+        return PlanState(state.agreement, _as_array(pack(after)), state.rounds + 1)
+
+    def finish(self, state: PlanState) -> Result | None:
+        """Return the result, or None to ask for another round."""
+        if state.agreement.phase != "done":
+            return None
+        return self.chosen.finish(self.params, state.agreement.frame, self.inner(state))
+
+
+@dataclass
+class SiteWork:
+    """One site's side of a plan; keeps the design between rounds while the frame stays the same."""
+
+    plan: Plan
+    table: pd.DataFrame
+    _rows: tuple[object, design.Rows] | None = None
+    _design: tuple[bytes, design.Design] | None = None
+
+    def local(self, state: PlanState) -> Contribution:
+        """Return this site's contribution to the round that ``state`` asks for."""
+        agreed = state.agreement
+        if self._rows is None or self._rows[0] != agreed.levels:
+            self._rows = (agreed.levels, self.plan.agreement.rows(agreed, self.table))
+        rows = self._rows[1]
+        if agreed.phase != "done":
+            return self.plan.agreement.local(agreed, rows)
+        key = pack(agreed.frame)
+        if self._design is None or self._design[0] != key:
+            self._design = (key, design.build(self.plan.agreement.ask, agreed.frame, rows))
+        return self.plan.chosen.local(self.plan.params, self.plan.inner(state), self._design[1])
+
+
+def run(plan: Plan, tables: list[pd.DataFrame]) -> Result:
+    """Run a plan over tables in this process, plainly: the slow, obvious twin of every federation.
+
+    Contributions pass through the same fixed-point words, unmasked.
+    """
+    state = plan.begin()
+    works = [plan.work(table) for table in tables]
+    while (result := plan.finish(state)) is None:
+        parts = [work.local(state) for work in works]
+        flat = [plan.flatten(state, part) for part in parts]
+        words = np.sum([w for _, w in flat], axis=0, dtype=np.uint64)
+        total = plan.total(state, type(parts[0]).__name__, flat[0][0], words)
+        state = plan.aggregate(state, total)
+    return result.with_provenance(state.rounds, {})

@@ -1,0 +1,1 @@
+"""The rows of one site: what they mean, how they are read, who may see which of them."""

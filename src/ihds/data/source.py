@@ -1,0 +1,113 @@
+"""Where a holder's rows live, and the permit-scoped window through which the gate sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import pandas as pd
+
+from ihds.canonical import digest
+from ihds.data.codebook import Codebook
+from ihds.errors import NotFound, Refused
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a permit opens: one dataset and the variables of it that may be used."""
+
+    dataset: str
+    variables: frozenset[str]
+
+    def fingerprint(self) -> str:
+        """Return a digest that names the scope."""
+        return digest([self.dataset, sorted(self.variables)])
+
+
+class Source(Protocol):
+    """Rows of one site; a new kind of source is one file in ``sources/``."""
+
+    def codebook(self, dataset: str) -> Codebook:
+        """Return the public dictionary of a dataset. Raises NotFound."""
+        ...
+
+    def open(self, scope: Scope) -> View:
+        """Open exactly the scope. Raises NotFound, or Refused for a variable not held."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A typed window on the permitted variables of one dataset.
+
+    The rows are reachable only by ``apply``, which hands them to a computation inside the gate;
+    the view itself refuses to be printed or sent.
+    """
+
+    scope: Scope
+    codebook: Codebook
+    persons: int
+    _rows: Callable[[], pd.DataFrame]
+
+    def apply(self, compute: Callable[[pd.DataFrame], T]) -> T:
+        """Run ``compute`` on the rows and return what it returns."""
+        return compute(self._rows())
+
+    def __repr__(self) -> str:
+        return f"View({self.scope.dataset!r}, {len(self.scope.variables)} variables)"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a view does not leave its site")
+
+
+def count_persons(frame: pd.DataFrame, codebook: Codebook) -> int:
+    """Return how many people a table holds: distinct persons, or rows where nobody is named."""
+    if codebook.person and codebook.person in frame.columns:
+        return int(frame[codebook.person].nunique())
+    return len(frame)
+
+
+@dataclass(frozen=True, slots=True)
+class FrameSource:
+    """A source that holds one table in memory, for a federation inside one process."""
+
+    dataset: str
+    frame: pd.DataFrame
+    book: Codebook
+
+    def codebook(self, dataset: str) -> Codebook:
+        """Return the dictionary of the one dataset."""
+        if dataset != self.dataset:
+            raise NotFound(f"no dataset {dataset!r} here")
+        return self.book
+
+    def open(self, scope: Scope) -> View:
+        """Open the permitted columns."""
+        book = scoped(self.codebook(scope.dataset), scope)
+        persons = count_persons(self.frame, self.book)
+        columns = list(book.variables)
+        return View(scope, book, persons, lambda: self.frame[columns])
+
+
+def scoped(codebook: Codebook, scope: Scope) -> Codebook:
+    """Return the part of a codebook that a scope opens.
+
+    Raises:
+        Refused: the scope names a variable the dataset does not have.
+    """
+    unknown = sorted(scope.variables - set(codebook.variables))
+    if unknown:
+        raise Refused(
+            f"the permit names variables that {scope.dataset!r} does not hold: {unknown}",
+            remedy="ask for an amended permit that lists existing variables",
+        )
+    return codebook.restricted(scope.variables)
+
+
+def data_file(folder: Path) -> Path:
+    """Return where a node keeps its patients."""
+    return folder / "data.duckdb"

@@ -1,0 +1,179 @@
+"""Reading patients: CSV, Parquet or a frame into checked columns, and a draft codebook for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import duckdb
+import numpy as np
+import pandas as pd
+
+from ihds.data.codebook import MAX_LEVELS, Codebook, Variable
+from ihds.errors import BadTable
+
+#: Texts read as "no value", besides the codes a codebook declares.
+MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", ".")
+
+
+def read_table(origin: str | Path | pd.DataFrame, site: str = "table") -> pd.DataFrame:
+    """Read a CSV or Parquet file, or take a frame; columns become numbers or text.
+
+    Raises:
+        BadTable: the file is absent, malformed, empty of columns, or holds an infinite number.
+    """
+    if isinstance(origin, pd.DataFrame):
+        frame = origin.copy()
+        frame.columns = [str(c) for c in frame.columns]
+    else:
+        frame = _read_file(Path(origin), site)
+    if frame.shape[1] == 0:
+        raise BadTable(f"{site}: the table has no column", remedy="give a header and rows")
+    duplicate = frame.columns[frame.columns.duplicated()]
+    if len(duplicate):
+        raise BadTable(f"{site}: column {duplicate[0]!r} stands twice", remedy="rename one of them")
+    return _normalised(frame, site)
+
+
+def _read_file(path: Path, site: str) -> pd.DataFrame:
+    if not path.is_file():
+        raise BadTable(f"{site}: there is no file {path}", remedy="check the path")
+    try:
+        with duckdb.connect(":memory:") as connection:
+            if path.suffix.lower() in (".parquet", ".pq"):
+                return connection.execute("SELECT * FROM read_parquet(?)", [str(path)]).df()
+            return connection.execute(
+                "SELECT * FROM read_csv(?, header=true, all_varchar=true, null_padding=false, "
+                "strict_mode=true, delim=',', quote='\"', escape='\"')",
+                [str(path)],
+            ).df()
+    except duckdb.Error as error:
+        first = str(error).split("\n\n")[0].splitlines()
+        raise BadTable(
+            f"{site}: {path} cannot be read: {' '.join(first[:4])}",
+            remedy="give a comma-separated file with one header line and equally many "
+            "fields in every row, in UTF-8, or a Parquet file",
+        ) from error
+
+
+def _normalised(frame: pd.DataFrame, site: str) -> pd.DataFrame:
+    columns: dict[str, pd.Series] = {}
+    for name in frame.columns:
+        column = frame[name]
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            column = column.astype(object)
+        if pd.api.types.is_bool_dtype(column.dtype):
+            columns[name] = column.astype(float)
+        elif pd.api.types.is_numeric_dtype(column.dtype):
+            columns[name] = pd.to_numeric(column).astype(float)
+        else:
+            columns[name] = _text_or_number(column)
+        if columns[name].dtype.kind == "f":
+            infinite = np.flatnonzero(np.isinf(columns[name].to_numpy()))
+            if len(infinite):
+                raise BadTable(
+                    f"{site}: column {name!r} is infinite in row {infinite[0] + 1}",
+                    remedy="replace it by a number, or leave the field empty if unknown",
+                )
+    return pd.DataFrame(columns)
+
+
+def _text_or_number(column: pd.Series) -> pd.Series:
+    text = column.astype(object).where(column.notna(), None)
+    text = text.map(lambda v: None if v is None or str(v).strip() in MISSING else str(v).strip())
+    lowered = {str(v).lower() for v in text.dropna().unique()}
+    if lowered and lowered <= {"true", "false"}:
+        return text.map(lambda v: np.nan if v is None else float(v.lower() == "true")).astype(float)
+    numbers = pd.to_numeric(text, errors="coerce")
+    if bool((numbers.notna() == text.notna()).all()):
+        return numbers.astype(float)
+    return text
+
+
+def describe_column(name: str, column: pd.Series) -> Variable:
+    """Return the draft codebook entry of one column, from its kind and its categories only."""
+    values = column.dropna().unique()
+    if column.dtype.kind == "f":
+        whole = len(values) <= MAX_LEVELS and bool(np.all(values == np.round(values)))
+        levels = tuple(_level_text(v) for v in sorted(values)) if whole else ()
+        return Variable(name, "number", levels=levels)
+    if len(values) <= MAX_LEVELS:
+        return Variable(name, "category", levels=tuple(sorted(str(v) for v in values)))
+    return Variable(name, "text")
+
+
+def draft_codebook(name: str, frame: pd.DataFrame, person: str = "") -> Codebook:
+    """Return a codebook inferred from a table, for its data engineer to read and correct."""
+    variables = {str(c): describe_column(str(c), frame[c]) for c in frame.columns}
+    if person in variables:
+        variables[person] = Variable(person, "identifier")
+    return Codebook(name, variables, person=person if person in variables else "")
+
+
+def conform(frame: pd.DataFrame, codebook: Codebook, site: str) -> pd.DataFrame:
+    """Return the columns of ``codebook`` from ``frame``, each of its declared kind.
+
+    Numbers become float64 with NaN for missing; categories and text become strings or None.
+
+    Raises:
+        BadTable: a column is absent, a value has the wrong type, range or level; the message
+            names site, column, row and value.
+    """
+    columns: dict[str, pd.Series] = {}
+    for variable in codebook.variables.values():
+        if variable.name not in frame.columns:
+            raise BadTable(
+                f"{site}: column {variable.name!r} of the codebook is not in the table",
+                remedy=f"the table has: {', '.join(map(str, frame.columns))}",
+            )
+        column = frame[variable.name]
+        if variable.missing:
+            text = column.map(lambda v: "" if pd.isna(v) else _level_text(v))
+            column = column.mask(text.isin(variable.missing))
+        if variable.kind == "number":
+            columns[variable.name] = _numbers(column, variable, site)
+        else:
+            columns[variable.name] = _categories(column, variable, site)
+    return pd.DataFrame(columns)
+
+
+def _numbers(column: pd.Series, variable: Variable, site: str) -> pd.Series:
+    numbers = cast("pd.Series", pd.to_numeric(column, errors="coerce")).astype(float)
+    wrong = np.flatnonzero((column.notna() & numbers.isna()).to_numpy())
+    if len(wrong):
+        raise BadTable(
+            f"{site}: column {variable.name!r} holds {column.iloc[wrong[0]]!r} in row "
+            f"{wrong[0] + 1}, which is not a number",
+            remedy="correct the value, leave it empty, or declare it as a missing code",
+        )
+    for limit, side in ((variable.minimum, "below"), (variable.maximum, "above")):
+        if limit is not None:
+            bad = numbers < limit if side == "below" else numbers > limit
+            if bool(bad.any()):
+                row = int(np.flatnonzero(bad.to_numpy())[0])
+                raise BadTable(
+                    f"{site}: column {variable.name!r} is {side} its limit {limit:g} "
+                    f"in row {row + 1}",
+                    remedy="correct the value or the codebook",
+                )
+    return numbers
+
+
+def _categories(column: pd.Series, variable: Variable, site: str) -> pd.Series:
+    text = column.map(lambda v: None if pd.isna(v) else _level_text(v)).astype(object)
+    if variable.levels:
+        wrong = np.flatnonzero((text.notna() & ~text.isin(variable.levels)).to_numpy())
+        if len(wrong):
+            raise BadTable(
+                f"{site}: column {variable.name!r} holds {text.iloc[wrong[0]]!r} in row "
+                f"{wrong[0] + 1}, which is not one of its levels ({', '.join(variable.levels)})",
+                remedy="recode the value, or add the level to the codebook of every site",
+            )
+    return text
+
+
+def _level_text(value: object) -> str:
+    """Return the text of a category; whole numbers lose their ``.0``."""
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        return str(int(value))
+    return str(value)

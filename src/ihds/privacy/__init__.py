@@ -1,0 +1,1 @@
+"""Keeping persons unrecognisable: fixed-point sums, masks, thresholds and budgets; pure."""

@@ -1,0 +1,108 @@
+"""The thresholds under which a sum may be computed and a number may be shown.
+
+Defaults follow methods practice: 10 persons for a site to take part and 5 persons per released
+cell (DataSHIELD's nfilter rules and SACRO/ACRO's ``safe_threshold`` span 3 to 10), parameters at
+most a third of the rows (``nfilter.glm``) and 10 residual degrees of freedom (SACRO).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Limits set by permit and jurisdiction, never by a method's author.
+
+    ``min_site_persons``   persons a site must hold to take part
+    ``min_cell``           persons in a released cell of the total
+    ``min_holders``        holders in one study (fewer would let one subtract itself)
+    ``min_level_sites``    sites that must hold a category, so that its sum is nobody's alone
+    ``parameters_per_row`` largest ratio of parameters to rows
+    ``min_residual_dof``   smallest rows minus parameters
+    ``min_time_bin``       narrowest pooled time grid, in the unit of the time; 0 allows exact times
+    """
+
+    min_site_persons: int = 10
+    min_cell: int = 5
+    min_holders: int = 3
+    min_level_sites: int = 2
+    parameters_per_row: float = 1 / 3
+    min_residual_dof: int = 10
+    min_time_bin: float = 1.0
+
+    @classmethod
+    def none(cls) -> Thresholds:
+        """Return no protection at all: for tests of the mathematics on invented persons."""
+        return cls(0, 0, 1, 1, float("inf"), -(10**9), 0.0)
+
+    def strictest(self, other: Thresholds) -> Thresholds:
+        """Return, field by field, the more protective of two."""
+        chosen = {}
+        for field in fields(self):
+            mine, theirs = getattr(self, field.name), getattr(other, field.name)
+            pick = min if field.name == "parameters_per_row" else max
+            chosen[field.name] = pick(mine, theirs)
+        return Thresholds(**chosen)
+
+
+def site_reasons(thresholds: Thresholds, persons: int) -> tuple[str, ...]:
+    """Return why a site may not take part; empty if it may."""
+    if persons < thresholds.min_site_persons:
+        return (
+            f"min_site_persons: a site needs {thresholds.min_site_persons} persons to take part",
+        )
+    return ()
+
+
+def model_reasons(thresholds: Thresholds, rows: int, parameters: int) -> tuple[str, ...]:
+    """Return why a model with so many parameters may not be fitted on so many rows."""
+    reasons = []
+    if parameters > thresholds.parameters_per_row * rows:
+        reasons.append(
+            f"parameters_per_row: {parameters} parameters on {rows} rows would describe persons"
+        )
+    if rows - parameters < thresholds.min_residual_dof:
+        reasons.append(
+            f"min_residual_dof: {rows} rows less {parameters} parameters leave fewer than "
+            f"{thresholds.min_residual_dof} degrees of freedom"
+        )
+    return tuple(reasons)
+
+
+def suppress(counts: NDArray[np.float64], min_cell: int) -> list[int | None]:
+    """Hide small cells of a one-way table of persons whose total is known.
+
+    If exactly one cell is small, the next smallest is hidden too, so that subtraction from the
+    total does not bring it back. Empty cells are shown: the categories are public.
+    """
+    small = [i for i, c in enumerate(counts) if 0 < c < min_cell]
+    if len(small) == 1:
+        rest = [i for i, c in enumerate(counts) if i not in small and c > 0]
+        if rest:
+            small.append(min(rest, key=lambda i: counts[i]))
+    return [None if i in small else int(c) for i, c in enumerate(counts)]
+
+
+def merge_bins(exits: NDArray[np.float64], min_cell: int) -> NDArray[np.intp]:
+    """Return the last bins of runs that hold at least ``min_cell`` exits each.
+
+    A curve shown only there moves by at least ``min_cell`` persons per step. A tail with too few
+    exits is joined to the run before it.
+    """
+    if min_cell <= 1:
+        return np.flatnonzero(exits > 0)
+    ends: list[int] = []
+    held = 0.0
+    for index, count in enumerate(exits):
+        held += count
+        if count > 0 and held >= min_cell:
+            ends.append(index)
+            held = 0.0
+    if held > 0:
+        last = int(np.flatnonzero(exits > 0)[-1])
+        ends = [*ends[:-1], last] if ends else []
+    return np.asarray(ends, dtype=np.intp)
