@@ -39,6 +39,19 @@ class Thresholds:
         """Return no protection at all: for tests of the mathematics on invented persons."""
         return cls(0, 0, 1, 1, float("inf"), -(10**9), 0.0)
 
+    @classmethod
+    def floor(cls) -> Thresholds:
+        """Return what no permit may go below: the smallest values in use at access bodies."""
+        return cls(
+            min_site_persons=3,
+            min_cell=3,
+            min_holders=2,
+            min_level_sites=1,
+            parameters_per_row=0.5,
+            min_residual_dof=0,
+            min_time_bin=0.0,
+        )
+
     def strictest(self, other: Thresholds) -> Thresholds:
         """Return, field by field, the more protective of two."""
         chosen = {}

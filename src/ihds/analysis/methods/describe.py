@@ -46,6 +46,7 @@ class Sums(Contribution):
     count: Annotated[Vector, Leaves("(p,)", "persons", bound=1, counts_persons=True)]
     total: Annotated[Vector, Leaves("(p,)", "scaled units")]
     square: Annotated[Vector, Leaves("(p,)", "scaled units squared", bound=2**16)]
+    levels: Annotated[Vector, Leaves("(levels,)", "rows per category", bound=1)]
 
 
 CONTRIBUTIONS = (Sums,)
@@ -60,6 +61,7 @@ class State:
     count: Vector
     total: Vector
     square: Vector
+    levels: Vector
 
 
 STATE = State
@@ -81,24 +83,29 @@ def ask(params: Params, codebook: Codebook) -> Ask:
 
 def begin(params: Params, frame: Frame) -> State:
     """Start with nothing counted."""
-    return State(False, 0.0, np.zeros(0), np.zeros(0), np.zeros(0))
+    return State(False, 0.0, np.zeros(0), np.zeros(0), np.zeros(0), np.zeros(0))
 
 
 def local(params: Params, state: State, design: Design) -> Sums:
     """Return the moments of this site's values."""
     present = np.isfinite(design.x)
     z = np.where(present, design.x, 0.0)
+    levels = [
+        np.bincount(design.codes[name][design.codes[name] >= 0], minlength=len(published))
+        for name, published in design.frame.levels.items()
+    ]
     return Sums(
         rows=float(len(z)),
         count=present.sum(axis=0).astype(float),
         total=z.sum(axis=0),
         square=(z * z).sum(axis=0),
+        levels=np.concatenate([np.zeros(0), *levels]),
     )
 
 
 def aggregate(params: Params, state: State, total: Sums) -> State:
     """Keep the totals."""
-    return State(True, total.rows, total.count, total.total, total.square)
+    return State(True, total.rows, total.count, total.total, total.square, total.levels)
 
 
 def finish(params: Params, frame: Frame, state: State) -> Result | None:
@@ -109,21 +116,29 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     everybody = round(state.rows)
     for j, name in enumerate(frame.columns):
         rows.append(_number(name, frame, state, j, everybody))
+    at = 0
     for name, levels in frame.levels.items():
-        counts = np.rint(np.array(frame.counts[name]) * 2) / 2
-        alone = counts == 0.5  # held at one site only: never shown, whatever its size
-        missing = everybody - round(float(counts[~alone].sum())) if not alone.any() else None
-        shown = suppress(np.where(alone, 0.5, counts), max(frame.min_cell, 1))
-        rows.append(
-            {
-                "variable": name,
-                "kind": "category",
-                "n": None if missing is None else everybody - _banded(missing, frame.min_cell),
-                "missing": None if missing is None else _banded(missing, frame.min_cell),
-                "counts": dict(zip(levels, shown, strict=True)),
-            }
-        )
+        counts = np.rint(state.levels[at : at + len(levels)])
+        at += len(levels)
+        rows.append(_category(name, levels, counts, frame, everybody))
     return Result(method="describe", n=everybody, table=tuple(sorted(rows, key=lambda r: r["variable"])))
+
+
+def _category(
+    name: str, levels: tuple[str, ...], counts: Vector, frame: Frame, everybody: int
+) -> dict[str, Any]:
+    """Return a category's row; a level is hidden if few persons or one site alone hold it."""
+    persons = np.array(frame.counts[name])  # 0.5 marks a level of one site
+    few = (persons > 0) & (persons < max(frame.min_cell, 1))
+    shown = suppress(np.where(few, 0.5, counts), max(frame.min_cell, 1))
+    missing = _banded(everybody - int(counts.sum()), frame.min_cell)
+    return {
+        "variable": name,
+        "kind": "category",
+        "n": everybody - missing,
+        "missing": missing,
+        "counts": dict(zip(levels, shown, strict=True)),
+    }
 
 
 def _banded(missing: int, min_cell: int) -> int:

@@ -1,0 +1,69 @@
+"""Pictures of results: survival curves and forest plots, through matplotlib."""
+
+from __future__ import annotations
+
+import math
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ihds.analysis.result import Result
+from ihds.errors import BadInput
+
+# Colours of Okabe and Ito, told apart by people who see few colours.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def draw(result: Result) -> Figure:
+    """Return the figure that fits a result.
+
+    Raises:
+        BadInput: the method has no picture.
+    """
+    if result.curves:
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        _curves(result, figure.add_subplot())
+        return figure
+    if result.coefficients:
+        height = 1.4 + 0.42 * len(result.coefficients)
+        figure = Figure(figsize=(7, height), layout="constrained")
+        _forest(result, figure.add_subplot())
+        return figure
+    raise BadInput(f"{result.method} has no plot", remedy="print(result.summary())")
+
+
+def _curves(result: Result, axes: Axes) -> None:
+    for index, curve in enumerate(result.curves):
+        colour = _COLOURS[index % len(_COLOURS)]
+        time = [0.0, *curve.time]
+        axes.step(time, [1.0, *curve.estimate], where="post", color=colour, label=curve.group)
+        axes.fill_between(
+            time, [1.0, *curve.lower], [1.0, *curve.upper], step="post", color=colour, alpha=0.15, linewidth=0
+        )
+    axes.set(ylim=(0, 1.02), xlim=(0, None), xlabel="time", ylabel="survival")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _forest(result: Result, axes: Axes) -> None:
+    ratio = result.method == "cox" or result.details.get("family") in ("binomial", "poisson")
+    scale = math.exp if ratio else float
+    shown = [c for c in result.coefficients if c.term != "(Intercept)"] or list(result.coefficients)
+    places = range(len(shown), 0, -1)
+    for place, c in zip(places, shown, strict=True):
+        axes.plot([scale(c.lower), scale(c.upper)], [place, place], color="#0072B2", linewidth=2)
+        axes.plot(scale(c.estimate), place, "s", color="#0072B2", markersize=7)
+        label = f"{scale(c.estimate):.2f} ({scale(c.lower):.2f} to {scale(c.upper):.2f})"
+        axes.annotate(label, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=9)
+    axes.axvline(1.0 if ratio else 0.0, color="#888888", linewidth=1, linestyle="--")
+    axes.set_yticks(list(places), [c.term for c in shown])
+    axes.set_ylim(0.4, len(shown) + 0.6)
+    if ratio:
+        axes.set_xscale("log")
+        from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    name = {"cox": "hazard ratio", "binomial": "odds ratio", "poisson": "rate ratio"}
+    axes.set_xlabel(name.get("cox" if result.method == "cox" else str(result.details.get("family")), "estimate"))
+    axes.spines[["top", "right", "left"]].set_visible(False)

@@ -1,0 +1,1 @@
+"""What happened, provably: every write carries its event into an append-only signed log."""

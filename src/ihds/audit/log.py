@@ -1,0 +1,189 @@
+"""The only writer: ``commit`` stores records and their event together and signs the new root.
+
+Trust: whoever holds the node's signing key can write a false history from the start; whoever
+holds only the database cannot change, remove or reorder one entry unnoticed. A roll-back of the
+whole database to an earlier signed state is found by comparing checkpoints kept elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from ihds.audit import merkle
+from ihds.canonical import canonical_json
+from ihds.errors import AuditBroken
+from ihds.store.store import Put, Record, Store
+
+#: Every kind of event, in words. An event of another kind cannot be written.
+EVENTS: dict[str, str] = {
+    "node.created": "the node's keys and identity were made",
+    "dataset.loaded": "a dataset was loaded or replaced",
+    "member.admitted": "the authority admitted a member",
+    "credential.received": "a credential was received",
+    "application.submitted": "a data access application was received",
+    "application.advanced": "an application moved to another state",
+    "permit.granted": "a data permit was issued",
+    "permit.refused": "an application was refused",
+    "permit.received": "a data permit arrived at its user",
+    "permit.revoked": "a data permit was revoked",
+    "negotiation.advanced": "a contract negotiation moved to another state",
+    "transfer.advanced": "a transfer process moved to another state",
+    "transfer.token": "a short-lived token was issued for a started transfer",
+    "message.delivered": "the counterparty acknowledged a message",
+    "message.delayed": "a message could not be delivered yet and will be tried again",
+    "message.abandoned": "the counterparty rejected a message for good",
+    "study.requested": "a researcher asked for a study",
+    "study.settled": "a study finished, paused, waits for a site or failed",
+    "study.witnessed": "the holders' checkpoints were added to a result",
+    "study.opened": "a holder agreed to take part in a study",
+    "study.started": "a user started a study",
+    "study.round": "a total was opened and the study moved on",
+    "study.finished": "a study ended with a result",
+    "study.failed": "a study ended without a result",
+    "study.refused": "the gate refused a study or a round",
+    "study.closed": "a holder erased its mask key for a study",
+    "round.answered": "the gate let a masked contribution leave",
+}
+
+
+class Signer(Protocol):
+    """Signs checkpoints with the node's key."""
+
+    def sign(self, data: bytes) -> str:
+        """Return a signature as text."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened: kind, who caused it, and the identifiers and figures of it."""
+
+    kind: str
+    actor: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in EVENTS:
+            raise ValueError(f"{self.kind!r} is not a kind of event")
+
+
+def now() -> datetime:
+    """Return the present instant, aware, UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass
+class Log:
+    """A node's log over its store."""
+
+    store: Store
+    origin: str
+    signer: Signer
+    clock: Callable[[], datetime] = now
+
+    def commit(self, event: Event, *puts: Put) -> None:
+        """Write records and their event: both or neither.
+
+        Raises:
+            Conflict: a record was changed meanwhile; nothing was written.
+        """
+        at = self.clock().isoformat(timespec="milliseconds")
+
+        def append(before: str) -> tuple[str, str]:
+            head = json.loads(before) if before else {"size": 0, "frontier": []}
+            entry = {
+                "position": head["size"],
+                "at": at,
+                "kind": event.kind,
+                "actor": event.actor,
+                "details": event.details,
+            }
+            data = canonical_json(entry)
+            frontier = [bytes.fromhex(h) for h in head["frontier"]]
+            frontier = merkle.extend(frontier, head["size"], merkle.leaf_hash(data))
+            size = head["size"] + 1
+            note = checkpoint_text(self.origin, size, merkle.frontier_root(frontier))
+            after = {
+                "size": size,
+                "frontier": [h.hex() for h in frontier],
+                "checkpoint": note,
+                "signature": self.signer.sign(note.encode()),
+            }
+            return data.decode(), json.dumps(after)
+
+        self.store.transact(list(puts), append)
+
+    def get(self, kind: str, id: str) -> Record | None:  # noqa: A002
+        """Return one record."""
+        return self.store.get(kind, id)
+
+    def entries(self, start: int = 0) -> list[dict[str, Any]]:
+        """Return the log's entries as JSON values."""
+        return [json.loads(text) for text in self.store.read(start)]
+
+    def checkpoint(self) -> dict[str, Any]:
+        """Return the latest signed checkpoint: text, signature, size and root."""
+        text = self.store.head()
+        if not text:
+            return {"size": 0, "root": merkle.root([]).hex(), "checkpoint": "", "signature": ""}
+        head = json.loads(text)
+        root = merkle.frontier_root([bytes.fromhex(h) for h in head["frontier"]])
+        return {
+            "size": head["size"],
+            "root": root.hex(),
+            "checkpoint": head["checkpoint"],
+            "signature": head["signature"],
+        }
+
+
+def checkpoint_text(origin: str, size: int, root: bytes) -> str:
+    """Return the text that is signed: origin, size and root on lines of their own (C2SP tlog)."""
+    return f"{origin}\n{size}\n{root.hex()}\n"
+
+
+def verify(store: Store, origin: str, check: Callable[[bytes, str], bool]) -> int:
+    """Prove a log from its entries; return how many it holds.
+
+    ``check`` verifies a signature of the node's key.
+
+    Raises:
+        AuditBroken: an entry was altered, removed, added or reordered, or the head is not signed;
+            the first position that does not fit is named.
+    """
+    head_text = store.head()
+    head = json.loads(head_text) if head_text else {"size": 0, "checkpoint": "", "signature": ""}
+    frontier: list[bytes] = []
+    size = 0
+    for text in store.read(0, head["size"]):
+        if not _stands(text, size):
+            raise AuditBroken(f"{origin}: the log does not hold entry {size} as written", remedy=_KEEP)
+        frontier = merkle.extend(frontier, size, merkle.leaf_hash(text.encode()))
+        size += 1
+    note = checkpoint_text(origin, size, merkle.frontier_root(frontier)) if size else ""
+    if head["checkpoint"] != note or (size and not check(note.encode(), head["signature"])):
+        raise AuditBroken(
+            f"{origin}: its {size} entries do not lead to the signed root over {head['size']}: one "
+            "was altered, added or removed",
+            remedy=_KEEP,
+        )
+    if store.head() == head_text and next(iter(store.read(size)), None) is not None:
+        raise AuditBroken(f"{origin}: entries stand beyond the signed {size}", remedy=_KEEP)
+    return size
+
+
+_KEEP = (
+    "keep the database as it is; compare it with a back-up and with the checkpoints other nodes hold"
+)
+
+
+def _stands(text: str, position: int) -> bool:
+    """Return whether an entry is canonical and stands where it says."""
+    try:
+        entry = json.loads(text)
+        return canonical_json(entry) == text.encode() and entry.get("position") == position
+    except (ValueError, AttributeError):
+        return False

@@ -1,0 +1,1 @@
+"""What exists: datasets described, published and found."""

@@ -1,0 +1,1 @@
+"""How strangers come to an agreement: claims about who they are, contracts, transfers."""

@@ -1,0 +1,1 @@
+"""The Dataspace Protocol 2025-1: catalog, contract negotiation, transfer process, HTTPS binding."""

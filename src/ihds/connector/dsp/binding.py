@@ -1,0 +1,731 @@
+"""The HTTPS binding: endpoints, the outbox, and the worker that delivers it.
+
+A state and the message it causes are one transaction. The worker delivers after the answer that
+triggered the message is on its way, in order per process, with backoff, again after a crash;
+the receiver recognises a repeat. Trust: a counterparty is who its token proves; it sees only its
+own processes, everything else is "not found".
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, Protocol
+
+from starlette.routing import Route
+
+from ihds.audit.log import Event as LogEvent
+from ihds.audit.log import Log, now
+from ihds.canonical import digest, sha256
+from ihds.connector.dcp import Identity, TokenGate
+from ihds.connector.dsp import catalog, negotiation, transfer
+from ihds.connector.dsp.message import check, message
+from ihds.connector.dsp.negotiation import Negotiation
+from ihds.connector.dsp.transfer import Transfer
+from ihds.errors import (
+    BadInput,
+    BadMessage,
+    Conflict,
+    IhdsError,
+    IllegalTransition,
+    NotAuthenticated,
+    NotFound,
+    PeerFailed,
+    Refused,
+)
+from ihds.governance.policy import Granted
+from ihds.governance.policy import Refused as No
+from ihds.store.store import Put, Record
+from ihds.wire.http import Answer, Call, Http, endpoint
+
+_log = logging.getLogger("ihds.dsp")
+_RETRY = frozenset({404, 408, 425, 429})
+
+Process = Negotiation | Transfer
+
+
+class Decisions(Protocol):
+    """What the institution behind the connector decides; the connector only keeps the protocol."""
+
+    def datasets(self) -> list[dict[str, Any]]:
+        """Return the catalog's dataset entries."""
+        ...
+
+    def judge(self, process: Negotiation) -> Granted | No:
+        """Judge a contract request."""
+        ...
+
+    def may_start(self, process: Transfer, agreement: dict[str, Any]) -> Granted | No:
+        """Judge a transfer request under an agreement in force."""
+        ...
+
+    def ended(self, process: Transfer) -> None:
+        """Learn that a transfer has completed or was terminated."""
+        ...
+
+
+@dataclass
+class Connector:
+    """One participant's control plane: provider and consumer."""
+
+    identity: Identity
+    tokens: TokenGate
+    http: Http
+    log: Log
+    base_url: str
+    decisions: Decisions
+    token_seconds: float = 900.0
+    give_up_seconds: float = 3600.0
+    delay_seconds: float = 0.03
+    _wake: threading.Event = field(default_factory=threading.Event)
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _busy: set[str] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+
+    @property
+    def address(self) -> str:
+        """The base under which this node's negotiations and transfers are reached."""
+        return f"{self.base_url}/dsp/2025-1"
+
+    # -- endpoints -----------------------------------------------------------------------------
+
+    def routes(self) -> list[Route]:
+        """Return the binding's routes."""
+        base = "/dsp/2025-1"
+
+        def route(path: str, handler: Callable[[Call], Answer], *methods: str) -> Route:
+            return Route(base + path, endpoint(handler, on_error=_error_answer), methods=list(methods))
+
+        routes = [
+            Route("/.well-known/dspace-version", endpoint(self._versions), methods=["GET"]),
+            route("/catalog/request", self._catalog, "POST"),
+            route("/catalog/datasets/{id:path}", self._dataset, "GET"),
+            route("/negotiations/request", self._first_request, "POST"),
+            route("/negotiations/offers", self._first_offer, "POST"),
+            route("/transfers/request", self._transfer_request, "POST"),
+        ]
+        for path, kind in _NEGOTIATION_PATHS.items():
+            routes.append(route(f"/negotiations/{{pid}}/{path}", self._negotiation_message(kind), "POST"))
+        for path, kind in _TRANSFER_PATHS.items():
+            routes.append(route(f"/transfers/{{pid}}/{path}", self._transfer_message(kind), "POST"))
+        routes.append(route("/negotiations/{pid}", self._show("negotiation"), "GET"))
+        routes.append(route("/transfers/{pid}", self._show("transfer"), "GET"))
+        return routes
+
+    def _versions(self, _call: Call) -> Answer:
+        return Answer(catalog.versions(self.identity.did))
+
+    def _who(self, call: Call) -> str:
+        return str(self.tokens.check(call.bearer)["iss"])
+
+    def _catalog(self, call: Call) -> Answer:
+        self._who(call)
+        catalog.read_request(call.json())
+        service = f"{self.identity.did}#dsp"
+        return Answer(catalog.catalog(self.identity.did, self.address, service, self.decisions.datasets()))
+
+    def _dataset(self, call: Call) -> Answer:
+        self._who(call)
+        entry = catalog.find(self.decisions.datasets(), call.path["id"])
+        return Answer({**message("Dataset"), **entry})
+
+    def _show(self, kind: str) -> Callable[[Call], Answer]:
+        def show(call: Call) -> Answer:
+            return Answer(self._own(kind, call.path["pid"], self._who(call))[0].acknowledgement())
+
+        return show
+
+    def _first_request(self, call: Call) -> Answer:
+        claims = self.tokens.check(call.bearer)
+        who = str(claims["iss"])
+        body = call.json()
+        check(body, "ContractRequestMessage", "consumerPid", "offer", "callbackAddress")
+        if body.get("providerPid"):
+            raise BadMessage("an initial ContractRequestMessage has no providerPid")
+        callback = _address(body["callbackAddress"])
+        pid = uuid.uuid5(uuid.NAMESPACE_URL, f"{self.identity.did}|{who}|{body['consumerPid']}").urn
+        found = self.log.get("negotiation", pid)
+        if found is None:
+            fresh = Negotiation(
+                pid=pid,
+                other_pid=str(body["consumerPid"]),
+                role="provider",
+                state=negotiation.State.START,
+                counterparty=who,
+                callback=callback,
+                offer=self._offer(body["offer"]),
+                permit=str(body.get("ihds:permit", "")),
+                access=str(claims.get("token") or ""),
+            )
+            asked = negotiation.step(fresh, negotiation.Event.REQUEST, "consumer")
+            self._commit(asked, 0, "request", self._task(asked, "judge"))
+        process, _ = self._own("negotiation", pid, who)
+        return Answer(process.acknowledgement(), status=201)
+
+    def _offer(self, offer: dict[str, Any]) -> dict[str, Any]:
+        """Return the catalog's own offer for the one named; only its id is taken from the message."""
+        for entry in self.decisions.datasets():
+            for known in entry["hasPolicy"]:
+                if known["@id"] == offer.get("@id") and offer.get("target", entry["@id"]) == entry["@id"]:
+                    return {**known, "target": entry["@id"]}
+        raise BadInput(f"there is no offer {offer.get('@id')!r}", remedy="request the catalog")
+
+    def _first_offer(self, call: Call) -> Answer:
+        self._who(call)
+        check(call.json(), "ContractOfferMessage", "providerPid", "offer", "callbackAddress")
+        raise BadInput("this node does not take unasked offers", remedy="let it send a request")
+
+    def _negotiation_message(self, kind: str | None) -> Callable[[Call], Answer]:
+        def receive(call: Call) -> Answer:
+            process, record = self._own("negotiation", call.path["pid"], self._who(call))
+            assert isinstance(process, Negotiation)
+            body = call.json()
+            if self._repeated(process, body):
+                return Answer(process.acknowledgement())
+            event = negotiation.read(body, kind or "ContractNegotiationEventMessage", process)
+            sender = negotiation.counterparty_role(process)
+            after = negotiation.step(process, event, sender)
+            after = replace(after, other_pid=self._other(process, body), last=digest(body))
+            match event:
+                case negotiation.Event.AGREE:
+                    after = replace(after, agreement=self._check_agreement(process, body["agreement"]))
+                case negotiation.Event.TERMINATE:
+                    after = replace(after, reason=tuple(map(str, body.get("reason", []))))
+                case negotiation.Event.REQUEST | negotiation.Event.OFFER:
+                    after = replace(after, offer=dict(body["offer"]))
+                case _:
+                    pass
+            self._commit(after, record.version, str(event), *self._reaction(after, event))
+            return Answer(after.acknowledgement())
+
+        return receive
+
+    def _reaction(self, process: Negotiation, event: negotiation.Event) -> list[Put]:
+        """Return the next step this side takes by itself."""
+        match event:
+            case negotiation.Event.REQUEST:
+                return [self._task(process, "judge")]
+            case negotiation.Event.AGREE:
+                return [self._task(process, str(negotiation.Event.VERIFY))]
+            case negotiation.Event.VERIFY:
+                return [self._task(process, str(negotiation.Event.FINALIZE))]
+            case negotiation.Event.FINALIZE:
+                return [self._agreement_record(process)]
+            case negotiation.Event.OFFER:
+                return [self._task(process, str(negotiation.Event.TERMINATE))]
+            case _:
+                return []
+
+    def _check_agreement(self, process: Negotiation, agreement: dict[str, Any]) -> dict[str, Any]:
+        for name, expected in (
+            ("assignee", self.identity.did),
+            ("assigner", process.counterparty),
+            ("target", process.offer.get("target")),
+        ):
+            if agreement.get(name) != expected:
+                raise BadMessage(f"agreement: {name} is {agreement.get(name)!r}, not {expected!r}")
+        asked = {k: process.offer.get(k) for k in ("permission", "prohibition", "obligation")}
+        given = {k: agreement.get(k) for k in asked}
+        if asked != given:
+            raise BadMessage("agreement: its rules are not those of the offer")
+        return dict(agreement)
+
+    def _transfer_request(self, call: Call) -> Answer:
+        who = self._who(call)
+        body = call.json()
+        check(body, "TransferRequestMessage", "consumerPid", "agreementId", "format", "callbackAddress")
+        pid = uuid.uuid5(uuid.NAMESPACE_URL, f"{self.identity.did}|{who}|t|{body['consumerPid']}").urn
+        found = self.log.get("transfer", pid)
+        if found is None:
+            agreement = self.agreement(str(body["agreementId"]))
+            if agreement["counterparty"] != who or agreement["role"] != "provider":
+                raise NotFound(f"no agreement {body['agreementId']!r}")
+            formats = [d["format"] for d in self._entry(agreement["dataset"])["distribution"]]
+            if body["format"] not in formats:
+                raise BadInput(f"the format {body['format']!r} is not offered", remedy=f"use {formats}")
+            fresh = Transfer(
+                pid=pid,
+                other_pid=str(body["consumerPid"]),
+                role="provider",
+                state=transfer.State.START,
+                counterparty=who,
+                callback=_address(body["callbackAddress"]),
+                agreement_id=str(body["agreementId"]),
+                format=str(body["format"]),
+            )
+            asked = transfer.step(fresh, transfer.Event.REQUEST, "consumer")
+            self._commit(asked, 0, "request", self._task(asked, "may-start"))
+        else:
+            process = Transfer.from_dict(found.body)
+            if process.state is transfer.State.STARTED:  # a repeat asks for a fresh token
+                self._commit(process, found.version, "renew", self._task(process, "renew"))
+        process, _ = self._own("transfer", pid, who)  # type: ignore[assignment]
+        return Answer(process.acknowledgement(), status=201)
+
+    def _entry(self, dataset: str) -> dict[str, Any]:
+        return catalog.find(self.decisions.datasets(), dataset)
+
+    def _transfer_message(self, kind: str) -> Callable[[Call], Answer]:
+        def receive(call: Call) -> Answer:
+            process, record = self._own("transfer", call.path["pid"], self._who(call))
+            assert isinstance(process, Transfer)
+            body = call.json()
+            if self._repeated(process, body):
+                return Answer(process.acknowledgement())
+            event = transfer.read(body, kind, process)
+            if event is transfer.Event.START and process.state is transfer.State.STARTED and body.get("dataAddress"):
+                after = process  # the provider renews the token
+            else:
+                after = transfer.step(process, event, _other_role(process))
+            after = replace(
+                after,
+                other_pid=self._other(process, body),
+                last=digest(body),
+                address=body.get("dataAddress", process.address),
+                reason=tuple(map(str, body.get("reason", []))),
+            )
+            self._commit(after, record.version, str(event))
+            if after.state in (transfer.State.COMPLETED, transfer.State.TERMINATED):
+                self.decisions.ended(after)
+            return Answer(after.acknowledgement())
+
+        return receive
+
+    def _own(self, kind: str, pid: str, who: str) -> tuple[Process, Record]:
+        record = self.log.get(kind, pid)
+        if record is None or record.body["counterparty"] != who:
+            raise NotFound(f"no {kind} {pid!r}")
+        return _process(record), record
+
+    def _repeated(self, process: Process, body: dict[str, Any]) -> bool:
+        return bool(process.last) and process.last == digest(body)
+
+    def _other(self, process: Process, body: dict[str, Any]) -> str:
+        name = "providerPid" if process.role == "consumer" else "consumerPid"
+        return process.other_pid or str(body[name])
+
+    # -- what this node does by itself -----------------------------------------------------------
+
+    def request_contract(self, counterparty: str, base: str, offer: dict[str, Any], permit: str) -> str:
+        """Begin a negotiation for an offer (with its ``target``); return its pid."""
+        fresh = Negotiation(
+            pid=uuid.uuid4().urn,
+            other_pid="",
+            role="consumer",
+            state=negotiation.State.START,
+            counterparty=counterparty,
+            callback=base,
+            offer=offer,
+            permit=permit,
+        )
+        asked = negotiation.step(fresh, negotiation.Event.REQUEST, "consumer")
+        path, body = negotiation.say(fresh, negotiation.Event.REQUEST, self.address)
+        self._commit(asked, 0, "request", self._message(asked, path, body))
+        return asked.pid
+
+    def request_transfer(self, agreement_id: str, format_: str) -> str:
+        """Begin a transfer under a finalised agreement; return its pid."""
+        agreement = self.agreement(agreement_id)
+        fresh = Transfer(
+            pid=uuid.uuid4().urn,
+            other_pid="",
+            role="consumer",
+            state=transfer.State.START,
+            counterparty=agreement["counterparty"],
+            callback=agreement["base"],
+            agreement_id=agreement_id,
+            format=format_,
+        )
+        asked = transfer.step(fresh, transfer.Event.REQUEST, "consumer")
+        path, body = transfer.say(fresh, transfer.Event.REQUEST, self.address)
+        self._commit(asked, 0, "request", self._message(asked, path, body))
+        return asked.pid
+
+    def renew(self, pid: str) -> None:
+        """Ask the provider of a started transfer for a fresh token."""
+        process, record = self._by_pid("transfer", pid)
+        assert isinstance(process, Transfer)
+        path, body = transfer.say(process, transfer.Event.REQUEST, self.address)
+        blank = replace(process, address=None)
+        self._commit(blank, record.version, "renew", self._message(blank, path, body))
+
+    def end_transfer(self, pid: str, event: transfer.Event, reasons: tuple[str, ...] = ()) -> None:
+        """Complete, suspend or terminate a transfer from this side."""
+        process, record = self._by_pid("transfer", pid)
+        assert isinstance(process, Transfer)
+        after = replace(transfer.step(process, event, process.role), reason=reasons)
+        path, body = transfer.say(after, event, self.address)
+        self._commit(after, record.version, str(event), self._message(after, path, body))
+        if after.state in (transfer.State.COMPLETED, transfer.State.TERMINATED):
+            self.decisions.ended(after)
+
+    def agreement(self, identifier: str) -> dict[str, Any]:
+        """Return an agreement in force.
+
+        Raises:
+            NotFound: there is none of that id.
+        """
+        record = self.log.get("agreement", identifier)
+        if record is None:
+            raise NotFound(f"no agreement {identifier!r}")
+        return record.body
+
+    def wait(self, kind: str, pid: str, until: frozenset[str], seconds: float) -> Process:
+        """Wait until a process is in one of the states; return it.
+
+        Raises:
+            PeerFailed: the time is over.
+        """
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            while True:
+                process, _ = self._by_pid(kind, pid)
+                settled = process.state in until
+                if settled and not (isinstance(process, Transfer) and process.state == "STARTED" and not process.address):
+                    return process
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise PeerFailed(
+                        f"{process.counterparty} left the {kind} in {process.state} for {seconds:g} s",
+                        remedy="check that it runs; the request stays in the outbox and goes on by itself",
+                    )
+                self._changed.wait(min(left, 0.5))
+
+    def _by_pid(self, kind: str, pid: str) -> tuple[Process, Record]:
+        record = self.log.get(kind, pid)
+        if record is None:
+            raise NotFound(f"no {kind} {pid!r}")
+        return _process(record), record
+
+    # -- transactions ----------------------------------------------------------------------------
+
+    def _commit(self, process: Process, version: int, what: str, *more: Put) -> None:
+        kind = "negotiation" if isinstance(process, Negotiation) else "transfer"
+        details = {
+            "permit": self._permit(process),
+            "pid": process.pid,
+            "state": str(process.state),
+            "event": what,
+            "counterparty": process.counterparty,
+            "reasons": list(process.reason),
+        }
+        event = LogEvent(f"{kind}.advanced", process.counterparty, details)
+        self.log.commit(event, Put(kind, process.pid, version, process.to_dict()), *more)
+        with self._changed:
+            self._changed.notify_all()
+        self._wake.set()
+
+    def _permit(self, process: Process) -> str:
+        if isinstance(process, Negotiation):
+            return process.permit
+        record = self.log.get("agreement", process.agreement_id)
+        return str(record.body["permit"]) if record else ""
+
+    def _row(self, process: Process, **content: Any) -> Put:
+        kind = "negotiation" if isinstance(process, Negotiation) else "transfer"
+        at = now()
+        body = {
+            "kind": kind,
+            "pid": process.pid,
+            "made": at.timestamp(),
+            "due": at.timestamp() + self.delay_seconds,
+            "attempts": 0,
+            **content,
+        }
+        return Put("outbox", f"{time.time_ns():020d}-{secrets.token_hex(4)}", 0, body)
+
+    def _task(self, process: Process, task: str) -> Put:
+        return self._row(process, task=task)
+
+    def _message(self, process: Process, path: str, body: dict[str, Any]) -> Put:
+        return self._row(process, task="deliver", path=path, body=body)
+
+    def _agreement_record(self, process: Negotiation) -> Put:
+        agreement = process.agreement or {}
+        body = {
+            "permit": process.permit,
+            "dataset": agreement["target"],
+            "counterparty": process.counterparty,
+            "role": process.role,
+            "base": process.callback,
+            "policy": agreement,
+            "digest": digest(agreement),
+            "negotiation": process.pid,
+        }
+        return Put("agreement", agreement["@id"], 0, body)
+
+    # -- the worker ------------------------------------------------------------------------------
+
+    def work(self) -> None:
+        """Deliver the outbox until ``stop``; meant for a thread of its own."""
+        with ThreadPoolExecutor(8, "outbox") as pool:
+            while not self._stop.is_set():
+                wait = 1.0
+                for row in self._due():
+                    if isinstance(row, float):
+                        wait = min(wait, row)
+                    else:
+                        with self._lock:
+                            self._busy.add(row.body["pid"])
+                        pool.submit(self._attempt, row)
+                self._wake.wait(max(wait, 0.005))
+                self._wake.clear()
+
+    def _due(self) -> list[Record | float]:
+        """Return rows that are due, at most one per process, and how long to wait for others."""
+        at, seen = time.time(), set()
+        with self._lock:
+            busy = set(self._busy)
+        rows: list[Record | float] = []
+        for row in self.log.store.list("outbox"):
+            pid = row.body["pid"]
+            if pid in busy or pid in seen:
+                continue
+            seen.add(pid)
+            left = row.body["due"] - at
+            rows.append(row if left <= 0 else left)
+        return rows
+
+    def stop(self) -> None:
+        """End the worker."""
+        self._stop.set()
+        self._wake.set()
+
+    def _attempt(self, row: Record) -> None:
+        try:
+            current = self.log.get("outbox", row.id)
+            if current is not None:
+                self._perform(current)
+        except Conflict:
+            pass  # the process moved meanwhile; the row is looked at again
+        except IhdsError as error:
+            self._postpone(row, error)
+        except Exception:
+            _log.exception("the outbox row %s failed", row.id)
+            self._postpone(row, PeerFailed("this node failed"))
+        finally:
+            with self._lock:
+                self._busy.discard(row.body["pid"])
+            self._wake.set()
+
+    def _perform(self, row: Record) -> None:
+        process, record = self._by_pid(row.body["kind"], row.body["pid"])
+        done = Put("outbox", row.id, row.version, None)
+        match row.body["task"]:
+            case "deliver":
+                self._deliver(process, record, row, done)
+            case "judge":
+                assert isinstance(process, Negotiation)
+                self._judge(process, record, done)
+            case "may-start":
+                assert isinstance(process, Transfer)
+                verdict = self.decisions.may_start(process, self.agreement(process.agreement_id))
+                self._answer_transfer(process, record, done, verdict)
+            case "renew":
+                assert isinstance(process, Transfer)
+                address, token = self._address_for(process)
+                renewed = replace(process, address=address)
+                path, body = transfer.say(renewed, transfer.Event.START, self.address)
+                self._commit(process, record.version, "renew", done, token, self._message(process, path, body))
+            case own:
+                assert isinstance(process, Negotiation)
+                self._say(process, record, negotiation.Event(own), done)
+
+    def _judge(self, process: Negotiation, record: Record, done: Put) -> None:
+        if process.state is not negotiation.State.REQUESTED:
+            self._commit(process, record.version, "judge", done)
+            return
+        verdict = self.decisions.judge(process)
+        if isinstance(verdict, No):
+            self._say(replace(process, reason=verdict.reasons), record, negotiation.Event.TERMINATE, done)
+            return
+        rules = {k: v for k, v in process.offer.items() if k in ("permission", "prohibition", "obligation")}
+        agreement = {
+            **rules,
+            "@id": uuid.uuid4().urn,
+            "@type": "Agreement",
+            "target": process.offer["target"],
+            "assigner": self.identity.did,
+            "assignee": process.counterparty,
+            "timestamp": now().strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        self._say(replace(process, agreement=agreement), record, negotiation.Event.AGREE, done)
+
+    def _say(self, process: Negotiation, record: Record, event: negotiation.Event, done: Put) -> None:
+        try:
+            after = negotiation.step(process, event, process.role)
+        except IllegalTransition:  # the counterparty was faster, for example by terminating
+            self._commit(process, record.version, "overtaken", done)
+            return
+        path, body = negotiation.say(after, event, self.address)
+        more = [self._agreement_record(after)] if event is negotiation.Event.FINALIZE else []
+        self._commit(after, record.version, str(event), done, self._message(after, path, body), *more)
+
+    def _answer_transfer(self, process: Transfer, record: Record, done: Put, verdict: Granted | No) -> None:
+        event = transfer.Event.START if isinstance(verdict, Granted) else transfer.Event.TERMINATE
+        try:
+            after = transfer.step(process, event, "provider")
+        except IllegalTransition:
+            self._commit(process, record.version, "overtaken", done)
+            return
+        more = []
+        if isinstance(verdict, No):
+            after = replace(after, reason=verdict.reasons)
+        else:
+            address, token = self._address_for(process)
+            more.append(token)
+            after = replace(after, address=address)
+        path, body = transfer.say(after, event, self.address)
+        stored = replace(after, address=None)  # the provider keeps only the token's hash
+        self._commit(stored, record.version, str(event), done, self._message(after, path, body), *more)
+
+    def _address_for(self, process: Transfer) -> tuple[dict[str, Any], Put]:
+        token = secrets.token_urlsafe(32)
+        expires = (now() + timedelta(seconds=self.token_seconds)).timestamp()
+        body = {"transfer": process.pid, "expires": expires}
+        address = transfer.data_address(f"{self.base_url}/data", token)
+        return address, Put("transfer.token", sha256(token.encode()), 0, body)
+
+    def transfer_of(self, token: str) -> Transfer:
+        """Return the started transfer that a data-plane token was issued for.
+
+        Raises:
+            NotAuthenticated: the token is unknown or has expired.
+            Refused: the transfer is not started.
+        """
+        record = self.log.get("transfer.token", sha256(token.encode())) if token else None
+        if record is None:
+            raise NotAuthenticated("the token of this study endpoint is unknown", remedy="request a transfer")
+        if record.body["expires"] < now().timestamp():
+            raise NotAuthenticated(
+                "the token of this study endpoint has expired", remedy="repeat the transfer request"
+            )
+        process, _ = self._by_pid("transfer", record.body["transfer"])
+        assert isinstance(process, Transfer)
+        if process.state is not transfer.State.STARTED:
+            raise Refused(
+                f"the transfer is {process.state}",
+                reasons=process.reason or ("DSP: only a started transfer carries a study",),
+                remedy="request a new transfer under a permit in force",
+            )
+        return process
+
+    def _deliver(self, process: Process, record: Record, row: Record, done: Put) -> None:
+        token = self.identity.token(process.counterparty, self.credential_access(process.counterparty))
+        url = process.callback.rstrip("/") + row.body["path"]
+        status, answer = self.http.json("POST", url, row.body["body"], token)
+        if status in _RETRY or status >= 500:
+            raise PeerFailed(f"{url} answered {status}")
+        if status >= 400:
+            self._abandon(process, record, row, done, status, answer)
+            return
+        body = answer if isinstance(answer, dict) else {}
+        name = "providerPid" if process.role == "consumer" else "consumerPid"
+        event = LogEvent(
+            "message.delivered",
+            process.counterparty,
+            {"permit": self._permit(process), "pid": process.pid, "type": row.body["body"]["@type"]},
+        )
+        if not process.other_pid and body.get(name):
+            learnt = replace(process, other_pid=str(body[name]))
+            put = Put(record.kind, process.pid, record.version, learnt.to_dict())
+            self.log.commit(event, done, put)
+        else:
+            self.log.commit(event, done)
+
+    def credential_access(self, verifier: str) -> str:
+        """Return the access token for one verifier: a statement by this node about it."""
+        at = int(now().timestamp())
+        claims = {"iss": self.identity.did, "sub": verifier, "use": "presentation", "exp": at + 300}
+        return self.identity.key.sign_jwt(claims)
+
+    def _abandon(
+        self, process: Process, record: Record, row: Record, done: Put, status: int, answer: Any
+    ) -> None:
+        said = answer.get("reason") or answer.get("message") if isinstance(answer, dict) else answer
+        reasons = (f"{row.body['body']['@type']} was answered {status}: {said}",)
+        ended = process.state in ("TERMINATED", "COMPLETED", "FINALIZED")
+        after = process if ended else replace(process, state=type(process.state)("TERMINATED"), reason=reasons)  # type: ignore[arg-type,call-arg]
+        details = {"permit": self._permit(process), "pid": process.pid, "reasons": list(reasons)}
+        event = LogEvent("message.abandoned", process.counterparty, details)
+        self.log.commit(event, done, Put(record.kind, process.pid, record.version, after.to_dict()))
+        with self._changed:
+            self._changed.notify_all()
+
+    def _postpone(self, row: Record, error: IhdsError) -> None:
+        """Try again later; after a long time give up and terminate."""
+        current = self.log.get("outbox", row.id)
+        if current is None:
+            return
+        attempts = current.body["attempts"] + 1
+        pause = min(5.0, 0.1 * 2 ** min(attempts, 10))
+        at = time.time()
+        _log.info("outbox %s: %s; again in %.1f s", row.body["pid"], error.message, pause)
+        details = {"pid": row.body["pid"], "reasons": [error.message]}
+        if at - current.body["made"] > self.give_up_seconds:
+            process, record = self._by_pid(row.body["kind"], row.body["pid"])
+            done = Put("outbox", row.id, current.version, None)
+            fake = {**current.body, "body": current.body.get("body") or {"@type": row.body["task"]}}
+            self._abandon(process, record, Record("outbox", row.id, current.version, fake), done, 0, error.message)
+            return
+        body = {**current.body, "attempts": attempts, "due": at + pause}
+        event = LogEvent("message.delayed", self.identity.did, details)
+        self.log.commit(event, Put("outbox", row.id, current.version, body))
+
+
+_NEGOTIATION_PATHS: dict[str, str | None] = {
+    "request": "ContractRequestMessage",
+    "offers": "ContractOfferMessage",
+    "agreement/verification": "ContractAgreementVerificationMessage",
+    "agreement": "ContractAgreementMessage",
+    "events": None,
+    "termination": "ContractNegotiationTerminationMessage",
+}
+_TRANSFER_PATHS = {
+    "start": "TransferStartMessage",
+    "suspension": "TransferSuspensionMessage",
+    "completion": "TransferCompletionMessage",
+    "termination": "TransferTerminationMessage",
+}
+
+
+def _process(record: Record) -> Process:
+    return (Negotiation if record.kind == "negotiation" else Transfer).from_dict(record.body)
+
+
+def _other_role(process: Transfer) -> Any:
+    return "provider" if process.role == "consumer" else "consumer"
+
+
+def _address(value: Any) -> str:
+    text = str(value)
+    if not text.startswith(("http://", "https://")):
+        raise BadMessage(f"callbackAddress {text!r} is not an HTTP address")
+    return text.rstrip("/")
+
+
+def _error_answer(call: Call, error: IhdsError) -> Answer:
+    """Return the error message type that belongs to the path, as DSP asks for."""
+    reasons = [error.message, *error.reasons]
+    try:
+        body = call.json() if call.body else {}
+    except BadMessage:
+        body = {}
+    kind = str(body.get("@type", ""))
+    if kind.startswith("Catalog") or "id" in call.path:
+        return Answer(catalog.error(error.code, reasons), status=error.http_status)
+    area = "TransferError" if kind.startswith("Transfer") else "ContractNegotiationError"
+    pid = call.path.get("pid", uuid.uuid4().urn)
+    pids = {
+        "consumerPid": str(body.get("consumerPid") or pid),
+        "providerPid": str(body.get("providerPid") or pid),
+    }
+    return Answer(message(area, **pids, code=error.code, reason=reasons), status=error.http_status)

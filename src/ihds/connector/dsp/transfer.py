@@ -1,0 +1,194 @@
+"""Transfer process: its states, who may say what when, and its messages (DSP 2025-1 §9)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from ihds.connector.dsp.message import Role, check, message
+from ihds.errors import BadMessage, IllegalTransition
+from ihds.governance.lifecycle import Table, advance
+
+#: The transfer format on which a federated study rides.
+STUDY_FORMAT = "IhdsStudy-PULL"
+ENDPOINT_TYPE = "https://w3id.org/ihds/policy#StudyEndpoint"
+
+
+class State(StrEnum):
+    """Where a transfer stands."""
+
+    START = "START"
+    REQUESTED = "REQUESTED"
+    STARTED = "STARTED"
+    SUSPENDED = "SUSPENDED"
+    COMPLETED = "COMPLETED"
+    TERMINATED = "TERMINATED"
+
+
+class Event(StrEnum):
+    """What moves a transfer: one per message."""
+
+    REQUEST = "request"
+    START = "start"
+    SUSPEND = "suspend"
+    COMPLETE = "complete"
+    TERMINATE = "terminate"
+
+
+_S, _E = State, Event
+_END = {_E.TERMINATE: _S.TERMINATED}
+
+NEXT: Table[State, Event] = {
+    _S.START: {_E.REQUEST: _S.REQUESTED},
+    _S.REQUESTED: {_E.START: _S.STARTED, **_END},
+    _S.STARTED: {_E.SUSPEND: _S.SUSPENDED, _E.COMPLETE: _S.COMPLETED, **_END},
+    _S.SUSPENDED: {_E.START: _S.STARTED, **_END},
+    _S.COMPLETED: {},
+    _S.TERMINATED: {},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """One side's record of a transfer. ``address`` is the data address the provider gave."""
+
+    pid: str
+    other_pid: str
+    role: Role
+    state: State
+    counterparty: str
+    callback: str
+    agreement_id: str
+    format: str
+    address: dict[str, Any] | None = None
+    last: str = ""
+    reason: tuple[str, ...] = ()
+
+    @property
+    def consumer_pid(self) -> str:
+        """The consumer's pid."""
+        return self.pid if self.role == "consumer" else self.other_pid
+
+    @property
+    def provider_pid(self) -> str:
+        """The provider's pid."""
+        return self.pid if self.role == "provider" else self.other_pid
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the stored form."""
+        return {**asdict(self), "reason": list(self.reason)}
+
+    @classmethod
+    def from_dict(cls, body: dict[str, Any]) -> Transfer:
+        """Read the stored form."""
+        return cls(**{**body, "state": State(body["state"]), "reason": tuple(body["reason"])})
+
+    def acknowledgement(self) -> dict[str, Any]:
+        """Return the TransferProcess answer."""
+        return message(
+            "TransferProcess",
+            consumerPid=self.consumer_pid,
+            providerPid=self.provider_pid,
+            state=str(self.state),
+        )
+
+    def error(self, code: str, reasons: list[str]) -> dict[str, Any]:
+        """Return the TransferError answer."""
+        return message(
+            "TransferError",
+            consumerPid=self.consumer_pid,
+            providerPid=self.provider_pid,
+            code=code,
+            reason=reasons,
+        )
+
+
+def step(transfer: Transfer, event: Event, sender: Role) -> Transfer:
+    """Return the transfer after an event.
+
+    Raises:
+        IllegalTransition: the state or the sender's role does not allow it.
+    """
+    if event is Event.REQUEST and sender != "consumer":
+        raise IllegalTransition("only a consumer requests a transfer")
+    if event is Event.START and sender == "consumer" and transfer.state is not State.SUSPENDED:
+        raise IllegalTransition("a consumer may start only a suspended transfer")
+    return replace(transfer, state=advance(NEXT, "the transfer", transfer.state, event))
+
+
+_EVENTS = {
+    "TransferStartMessage": Event.START,
+    "TransferSuspensionMessage": Event.SUSPEND,
+    "TransferCompletionMessage": Event.COMPLETE,
+    "TransferTerminationMessage": Event.TERMINATE,
+}
+
+
+def read(body: Mapping[str, Any], kind: str, transfer: Transfer) -> Event:
+    """Return the event a message of an existing transfer stands for.
+
+    Raises:
+        BadMessage: it is malformed or names other pids.
+    """
+    check(body, kind, "consumerPid", "providerPid")
+    expected = {"consumerPid": transfer.consumer_pid, "providerPid": transfer.provider_pid}
+    for name, pid in expected.items():
+        if pid and body[name] != pid:
+            raise BadMessage(f"{kind}: {name} is {body[name]!r}, not {pid!r}")
+    return _EVENTS[kind]
+
+
+def say(transfer: Transfer, event: Event, callback: str) -> tuple[str, dict[str, Any]]:
+    """Return the path below the counterparty's base and the message for an own event."""
+    pids = {"consumerPid": transfer.consumer_pid, "providerPid": transfer.provider_pid}
+    base = f"/transfers/{transfer.other_pid}"
+    reasons = list(transfer.reason)
+    match event:
+        case Event.REQUEST:
+            return "/transfers/request", message(
+                "TransferRequestMessage",
+                consumerPid=transfer.pid,
+                agreementId=transfer.agreement_id,
+                format=transfer.format,
+                callbackAddress=callback,
+            )
+        case Event.START:
+            return f"{base}/start", message("TransferStartMessage", **pids, dataAddress=transfer.address)
+        case Event.COMPLETE:
+            return f"{base}/completion", message("TransferCompletionMessage", **pids)
+        case Event.SUSPEND | Event.TERMINATE:
+            word = "suspension" if event is Event.SUSPEND else "termination"
+            return f"{base}/{word}", message(
+                f"Transfer{word.capitalize()}Message",
+                **pids,
+                code="IHDS-REFUSED" if reasons else None,
+                reason=reasons,
+            )
+
+
+def data_address(endpoint: str, token: str) -> dict[str, Any]:
+    """Return the data address of a study endpoint with its bearer token."""
+    return {
+        "@type": "DataAddress",
+        "endpointType": ENDPOINT_TYPE,
+        "endpoint": endpoint,
+        "endpointProperties": [
+            {"@type": "EndpointProperty", "name": "authorization", "value": token},
+            {"@type": "EndpointProperty", "name": "authType", "value": "bearer"},
+        ],
+    }
+
+
+def read_address(address: Mapping[str, Any] | None) -> tuple[str, str]:
+    """Return endpoint and token of a data address.
+
+    Raises:
+        BadMessage: one is missing.
+    """
+    properties = {p.get("name"): p.get("value") for p in (address or {}).get("endpointProperties", [])}
+    endpoint, token = (address or {}).get("endpoint"), properties.get("authorization")
+    if not endpoint or not token:
+        raise BadMessage("the start message carries no endpoint or no token")
+    return str(endpoint), str(token)

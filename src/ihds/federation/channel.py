@@ -1,0 +1,111 @@
+"""How a study reaches one holder: in memory to its gate, or over HTTPS to its data plane."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from ihds.errors import PeerFailed, SiteMissing
+from ihds.federation.gate import Gate
+from ihds.ids import Did
+from ihds.wire.http import Http, raise_for
+
+
+class Channel(Protocol):
+    """One holder, as the coordinator sees it. Every call may be repeated without harm."""
+
+    holder: Did
+
+    def open(self, signed: str) -> str:
+        """Send the signed study; return the holder's signed mask key."""
+        ...
+
+    def join(self, study_id: str, announcements: dict[str, str]) -> None:
+        """Send everybody's mask keys."""
+        ...
+
+    def answer(self, study_id: str, body: bytes) -> bytes:
+        """Send a packed round; return the packed reply. Raises SiteMissing."""
+        ...
+
+    def close(self, study_id: str) -> None:
+        """End the study at the holder."""
+        ...
+
+
+@dataclass(frozen=True)
+class MemoryChannel:
+    """A gate in this process."""
+
+    holder: Did
+    gate: Gate
+    transfer: str
+
+    def open(self, signed: str) -> str:
+        """Send the signed study."""
+        return self.gate.open(signed, self.transfer)
+
+    def join(self, study_id: str, announcements: dict[str, str]) -> None:
+        """Send everybody's mask keys."""
+        self.gate.join(study_id, self.transfer, announcements)
+
+    def answer(self, study_id: str, body: bytes) -> bytes:
+        """Send a round."""
+        return self.gate.answer(study_id, self.transfer, body)
+
+    def close(self, study_id: str) -> None:
+        """End the study."""
+        self.gate.close(study_id, self.transfer)
+
+
+@dataclass(frozen=True)
+class HttpChannel:
+    """A holder's study endpoint, opened by a started transfer and its bearer token."""
+
+    holder: Did
+    http: Http
+    endpoint: str
+    token: str
+
+    def open(self, signed: str) -> str:
+        """Send the signed study."""
+        answer = self._json("POST", "/studies", {"study": signed})
+        return str(answer["announcement"])
+
+    def join(self, study_id: str, announcements: dict[str, str]) -> None:
+        """Send everybody's mask keys."""
+        self._json("PUT", f"/studies/{study_id}/holders", announcements)
+
+    def answer(self, study_id: str, body: bytes) -> bytes:
+        """Send a round."""
+        url = f"{self.endpoint}/studies/{study_id}/rounds"
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/octet-stream"}
+        try:
+            answer = self.http.send("POST", url, body=body, headers=headers)
+        except PeerFailed as error:
+            raise self._missing(error) from error
+        if answer.status_code >= 400:
+            try:
+                reported = answer.json()
+            except ValueError:
+                reported = None
+            raise_for(answer.status_code, reported, url)
+        return answer.content
+
+    def close(self, study_id: str) -> None:
+        """End the study."""
+        self._json("DELETE", f"/studies/{study_id}", None)
+
+    def _json(self, method: str, path: str, body: object) -> dict[str, object]:
+        try:
+            status, answer = self.http.json(method, self.endpoint + path, body, self.token)
+        except PeerFailed as error:
+            raise self._missing(error) from error
+        raise_for(status, answer, self.endpoint + path)
+        return answer if isinstance(answer, dict) else {}
+
+    def _missing(self, error: PeerFailed) -> SiteMissing:
+        return SiteMissing(
+            f"{self.holder} did not answer: {error.message}",
+            remedy="the study waits; resume it when the site is back: ihds study run --resume STUDY",
+        )

@@ -1,0 +1,357 @@
+"""The threshold of a site: the only door through which a contribution leaves.
+
+``answer`` takes seven steps in fixed order, nowhere else: permit and agreement in force, open
+exactly the permitted view, local, disclosure check, budget, mask, audit; then the reply.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from fractions import Fraction
+from typing import Any, Protocol
+
+import numpy as np
+
+from ihds.analysis.design import column_names
+from ihds.analysis.plan import Plan, PlanState, SiteWork
+from ihds.audit.log import Event, Log, now
+from ihds.canonical import pack, sha256, unpack
+from ihds.data.source import Scope, Source
+from ihds.errors import BadMessage, IhdsError, NotAuthenticated, NotFound, Refused
+from ihds.federation.study import Reply, Round, Study
+from ihds.governance.jurisdiction import Export, may_leave, thresholds
+from ihds.governance.jurisdictions.usa import COUNTRIES_OF_CONCERN
+from ihds.governance.permit import Permit, PermitState, Use, decide
+from ihds.governance.policy import Refused as No
+from ihds.ids import Did, StudyId
+from ihds.privacy import secagg
+from ihds.privacy.accountant import Budget
+from ihds.privacy.disclosure import Thresholds, model_reasons, site_reasons
+from ihds.privacy.secagg import MaskKey
+from ihds.store.store import Put, Record
+
+#: What one opened sum costs of a permit's budget.
+ROUND_CHARGE = Fraction(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What is in force for one transfer: the permit, its present state, the dataset agreed on."""
+
+    permit: Permit
+    state: PermitState
+    dataset: str
+    agreement: str
+
+
+class Grants(Protocol):
+    """Knows which transfers may be used right now."""
+
+    def in_force(self, transfer: str) -> Grant:
+        """Return the grant of a started transfer. Raises Refused."""
+        ...
+
+
+class Signatures(Protocol):
+    """Checks signatures of others and makes this site's own."""
+
+    def sign(self, claims: dict[str, Any]) -> str:
+        """Return claims signed by this site."""
+        ...
+
+    def verify(self, token: str, signer: str) -> dict[str, Any]:
+        """Return the claims a signer signed. Raises NotAuthenticated."""
+        ...
+
+
+@dataclass
+class Gate:
+    """One site's gate. ``_works`` keeps opened designs between the rounds of a study."""
+
+    me: Did
+    country: str
+    source: Source
+    log: Log
+    grants: Grants
+    signatures: Signatures
+    clock: Callable[[], datetime] = now
+    _works: dict[str, tuple[Study, Plan, SiteWork, dict[str, bytes], int]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    # -- before the first round ----------------------------------------------------------------
+
+    def open(self, signed: str, transfer: str) -> str:
+        """Take part in a study: judge it, make a mask key, return the signed announcement.
+
+        Repeating the call returns the same announcement.
+
+        Raises:
+            Refused: permit, policy, thresholds or jurisdiction say no.
+            NotAuthenticated: the study is not signed by the permit's user.
+        """
+        grant = self.grants.in_force(transfer)
+        study = Study.from_dict(self.signatures.verify(signed, grant.permit.user)["study"])
+        self._judge(study, grant)
+        found = self.log.get("gate.study", study.id)
+        if found is None:
+            record = {
+                "study": study.to_dict(),
+                "transfer": transfer,
+                "key": MaskKey.new().raw.hex(),
+                "roster": None,
+                "round": -1,
+                "digest": "",
+                "reply": "",
+                "closed": False,
+            }
+            details = {**self._ids(study, grant), "method": study.method, "params": study.params}
+            self.log.commit(Event("study.opened", study.user, details), Put("gate.study", study.id, 0, record))
+        else:
+            record = found.body
+            if record["study"] != study.to_dict() or record["transfer"] != transfer:
+                raise Refused("this study id is in use for another study or transfer")
+        if record["closed"]:
+            raise Refused("this study is closed here", remedy="start a new study")
+        return self._announcement(study, record)
+
+    def _announcement(self, study: Study, record: dict[str, Any]) -> str:
+        key = MaskKey(bytes.fromhex(record["key"]))
+        return self.signatures.sign(
+            {"sub": self.me, "study": study.digest(), "maskKey": key.public.hex()}
+        )
+
+    def join(self, study_id: str, transfer: str, announcements: dict[str, str]) -> None:
+        """Take the announcements of all holders; each must be signed by the holder it names.
+
+        Raises:
+            Refused: the roster is not that of the study, or was another before.
+            NotAuthenticated: a key is not signed by its holder.
+        """
+        record = self._record(study_id, transfer)
+        study = Study.from_dict(record.body["study"])
+        if set(announcements) != set(study.holders):
+            raise Refused("the announced holders are not those of the study")
+        keys = {}
+        for holder, signed in announcements.items():
+            claims = self.signatures.verify(signed, holder)
+            if claims.get("study") != study.digest() or claims.get("sub") != holder:
+                raise NotAuthenticated(f"the mask key of {holder} is for another study")
+            keys[holder] = str(claims["maskKey"])
+        if record.body["roster"] not in (None, keys):
+            raise Refused("a holder's mask key changed during the study", remedy="start a new study")
+        if record.body["roster"] is None:
+            body = {**record.body, "roster": keys}
+            event = Event("study.opened", study.user, {"study": study.id, "holders": sorted(keys)})
+            self.log.commit(event, Put("gate.study", study.id, record.version, body))
+
+    # -- a round -------------------------------------------------------------------------------
+
+    def answer(self, study_id: str, transfer: str, body: bytes) -> bytes:
+        """Answer one round: seven steps, then the reply's bytes.
+
+        The same round again gets the same bytes and costs nothing; another round under the same
+        number, or an old one, is refused, so no mask ever covers two contributions.
+
+        Raises:
+            Refused: any step says no; the refusal is in the log.
+        """
+        with self._lock:
+            try:
+                return self._answer(study_id, transfer, body)
+            except IhdsError as error:
+                self._refusal(study_id, error)
+                raise
+
+    def _answer(self, study_id: str, transfer: str, body: bytes) -> bytes:
+        asked = unpack(Round, body)
+        record = self._record(study_id, transfer)
+        # 1 permit and agreement in force
+        grant = self.grants.in_force(transfer)
+        study, plan, work, pair_seeds, persons = self._work(record, grant)
+        self._judge(study, grant)
+        state_bytes = asked.state.tobytes()
+        number = self._check_round(record, study, asked.signature, state_bytes)
+        state = unpack(PlanState, state_bytes)
+        # 2 open exactly the permitted view (done in _work, kept between rounds) and 3 local
+        contribution = work.local(state)
+        # 4 disclosure check
+        self._disclose(plan, state, study, grant, persons)
+        # 5 budget
+        repeat = number == record.body["round"]
+        spending = [] if repeat else [self._spend(grant)]
+        # 6 mask
+        layout, words = plan.flatten(state, contribution)
+        round_digest = sha256(f"{study.digest()}|{number}|".encode() + state_bytes)
+        masked = secagg.mask(words, self.me, pair_seeds, round_digest)
+        reply = pack(Reply(type(contribution).__name__, layout, masked))
+        # 7 audit, then the reply
+        if repeat:
+            if sha256(reply) != record.body["reply"]:
+                raise Refused("this site's data changed during the round", remedy="start a new study")
+            return reply
+        after = {"round": number, "digest": sha256(state_bytes), "reply": sha256(reply)}
+        details = {
+            **self._ids(study, grant),
+            "round": number,
+            "digest": round_digest,
+            "contribution": type(contribution).__name__,
+            "class": contribution.kind,
+            "bytes": len(reply),
+        }
+        self.log.commit(
+            Event("round.answered", study.user, details),
+            Put("gate.study", study.id, record.version, {**record.body, **after}),
+            *spending,
+        )
+        return reply
+
+    def close(self, study_id: str, transfer: str) -> None:
+        """End a study here and erase its mask key."""
+        with self._lock:
+            self._works.pop(study_id, None)
+            record = self._record(study_id, transfer, closed=True)
+            if not record.body["closed"]:
+                body = {**record.body, "closed": True, "key": "", "roster": None}
+                event = Event("study.closed", self.me, {"study": study_id})
+                self.log.commit(event, Put("gate.study", study_id, record.version, body))
+
+    # -- the steps -----------------------------------------------------------------------------
+
+    def _record(self, study_id: str, transfer: str, *, closed: bool = False) -> Record:
+        found = self.log.get("gate.study", StudyId.parse(study_id))
+        if found is None or found.body["transfer"] != transfer:
+            raise NotFound(f"no study {study_id} on this transfer", remedy="open the study first")
+        if found.body["closed"] and not closed:
+            raise Refused("this study is closed here", remedy="start a new study")
+        return found
+
+    def _judge(self, study: Study, grant: Grant) -> None:
+        """Judge a study against permit, thresholds and the laws of this site's country."""
+        own = self._thresholds(grant)
+        plan = study.plan()
+        use = Use(
+            user=study.user,
+            holder=self.me,
+            dataset=grant.dataset,
+            purpose=study.purpose,
+            method=study.method,
+            variables=plan.variables,
+            holders=frozenset(study.holders),
+        )
+        reasons: list[str] = []
+        decision = decide(grant.permit, grant.state, use, self.clock())
+        if isinstance(decision, No):
+            reasons += decision.reasons
+        if study.permit != grant.permit.id:
+            reasons.append("EHDS 68(10): the study names another permit than the agreement")
+        if self.me not in study.holders:
+            reasons.append("the study does not name this holder")
+        if own.strictest(study.thresholds) != study.thresholds:
+            reasons.append(f"thresholds: this site asks for at least {own}")
+        evidence = {"permit", "secure_aggregation", "disclosure_check", "audit_log"}
+        if grant.permit.recipient_country not in COUNTRIES_OF_CONCERN:
+            evidence.add("no_country_of_concern")
+        export = Export("MODEL_UPDATE", self.country, grant.permit.recipient_country,
+                        grant.permit.legal_regime, frozenset(evidence))
+        verdict = may_leave(export)
+        if isinstance(verdict, No):
+            reasons += verdict.reasons
+        reasons += self._codebook_reasons(plan, grant)
+        ask = plan.agreement.ask
+        if ask.clock == "grid" and ask.time_bin < own.min_time_bin:
+            reasons.append(f"min_time_bin: the time bin must be at least {own.min_time_bin:g}")
+        if reasons:
+            raise Refused(
+                f"{self.me} refuses the study", reasons=tuple(reasons), remedy="apply for what is missing"
+            )
+
+    def _codebook_reasons(self, plan: Plan, grant: Grant) -> list[str]:
+        mine = self.source.codebook(grant.dataset)
+        reasons = []
+        for name in sorted(plan.variables):
+            theirs = plan.codebook.variable(name)
+            own = mine.variables.get(name)
+            if own is None:
+                reasons.append(f"variable {name!r} is not in this site's codebook")
+            elif own.kind != theirs.kind:
+                reasons.append(f"variable {name!r} is a {own.kind} here, not a {theirs.kind}")
+        if mine.person and plan.codebook.person != mine.person:
+            reasons.append(f"this site counts persons by {mine.person!r}; the study does not")
+        return reasons
+
+    def _thresholds(self, grant: Grant) -> Thresholds:
+        return thresholds(self.country, grant.permit.legal_regime, grant.permit.thresholds)
+
+    def _work(self, record: Record, grant: Grant) -> tuple[Study, Plan, SiteWork, dict[str, bytes], int]:
+        study_id = record.id
+        if study_id not in self._works:
+            body = record.body
+            if body["roster"] is None:
+                raise Refused("the holders' mask keys are not known here yet", remedy="send the roster first")
+            study = Study.from_dict(body["study"])
+            plan = study.plan()
+            wanted = plan.variables | ({plan.codebook.person} if plan.codebook.person else frozenset())
+            permitted = grant.permit.variables | {self.source.codebook(grant.dataset).person}
+            view = self.source.open(Scope(grant.dataset, frozenset(wanted & permitted)))
+            announced = {h: bytes.fromhex(k) for h, k in body["roster"].items()}
+            pair_seeds = secagg.seeds(MaskKey(bytes.fromhex(body["key"])), self.me, announced, study.digest())
+            work = view.apply(plan.work)
+            self._works[study_id] = (study, plan, work, pair_seeds, view.persons)
+        return self._works[study_id]
+
+    def _check_round(self, record: Record, study: Study, signature: str, state: bytes) -> int:
+        claims = self.signatures.verify(signature, study.user)
+        digest = sha256(state)
+        number = claims.get("round")
+        if claims.get("study") != study.id or claims.get("permit") != study.permit or claims.get("state") != digest:
+            raise NotAuthenticated("the round's signature is for another study, permit or state")
+        last = record.body["round"]
+        if not isinstance(number, int) or number not in (last, last + 1):
+            raise Refused(f"round {number} does not follow round {last}", remedy="resume the study")
+        if number == last and record.body["digest"] != digest:
+            raise Refused("this round was asked before with another state", remedy="start a new study")
+        return number
+
+    def _disclose(self, plan: Plan, state: PlanState, study: Study, grant: Grant, persons: int) -> None:
+        limits = self._thresholds(grant)
+        frame, ask = state.agreement.frame, plan.agreement.ask
+        reasons = list(site_reasons(limits, persons))
+        if state.agreement.phase == "done" and ask.covariates == "matrix":
+            if frame.columns != column_names(ask, frame.levels):
+                raise BadMessage("the agreed columns are not those of the formula")
+            reasons += model_reasons(limits, frame.rows, len(frame.columns))
+        if ask.clock == "grid" and ask.time_bin > 0 and len(frame.times):
+            even = np.arange(len(frame.times)) * ask.time_bin
+            if frame.time_bin != ask.time_bin or not np.array_equal(frame.times, even):
+                reasons.append("min_time_bin: the time grid is not the one agreed on")
+        elif ask.clock == "grid" and len(frame.times) and limits.min_time_bin > 0:
+            reasons.append("min_time_bin: exact times are not allowed here")
+        if reasons:
+            raise Refused(f"{self.me} may not answer", reasons=tuple(reasons), remedy="widen the study")
+
+    def _spend(self, grant: Grant) -> Put:
+        found = self.log.get("gate.budget", grant.permit.id)
+        spent = Fraction(found.body["spent"]) if found else Fraction(0)
+        after = Budget(Fraction(grant.permit.max_rounds), spent).spend(ROUND_CHARGE)
+        if after is None:
+            raise Refused(
+                f"{self.me}: the permit's budget of {grant.permit.max_rounds} rounds is used up",
+                reasons=("EHDS 68(10): max_rounds",),
+                remedy="apply for an amended permit",
+            )
+        version = found.version if found else 0
+        return Put("gate.budget", grant.permit.id, version, {"spent": str(after.spent)})
+
+    def _ids(self, study: Study, grant: Grant) -> dict[str, Any]:
+        return {"permit": grant.permit.id, "study": study.id, "agreement": grant.agreement}
+
+    def _refusal(self, study_id: str, error: IhdsError) -> None:
+        details = {"study": study_id, "code": error.code, "reasons": [error.message, *error.reasons]}
+        found = self.log.get("gate.study", study_id)
+        if found is not None:
+            details["permit"] = found.body["study"]["permit"]
+            self.log.commit(Event("study.refused", self.me, details))
+

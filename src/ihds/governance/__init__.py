@@ -1,0 +1,1 @@
+"""May they? Applications, permits, policies and jurisdictions as data and pure functions."""

@@ -1,0 +1,1 @@
+"""The legal regimes IHDS knows; one file each, every rule with its article."""

@@ -1,0 +1,185 @@
+"""The data permit: what was allowed to whom, on which data, for what, until when (EHDS Art. 68)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from ihds.errors import BadMessage
+from ihds.governance.lifecycle import Table
+from ihds.governance.policy import Decision, Granted, Refused
+from ihds.ids import ApplicationId, Did, PermitId
+from ihds.privacy.disclosure import Thresholds
+
+#: Purposes for which data may be used (EHDS Art. 53(1)).
+PURPOSES: dict[str, str] = {
+    "public_health": "public interest in public or occupational health (53(1)(a))",
+    "policy_making": "policy making and regulatory activities (53(1)(b))",
+    "statistics": "official statistics (53(1)(c))",
+    "education": "education or teaching in health or care (53(1)(d))",
+    "scientific_research": "scientific research related to health or care (53(1)(e))",
+    "improving_care": "improving care delivery from other persons' data (53(1)(f))",
+}
+
+#: Only public bodies or those acting for them may use these (EHDS Art. 53(2)).
+RESERVED_PURPOSES = frozenset({"public_health", "policy_making", "statistics"})
+
+
+class PermitState(StrEnum):
+    """Where a permit stands."""
+
+    GRANTED = "GRANTED"
+    EXPIRED = "EXPIRED"
+    REVOKED = "REVOKED"
+
+
+class PermitEvent(StrEnum):
+    """What can happen to a permit. An amendment is a new permit with a new id."""
+
+    EXPIRE = "expire"
+    REVOKE = "revoke"
+
+
+NEXT: Table[PermitState, PermitEvent] = {
+    PermitState.GRANTED: {
+        PermitEvent.EXPIRE: PermitState.EXPIRED,
+        PermitEvent.REVOKE: PermitState.REVOKED,
+    },
+    PermitState.EXPIRED: {PermitEvent.REVOKE: PermitState.REVOKED},
+    PermitState.REVOKED: {},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """The content of a permit (EHDS Art. 68(10)); immutable.
+
+    ``datasets`` are pairs of holder DID and dataset id; ``variables`` and ``methods`` list what
+    may be used; ``max_rounds`` is the number of sums that may be opened at each holder.
+    """
+
+    id: PermitId
+    application: ApplicationId
+    access_body: Did
+    user: Did
+    legal_regime: str
+    purpose: str
+    datasets: tuple[tuple[Did, str], ...]
+    variables: frozenset[str]
+    methods: frozenset[str]
+    persons: tuple[str, ...]
+    recipient_country: str
+    thresholds: Thresholds
+    max_rounds: int
+    issued_at: datetime
+    expires_at: datetime
+    status_index: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form carried in the permit credential."""
+        body = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {
+            **body,
+            "datasets": [[h, d] for h, d in self.datasets],
+            "variables": sorted(self.variables),
+            "methods": sorted(self.methods),
+            "persons": list(self.persons),
+            "thresholds": asdict(self.thresholds),
+            "issued_at": self.issued_at.isoformat(),
+            "expires_at": self.expires_at.isoformat(),
+        }
+
+    @classmethod
+    def from_dict(cls, body: dict[str, Any]) -> Permit:
+        """Read the JSON form.
+
+        Raises:
+            BadMessage: a field is missing or wrong.
+        """
+        try:
+            return cls(
+                id=PermitId.parse(body["id"]),
+                application=ApplicationId.parse(body["application"]),
+                access_body=Did.parse(body["access_body"]),
+                user=Did.parse(body["user"]),
+                legal_regime=str(body["legal_regime"]),
+                purpose=str(body["purpose"]),
+                datasets=tuple((Did.parse(h), str(d)) for h, d in body["datasets"]),
+                variables=frozenset(map(str, body["variables"])),
+                methods=frozenset(map(str, body["methods"])),
+                persons=tuple(map(str, body["persons"])),
+                recipient_country=str(body["recipient_country"]),
+                thresholds=Thresholds(**body["thresholds"]),
+                max_rounds=int(body["max_rounds"]),
+                issued_at=datetime.fromisoformat(body["issued_at"]),
+                expires_at=datetime.fromisoformat(body["expires_at"]),
+                status_index=int(body["status_index"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadMessage(f"this is not a data permit: {error!r}") from error
+
+    def dataset_of(self, holder: str) -> str | None:
+        """Return the dataset of one holder that the permit names, or None."""
+        return next((d for h, d in self.datasets if h == holder), None)
+
+    def facts(self, state: PermitState) -> dict[str, str | tuple[str, ...]]:
+        """Return what the permit makes known to a policy."""
+        return {
+            "permit": self.id,
+            "permitStatus": str(state),
+            "purpose": self.purpose,
+            "method": tuple(sorted(self.methods)),
+            "recipientCountry": self.recipient_country,
+            "legalRegime": self.legal_regime,
+            "minimumSitePersons": str(self.thresholds.min_site_persons),
+            "minimumCell": str(self.thresholds.min_cell),
+            "timeBin": f"{self.thresholds.min_time_bin:g}",
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What somebody wants to do under a permit: judged at negotiation, study start and each round."""
+
+    user: str
+    holder: str
+    dataset: str
+    purpose: str
+    method: str
+    variables: frozenset[str]
+    holders: frozenset[str]
+
+
+def decide(permit: Permit, state: PermitState, use: Use, on: datetime) -> Decision:
+    """Judge a use against a permit, its state and the instant; every reason cites its rule."""
+    reasons = []
+    if state is not PermitState.GRANTED:
+        reasons.append(f"EHDS 68(10): the permit is {state}")
+    if on >= permit.expires_at:
+        reasons.append(f"EHDS 68(12) R-73-OUT-OF-PERIOD: the permit expired at {permit.expires_at:%Y-%m-%d}")
+    if on < permit.issued_at:
+        reasons.append("EHDS 68(10) R-73-OUT-OF-PERIOD: the permit is not valid yet")
+    if use.user != permit.user:
+        reasons.append(f"EHDS 61(2) R-73-NOT-LISTED: the permit was given to {permit.user}")
+    if permit.dataset_of(use.holder) != use.dataset:
+        reasons.append(f"EHDS 73(1)(d) R-73-DATASET: the permit does not name {use.dataset!r} here")
+    if use.purpose != permit.purpose:
+        reasons.append(
+            f"EHDS 61(1), 68(10)(b) R-53-PURPOSE: the permit is for {permit.purpose}, not for {use.purpose}"
+        )
+    if use.method and use.method not in permit.methods:
+        reasons.append(f"EHDS 68(10)(f) FCR-4: the permit does not name the method {use.method!r}")
+    beyond = sorted(use.variables - permit.variables)
+    if beyond:
+        reasons.append(f"EHDS 68(10)(a): the permit does not open {', '.join(beyond)}")
+    strangers = sorted(use.holders - {h for h, _ in permit.datasets})
+    if strangers:
+        reasons.append(f"EHDS 68(10)(a): the permit does not name the holder {', '.join(strangers)}")
+    if use.holders and len(use.holders) < permit.thresholds.min_holders:
+        reasons.append(
+            f"min_holders X8: a study needs {permit.thresholds.min_holders} holders, so that none "
+            "can be found by subtraction"
+        )
+    return Refused(tuple(reasons)) if reasons else Granted((f"permit {permit.id}",))

@@ -1,0 +1,112 @@
+"""A node's configuration file: read, checked, written for a person to change."""
+
+from __future__ import annotations
+
+import socket
+import tomllib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import tomli_w
+
+from ihds.errors import SetupFailed
+from ihds.ids import Did
+from ihds.store.store import sqlite_url
+from ihds.wire.did import did_of
+
+Role = Literal["holder", "access_body", "authority", "user"]
+FILE = "node.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetConfig:
+    """What a holder says of one dataset, and who may use it for what."""
+
+    id: str
+    title: str
+    description: str = ""
+    keywords: tuple[str, ...] = ()
+    health_category: str = "MRMR"
+    purposes: tuple[str, ...] = ("scientific_research",)
+    methods: tuple[str, ...] = ("describe", "kaplan_meier", "logrank", "cox", "glm")
+    recipient_countries: tuple[str, ...] = ("LU", "KR", "US")
+    minimum_cell: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """One node. DIDs name whom it trusts: ``authority`` for membership, ``access_bodies`` for permits."""
+
+    name: str
+    role: Role
+    country: str
+    base_url: str
+    port: int
+    host: str = "127.0.0.1"
+    store: str = ""
+    authority: str = ""
+    access_bodies: tuple[str, ...] = ()
+    catalogues: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
+    legal_regime: str = "contract"
+    permit_status_seconds: float = 5.0
+    token_seconds: float = 900.0
+    datasets: tuple[DatasetConfig, ...] = field(default=())
+
+    @property
+    def did(self) -> Did:
+        """The node's DID, from its address."""
+        return did_of(self.base_url)
+
+    def store_url(self, folder: Path) -> str:
+        """Return the store's URL: the one configured, or SQLite in the folder."""
+        return self.store or sqlite_url(folder)
+
+    def write(self, folder: Path) -> None:
+        """Write the file."""
+        body = {k: v for k, v in asdict(self).items() if v not in ("", ())}
+        (folder / FILE).write_text(tomli_w.dumps(_lists(body)), encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> NodeConfig:
+        """Read the file of a node's folder.
+
+        Raises:
+            SetupFailed: it is absent or wrong; the field is named.
+        """
+        path = folder if folder.is_file() else folder / FILE
+        try:
+            body: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, tomllib.TOMLDecodeError) as error:
+            raise SetupFailed(f"{path}: {error}", remedy="make a node first: ihds node init") from error
+        datasets = tuple(DatasetConfig(**_tuples(d)) for d in body.pop("datasets", []))
+        unknown = sorted(set(body) - set(cls.__dataclass_fields__))
+        if unknown or body.get("role") not in get_args(Role):
+            raise SetupFailed(
+                f"{path}: role is {body.get('role')!r}, unknown settings: {unknown}",
+                remedy=f"settings are: {', '.join(cls.__dataclass_fields__)}",
+            )
+        try:
+            return cls(**_tuples(body), datasets=datasets)
+        except TypeError as error:
+            raise SetupFailed(f"{path}: {error}", remedy="compare with a fresh `ihds node init`") from error
+
+
+def _lists(value: Any) -> Any:
+    if isinstance(value, (tuple, list)):
+        return [_lists(v) for v in value]
+    if isinstance(value, dict):
+        return {k: _lists(v) for k, v in value.items()}
+    return value
+
+
+def _tuples(body: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in body.items()}
+
+
+def free_port() -> int:
+    """Return a loopback port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

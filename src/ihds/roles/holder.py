@@ -1,0 +1,264 @@
+"""The health data holder: describes its data, agrees contracts, answers rounds through its gate."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from starlette.routing import Route
+
+from ihds.audit.log import Event, now
+from ihds.catalogue import healthdcat
+from ihds.catalogue.record import DatasetRecord
+from ihds.connector.dsp import catalog, transfer
+from ihds.connector.dsp.negotiation import Negotiation
+from ihds.connector.dsp.transfer import STUDY_FORMAT, Transfer
+from ihds.data.source import Scope, data_file
+from ihds.data.sources.tabular import TabularSource
+from ihds.errors import IllegalTransition, NotAuthenticated, NotFound, Refused
+from ihds.federation.gate import Gate, Grant
+from ihds.governance.jurisdiction import SIMULATION
+from ihds.governance.permit import Permit, PermitState, Use, decide
+from ihds.governance.policy import Granted, constraint, evaluate
+from ihds.governance.policy import Refused as No
+from ihds.store.store import Put
+from ihds.wire.http import MAX_BODY, Answer, Call, endpoint
+
+if TYPE_CHECKING:
+    from ihds.roles.config import DatasetConfig
+    from ihds.roles.node import Command, Node
+
+
+class Holder:
+    """Holds rows that never leave; the gate decides what a sum may contain."""
+
+    def __init__(self, node: Node) -> None:
+        """Work on a node whose folder holds the data file."""
+        self.node = node
+        self.source = TabularSource(data_file(node.folder))
+        self.gate = Gate(node.did, node.config.country, self.source, node.log, self, node.signatures)
+        self._entries = [self._entry(d) for d in node.config.datasets]
+
+    # -- what it offers --------------------------------------------------------------------------
+
+    def record(self, config: DatasetConfig) -> DatasetRecord:
+        """Return the description of one dataset; the number of persons is rounded down to tens."""
+        book = self.source.codebook(config.id)
+        view = self.source.open(Scope(config.id, frozenset(book.variables)))
+        return DatasetRecord(
+            id=config.id,
+            holder=self.node.did,
+            holder_name=self.node.config.name,
+            country=self.node.config.country,
+            title=config.title,
+            description=config.description,
+            keywords=config.keywords,
+            health_category=config.health_category,
+            hdab=", ".join(self.node.config.access_bodies),
+            persons=view.persons // 10 * 10,
+            codebook=book,
+            offer=offer(config),
+        )
+
+    def _entry(self, config: DatasetConfig) -> dict[str, Any]:
+        record = self.record(config)
+        service = f"{self.node.did}#dsp"
+        properties = healthdcat.entry_properties(record)
+        return catalog.dataset(record.id, [record.offer], service, [STUDY_FORMAT], properties)
+
+    def datasets(self) -> list[dict[str, Any]]:
+        """Return the catalog's dataset entries."""
+        return self._entries
+
+    # -- contracts -------------------------------------------------------------------------------
+
+    def judge(self, process: Negotiation) -> Granted | No:
+        """Judge a contract request: membership, permit and the offer's policy."""
+        try:
+            found = self.node.verifier.ask(
+                process.counterparty,
+                process.access,
+                ["MembershipCredential", "DataPermitCredential"],
+            )
+        except (Refused, NotAuthenticated) as error:
+            return No((error.message, *error.reasons))
+        if not found["MembershipCredential"]:
+            return No(("membership: no membership credential was presented",))
+        permits = {
+            c["credentialSubject"]["permit"]["id"]: c
+            for c in found["DataPermitCredential"]
+            if not process.permit or c["credentialSubject"]["permit"]["id"] == process.permit
+        }
+        dataset = str(process.offer["target"])
+        reasons: list[str] = []
+        for credential in permits.values():
+            permit, state = self._read(credential)
+            verdict = self._judge_permit(process, permit, state, dataset)
+            if isinstance(verdict, Granted):
+                self._remember(credential)
+                return verdict
+            reasons += verdict.reasons
+        return No(tuple(reasons) or ("EHDS 61(1), 68(10): no data permit was presented",))
+
+    def _judge_permit(self, process: Negotiation, permit: Permit, state: PermitState, dataset: str) -> Granted | No:
+        use = Use(
+            user=process.counterparty,
+            holder=self.node.did,
+            dataset=dataset,
+            purpose=permit.purpose,
+            method="",
+            variables=frozenset(),
+            holders=frozenset(),
+        )
+        verdict = decide(permit, state, use, now())
+        if isinstance(verdict, No):
+            return verdict
+        policy = {k: v for k, v in process.offer.items() if not k.startswith("@") and k != "target"}
+        return evaluate(policy, {**permit.facts(state), "membership": "member"})
+
+    def _read(self, credential: dict[str, Any]) -> tuple[Permit, PermitState]:
+        permit = Permit.from_dict(credential["credentialSubject"]["permit"])
+        if permit.access_body != credential["issuer"] or permit.legal_regime == SIMULATION:
+            raise Refused("the permit was not issued by the body it names")
+        revoked = self.node.verifier.revoked(credential)
+        return permit, PermitState.REVOKED if revoked else PermitState.GRANTED
+
+    def _remember(self, credential: dict[str, Any]) -> None:
+        """Keep the permit credential for later rounds; its status is asked anew each time."""
+        identifier = credential["credentialSubject"]["permit"]["id"]
+        if self.node.log.get("held.permit", identifier) is None:
+            event = Event("permit.received", self.node.did, {"permit": identifier})
+            self.node.log.commit(event, Put("held.permit", identifier, 0, {"credential": credential}))
+
+    def may_start(self, process: Transfer, agreement: dict[str, Any]) -> Granted | No:
+        """Judge a transfer request: the permit must still be in force."""
+        try:
+            grant = self._grant(agreement)
+        except Refused as error:
+            return No((error.message, *error.reasons))
+        if grant.state is not PermitState.GRANTED or now() >= grant.permit.expires_at:
+            return No((f"EHDS 68(10): the permit is {grant.state}",))
+        return Granted((f"permit {grant.permit.id}",))
+
+    def ended(self, process: Transfer) -> None:
+        """Close the studies that rode on a transfer."""
+        for record in self.node.store.list("gate.study"):
+            if record.body["transfer"] == process.pid and not record.body["closed"]:
+                self.gate.close(record.id, process.pid)
+
+    # -- what is in force ------------------------------------------------------------------------
+
+    def in_force(self, pid: str) -> Grant:
+        """Return the grant of a started transfer; a revoked permit terminates the transfer.
+
+        Raises:
+            Refused: transfer, agreement or permit is not in force.
+        """
+        record = self.node.log.get("transfer", pid)
+        if record is None:
+            raise NotFound(f"no transfer {pid!r}")
+        process = Transfer.from_dict(record.body)
+        if process.state is not transfer.State.STARTED:
+            raise Refused(f"the transfer is {process.state}", reasons=process.reason)
+        agreement = self.node.connector.agreement(process.agreement_id)
+        grant = self._grant(agreement)
+        if grant.state is PermitState.REVOKED:
+            reasons = (f"EHDS 63(3), 68(10): the permit {grant.permit.id} is REVOKED",)
+            try:
+                self.node.connector.end_transfer(pid, transfer.Event.TERMINATE, reasons)
+            except IllegalTransition:
+                pass  # it ended by itself meanwhile
+            raise Refused("the permit was revoked, so the transfer is terminated", reasons=reasons)
+        return grant
+
+    def _grant(self, agreement: dict[str, Any]) -> Grant:
+        record = self.node.log.get("held.permit", agreement["permit"])
+        if record is None:
+            raise Refused("the agreement names a permit that was never shown here")
+        permit, state = self._read(record.body["credential"])
+        return Grant(permit, state, str(agreement["dataset"]), str(agreement["policy"]["@id"]))
+
+    # -- endpoints -------------------------------------------------------------------------------
+
+    def routes(self) -> list[Route]:
+        """Return the study endpoint and the public catalogue."""
+
+        def route(path: str, handler: Any, method: str, limit: int = 1 << 20) -> Route:
+            return Route(path, endpoint(handler, max_body=limit), methods=[method])
+
+        return [
+            route("/data/studies", self._open, "POST"),
+            route("/data/studies/{id}/holders", self._join, "PUT"),
+            route("/data/studies/{id}/rounds", self._round, "POST", MAX_BODY),
+            route("/data/studies/{id}", self._close, "DELETE"),
+            route("/catalogue", self._public, "GET"),
+            route("/permits/changed", self._permits_changed, "POST"),
+        ]
+
+    def commands(self) -> dict[str, Command]:
+        """Return the data engineer's commands."""
+        return {
+            "datasets": lambda _a: [self.record(d).summary() for d in self.node.config.datasets],
+            "studies": lambda _a: [
+                {"study": r.id, "method": r.body["study"]["method"], "round": r.body["round"], "closed": r.body["closed"]}
+                for r in self.node.store.list("gate.study")
+            ],
+        }
+
+    def _transfer(self, call: Call) -> str:
+        return self.node.connector.transfer_of(call.bearer).pid
+
+    def _open(self, call: Call) -> Answer:
+        pid = self._transfer(call)
+        return Answer({"announcement": self.gate.open(str(call.json().get("study", "")), pid)}, status=201)
+
+    def _join(self, call: Call) -> Answer:
+        announced = {str(k): str(v) for k, v in call.json().items()}
+        self.gate.join(call.path["id"], self._transfer(call), announced)
+        return Answer({})
+
+    def _round(self, call: Call) -> Answer:
+        reply = self.gate.answer(call.path["id"], self._transfer(call), call.body)
+        return Answer(raw=reply, media_type="application/octet-stream")
+
+    def _close(self, call: Call) -> Answer:
+        self.gate.close(call.path["id"], self._transfer(call))
+        return Answer({})
+
+    def _public(self, _call: Call) -> Answer:
+        page = f"{self.node.config.base_url}/catalogue"
+        return Answer(
+            [healthdcat.dataset(self.record(d), f"{page}#{d.id}") for d in self.node.config.datasets]
+        )
+
+    def _permits_changed(self, call: Call) -> Answer:
+        self.node.tokens.check(call.bearer)
+        self.node.verifier.forget_status()
+        for record in self.node.store.list("transfer"):
+            if record.body["state"] == transfer.State.STARTED:
+                try:
+                    self.in_force(record.id)
+                except (Refused, NotFound):
+                    continue
+        return Answer({"at": time.time()})
+
+    def started(self) -> None:
+        """Nothing to resume: a holder only answers."""
+
+    def stopped(self) -> None:
+        """Close the data file."""
+        self.source.close()
+
+
+def offer(config: DatasetConfig) -> dict[str, Any]:
+    """Return the ODRL offer of a dataset, from its configuration."""
+    constraints = [
+        constraint("membership", "eq", "member"),
+        constraint("permitStatus", "eq", "GRANTED"),
+        constraint("purpose", "isAnyOf", list(config.purposes)),
+        constraint("method", "isPartOf", list(config.methods)),
+        constraint("recipientCountry", "isAnyOf", list(config.recipient_countries)),
+        constraint("minimumCell", "gteq", str(config.minimum_cell)),
+    ]
+    rule = {"action": "use", "constraint": constraints}
+    return {"@id": f"{config.id}:offer", "@type": "Offer", "permission": [rule]}

@@ -1,0 +1,184 @@
+"""A federation inside one process: the same gate, masks and rounds, on the user's own tables.
+
+Every site gets its own key, store and gate; nothing is skipped but the network and the contract.
+The permit is the user's own, under the regime "simulation": no law is asked, nothing leaves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ihds.analysis.method import methods
+from ihds.analysis.result import Result
+from ihds.audit.log import Log, now
+from ihds.connector.dcp import Identity
+from ihds.data import codebook as codebooks
+from ihds.data.codebook import Codebook
+from ihds.data.source import FrameSource
+from ihds.data.table import conform, draft_codebook, read_table
+from ihds.errors import BadInput, NotAuthenticated, Refused
+from ihds.federation.channel import MemoryChannel
+from ihds.federation.coordinator import Coordinator, Progress, quiet
+from ihds.federation.gate import Gate, Grant
+from ihds.federation.study import Study
+from ihds.governance.jurisdiction import SIMULATION
+from ihds.governance.permit import Permit, PermitState
+from ihds.ids import ApplicationId, Did, PermitId, StudyId
+from ihds.privacy.disclosure import Thresholds
+from ihds.store.store import Store
+from ihds.wire.jose import SigningKey, verify_jwt
+
+_DATASET = "table"
+_COUNTRY = "--"
+
+
+@dataclass
+class _Keys:
+    """Signatures of parties that all live here."""
+
+    identity: Identity
+    known: dict[str, dict[str, Any]]
+
+    def sign(self, claims: dict[str, Any]) -> str:
+        return self.identity.key.sign_jwt({**claims, "iss": self.identity.did})
+
+    def verify(self, token: str, signer: str) -> dict[str, Any]:
+        if signer not in self.known:
+            raise NotAuthenticated(f"{signer} is not known here")
+        return verify_jwt(token, self.known[signer])
+
+
+@dataclass
+class _Everything:
+    """The user's own permit is always in force."""
+
+    permit: Permit
+
+    def in_force(self, transfer: str) -> Grant:
+        return Grant(self.permit, PermitState.GRANTED, _DATASET, transfer)
+
+
+@dataclass
+class LocalFederation:
+    """Sites by name, each with its table; ``run`` answers like the real data space."""
+
+    tables: dict[str, pd.DataFrame]
+    codebook: Codebook
+    thresholds: Thresholds
+    logs: dict[str, Log] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        sites: Mapping[str, str | Path | pd.DataFrame],
+        codebook: Codebook | str | Path | None = None,
+        permit: Mapping[str, float] | None = None,
+    ) -> LocalFederation:
+        """Read tables and agree on a codebook.
+
+        ``codebook`` is a codebook or its file; without one, each site's dictionary is drafted and
+        the dictionaries are merged. ``permit`` sets thresholds, for example ``{"min_cell": 3}``
+        or ``{"min_time_bin": 0}`` to allow exact times.
+
+        Raises:
+            BadTable, BadLevel: a table cannot be read, or does not fit the others.
+        """
+        limits = {f.name: f.type for f in dataclasses.fields(Thresholds)}
+        unknown = sorted(set(permit or {}) - set(limits))
+        if unknown:
+            raise BadInput(f"a permit has no {unknown[0]!r}", remedy=f"it has: {', '.join(limits)}")
+        whole = {k: (v if k in ("parameters_per_row", "min_time_bin") else int(v)) for k, v in (permit or {}).items()}
+        thresholds = Thresholds(**whole)  # type: ignore[arg-type]
+        if not sites:
+            raise BadInput("there is no site", remedy="give at least three, for example --site lu=lu.csv")
+        tables = {name: read_table(origin, name) for name, origin in sites.items()}
+        if codebook is None:
+            book = codebooks.agree({name: draft_codebook("local", t) for name, t in tables.items()})
+        else:
+            book = codebook if isinstance(codebook, Codebook) else Codebook.read(Path(codebook))
+            tables = {name: conform(t, book, name) for name, t in tables.items()}
+        return cls(tables, book, thresholds)
+
+    def run(self, method: str, *, progress: Progress = quiet, **params: Any) -> Result:
+        """Run a study over all sites.
+
+        Raises:
+            BadInput: method, formula or parameter is wrong.
+            Refused: the thresholds do not allow it.
+            AnalysisFailed: the data cannot carry the model.
+        """
+        if "strata" in params and "formula" in params:
+            params["formula"] = f"{params['formula']} + strata({params.pop('strata')})"
+        user = Identity(Did("did:web:local:user"), SigningKey.new("did:web:local:user#key-1"))
+        known = {user.did: user.key.public_jwk()}
+        sites = {}
+        for name in self.tables:
+            did = Did.parse("did:web:local:" + "".join(c if c.isalnum() else "-" for c in name))
+            if did in known:
+                raise BadInput(f"the site name {name!r} is not distinct", remedy="use letters and digits")
+            sites[name] = Identity(did, SigningKey.new(f"{did}#key-1"))
+            known[did] = sites[name].key.public_jwk()
+        holders = tuple(i.did for i in sites.values())
+        permit = self._permit(user.did, holders)
+        study = Study(
+            id=StudyId.new(),
+            permit=permit.id,
+            user=user.did,
+            purpose=permit.purpose,
+            method=method,
+            params=params,
+            codebook=self.codebook.to_dict(),
+            thresholds=self.thresholds,
+            holders=holders,
+        )
+        study.plan()  # a wrong formula is told before anything is written
+        if len(holders) < self.thresholds.min_holders:
+            raise Refused(
+                f"{len(holders)} sites are fewer than the {self.thresholds.min_holders} the permit asks for",
+                reasons=("min_holders: with fewer, one site could subtract itself and see the other",),
+                remedy="add a site, or allow it: permit={'min_holders': 2}",
+            )
+        self.logs = {name: Log(Store("sqlite://"), i.did, i.key) for name, i in sites.items()}
+        self.logs["user"] = Log(Store("sqlite://"), user.did, user.key)
+        channels = []
+        for name, identity in sites.items():
+            source = FrameSource(_DATASET, self.tables[name], self.codebook)
+            gate = Gate(identity.did, _COUNTRY, source, self.logs[name], _Everything(permit), _Keys(identity, known))
+            channels.append(MemoryChannel(identity.did, gate, f"local-{name}"))
+        coordinator = Coordinator(self.logs["user"], _Keys(user, known))
+        try:
+            coordinator.start(study)
+            result = coordinator.run(study.id, channels, progress)
+        finally:
+            coordinator.shutdown()
+        assert result is not None
+        named = [{"did": i.did, "name": n} for n, i in sites.items()]
+        return result.with_provenance(result.rounds, {**result.provenance, "holders": named})
+
+    def _permit(self, user: Did, holders: tuple[Did, ...]) -> Permit:
+        at = now()
+        return Permit(
+            id=PermitId.new(),
+            application=ApplicationId.new(),
+            access_body=user,
+            user=user,
+            legal_regime=SIMULATION,
+            purpose="scientific_research",
+            datasets=tuple((h, _DATASET) for h in holders),
+            variables=frozenset(self.codebook.variables),
+            methods=frozenset(methods()),
+            persons=(),
+            recipient_country=_COUNTRY,
+            thresholds=self.thresholds,
+            max_rounds=10_000,
+            issued_at=at - timedelta(seconds=1),
+            expires_at=at + timedelta(days=1),
+            status_index=0,
+        )

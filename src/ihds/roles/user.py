@@ -1,0 +1,498 @@
+"""The health data user: harvests catalogues, applies for permits, agrees contracts, runs studies."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from starlette.routing import Route
+
+from ihds.audit.log import Event, now
+from ihds.catalogue.record import DatasetRecord, read_entry
+from ihds.connector.dsp import negotiation, transfer
+from ihds.connector.dsp.message import message
+from ihds.connector.dsp.negotiation import Negotiation
+from ihds.connector.dsp.transfer import STUDY_FORMAT, Transfer, read_address
+from ihds.data import codebook as codebooks
+from ihds.errors import (
+    BadInput,
+    IhdsError,
+    NotAuthenticated,
+    NotFound,
+    PeerFailed,
+    Refused,
+    SiteMissing,
+)
+from ihds.federation.channel import HttpChannel
+from ihds.federation.coordinator import Coordinator
+from ihds.federation.study import Study
+from ihds.governance import jurisdiction
+from ihds.governance.permit import Permit
+from ihds.ids import ApplicationId, Did, PermitId, StudyId
+from ihds.roles.authority import OffersNothing
+from ihds.store.store import Put, Record
+from ihds.wire.jose import read_unverified
+
+if TYPE_CHECKING:
+    from ihds.analysis.result import Result
+    from ihds.roles.node import Command, Node
+
+_AGREE_SECONDS = 60.0
+_SETTLED = frozenset({"STARTED", "TERMINATED", "COMPLETED"})
+
+
+@dataclass
+class Run:
+    """A study on its way: what was reported so far, and how it ended."""
+
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    thread: threading.Thread | None = None
+
+    def report(self, what: str, details: dict[str, Any]) -> None:
+        """Add a step."""
+        self.steps.append({"step": what, **details})
+
+
+class User(OffersNothing):
+    """Acts for the researchers of one institution."""
+
+    def __init__(self, node: Node) -> None:
+        """Work on a node."""
+        self.node = node
+        self.coordinator = Coordinator(node.log, node.signatures)
+        self._harvest: dict[str, list[DatasetRecord]] = {}
+        self._runs: dict[str, Run] = {}
+        self._lock = threading.Lock()
+
+    def routes(self) -> list[Route]:
+        """A user offers no endpoint of its own."""
+        return []
+
+    def commands(self) -> dict[str, Command]:
+        """Return the researcher's commands."""
+        return {
+            "catalogue.search": lambda a: [r.summary() for r in self.search(str(a.get("text", "")))],
+            "catalogue.show": lambda a: self.show_dataset(str(a["dataset"])),
+            "apply": self.apply,
+            "permit.list": lambda _a: self.permits(),
+            "permit.show": lambda a: self.permit(str(a["id"])).to_dict(),
+            "study.run": self.start_study,
+            "study.steps": lambda a: self.steps(str(a["study"]), int(a.get("after", 0))),
+            "study.list": lambda _a: self.studies(),
+            "study.show": lambda a: self.show_study(str(a["study"])),
+        }
+
+    # -- finding -----------------------------------------------------------------------------------
+
+    def harvest(self) -> dict[str, list[DatasetRecord]]:
+        """Fetch the catalogues of all configured holders; return records by holder."""
+        for holder in self.node.config.catalogues:
+            self._harvest[holder] = self._fetch(holder)
+        return self._harvest
+
+    def _fetch(self, holder: str) -> list[DatasetRecord]:
+        base = self._base(holder)
+        request = message("CatalogRequestMessage")
+        url = f"{base}/catalog/request"
+        body = self.node.http.call("POST", url, request, self.node.access_token(holder))
+        return [read_entry(entry, holder) for entry in body.get("dataset", [])]
+
+    def _base(self, holder: str) -> str:
+        """Return a holder's DSP base of version 2025-1, from its version endpoint."""
+        endpoint = self.node.resolver.service(holder, "DataService")
+        root = endpoint.removesuffix("/.well-known/dspace-version")
+        for version in self.node.http.get_json(endpoint).get("protocolVersions", []):
+            if version.get("version") == "2025-1":
+                return root + str(version["path"]).rstrip("/")
+        raise PeerFailed(f"{holder} does not speak Dataspace Protocol 2025-1")
+
+    def search(self, text: str) -> list[DatasetRecord]:
+        """Return the datasets that match every word."""
+        return [r for records in self.harvest().values() for r in records if r.matches(text)]
+
+    def show_dataset(self, dataset: str) -> dict[str, Any]:
+        """Return one dataset with its codebook and offer."""
+        for record in self.search(""):
+            if record.id == dataset:
+                return {**record.summary(), "description": record.description,
+                        "codebook": record.codebook.to_dict(), "offer": record.offer}
+        raise NotFound(f"no catalogue lists {dataset!r}", remedy="ihds catalogue search")
+
+    # -- permission --------------------------------------------------------------------------------
+
+    def apply(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Send a data access application to the access body; return its state."""
+        body = dict(arguments)
+        access_body = str(body.pop("access_body", "") or next(iter(self.node.config.access_bodies), ""))
+        if not access_body:
+            raise BadInput("no access body is configured", remedy="set access_bodies in node.toml")
+        holders = {r.id: r.holder for r in self.search("")}
+        wanted = body.pop("datasets", [])
+        unknown = sorted(set(wanted) - set(holders))
+        if unknown:
+            raise BadInput(f"no catalogue lists {unknown}", remedy="ihds catalogue search")
+        identifier = ApplicationId.new()
+        application = {
+            "id": identifier,
+            "applicant": self.node.did,
+            "applicant_country": self.node.config.country,
+            "public_body": False,
+            "submitted_at": now().isoformat(),
+            "datasets": [[holders[d], d] for d in wanted],
+            **body,
+        }
+        service = self.node.resolver.service(access_body, "AccessBody")
+        answer = self.node.http.call(
+            "POST", f"{service}/applications", application, self.node.identity.token(access_body)
+        )
+        details = {"application": identifier, "access_body": access_body}
+        record = {"application": application, "access_body": access_body, "state": answer["state"]}
+        self.node.log.commit(
+            Event("application.submitted", self.node.did, details), Put("my.application", identifier, 0, record)
+        )
+        return answer
+
+    def refresh(self) -> None:
+        """Ask the access bodies what became of open applications; keep permits that were issued."""
+        for record in self.node.store.list("my.application"):
+            if record.body["state"] in ("DECISION_ISSUED", "WITHDRAWN"):
+                continue
+            access_body = record.body["access_body"]
+            service = self.node.resolver.service(access_body, "AccessBody")
+            url = f"{service}/applications/{record.id}"
+            answer = self.node.http.get_json(url, self.node.identity.token(access_body))
+            if answer["state"] == record.body["state"]:
+                continue
+            if answer.get("credential"):
+                kind, credential = self.node.verifier.credential(answer["credential"], self.node.did)
+                permit = credential["credentialSubject"]["permit"]["id"]
+                self.node.keep_credential(kind, permit, answer["credential"], "permit.received")
+            body = {**record.body, **{k: answer[k] for k in ("state", "reasons", "permit")}}
+            details = {"application": record.id, "state": answer["state"], "permit": answer.get("permit")}
+            self.node.log.commit(
+                Event("application.advanced", access_body, details),
+                Put("my.application", record.id, record.version, body),
+            )
+
+    def permits(self) -> list[dict[str, Any]]:
+        """Return applications and permits with their present state."""
+        self.refresh()
+        rows = []
+        for record in self.node.store.list("my.application"):
+            body = record.body
+            permit = body.get("permit")
+            rows.append(
+                {
+                    "application": record.id,
+                    "title": body["application"]["title"],
+                    "purpose": body["application"]["purpose"],
+                    "state": body["state"],
+                    "reasons": body.get("reasons", []),
+                    "permit": permit,
+                    "permit_state": self._permit_state(permit) if permit else None,
+                }
+            )
+        return rows
+
+    def _permit_state(self, permit: str) -> str:
+        try:
+            return "REVOKED" if self.node.verifier.revoked(self._credential(permit)) else "GRANTED"
+        except Refused:
+            return "UNKNOWN"
+
+    def _credential(self, permit: str) -> dict[str, Any]:
+        record = self.node.log.get("credential", PermitId.parse(permit))
+        if record is None:
+            raise NotFound(f"this node holds no permit {permit}", remedy="ihds permit list")
+        return dict(read_unverified(record.body["token"])[1]["vc"])
+
+    def permit(self, identifier: str) -> Permit:
+        """Return a permit this node holds."""
+        self.refresh()
+        return Permit.from_dict(self._credential(identifier)["credentialSubject"]["permit"])
+
+    # -- studies -----------------------------------------------------------------------------------
+
+    def start_study(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Start or resume a study in the background; return its id. ``study.steps`` follows it."""
+        resume = arguments.get("resume")
+        if resume:
+            identifier = StudyId.parse(resume)
+            if self.node.log.get("study.request", identifier) is None:
+                raise NotFound(f"no study {identifier}", remedy="ihds study show lists them")
+            self._mark(identifier, "running", None)
+        else:
+            identifier = StudyId.new()
+            self._prepare(identifier, arguments)
+        self._launch(identifier, arguments.get("max_rounds"))
+        return {"study": identifier}
+
+    def _prepare(self, identifier: StudyId, arguments: dict[str, Any]) -> None:
+        permit = str(arguments.get("permit") or "")
+        if permit:
+            held = self.permit(permit)
+            datasets = [[h, d] for h, d in held.datasets]
+            purpose = str(arguments.get("purpose") or held.purpose)
+        else:
+            datasets = [[r.holder, r.id] for r in self.search("") if r.id in arguments.get("datasets", [])]
+            purpose = str(arguments.get("purpose") or "scientific_research")
+        if not datasets:
+            raise BadInput("the study names no dataset", remedy="give --permit, or --dataset")
+        body = {
+            "permit": permit,
+            "purpose": purpose,
+            "method": str(arguments.get("method", "")),
+            "params": dict(arguments.get("params", {})),
+            "datasets": datasets,
+            "status": "running",
+            "error": None,
+        }
+        details = {"permit": permit, "study": identifier, "method": body["method"]}
+        self.node.log.commit(
+            Event("study.requested", self.node.did, details), Put("study.request", identifier, 0, body)
+        )
+
+    def _launch(self, identifier: str, max_rounds: int | None = None) -> None:
+        with self._lock:
+            run = self._runs.get(identifier)
+            if run is not None and run.thread is not None and run.thread.is_alive():
+                return
+            run = self._runs[identifier] = Run()
+            run.thread = threading.Thread(
+                target=self._run, args=(identifier, run, max_rounds), name=f"study-{identifier[-6:]}", daemon=True
+            )
+            run.thread.start()
+
+    def _run(self, identifier: str, run: Run, max_rounds: int | None) -> None:
+        try:
+            result = self.run_study(identifier, run, max_rounds)
+            status = "finished" if result is not None else "paused"
+            self._mark(identifier, status, None)
+            run.report(status, {"study": identifier})
+        except (SiteMissing, PeerFailed, NotAuthenticated) as error:
+            self._mark(identifier, "waiting", error)
+            run.report("waiting", {"study": identifier, "error": error.to_dict()})
+        except IhdsError as error:
+            self._mark(identifier, "failed", error)
+            run.report("failed", {"study": identifier, "error": error.to_dict()})
+
+    def _mark(self, identifier: str, status: str, error: IhdsError | None) -> None:
+        record = self.node.log.get("study.request", identifier)
+        if record is None or record.body["status"] == status:
+            return
+        body = {**record.body, "status": status, "error": error.to_dict() if error else None}
+        details = {"permit": body["permit"], "study": identifier, "status": status}
+        if error is not None:
+            details["reasons"] = [error.message, *error.reasons]
+        self.node.log.commit(
+            Event("study.settled", self.node.did, details), Put("study.request", identifier, record.version, body)
+        )
+
+    def run_study(self, identifier: str, run: Run, max_rounds: int | None = None) -> Result | None:
+        """Take a study through agreements, transfers and rounds; every step may be repeated."""
+        record = self.node.log.get("study.request", identifier)
+        if record is None:
+            raise NotFound(f"no study {identifier}")
+        body = record.body
+        records = self._records(body["datasets"])
+        agreements, transfers = {}, {}
+        for entry in records:
+            agreements[entry.holder] = self._ensure_agreement(entry, body["permit"], run)
+        for entry in records:
+            transfers[entry.holder] = self._ensure_transfer(agreements[entry.holder])
+            run.report("transfer", {"holder": entry.holder_name, "transfer": transfers[entry.holder]})
+        if self.node.log.get("study", identifier) is None:
+            self.coordinator.start(self._study(identifier, body, records))
+        try:
+            result = self._rounds(identifier, transfers, run, max_rounds)
+        except NotAuthenticated:  # a token expired: ask for fresh ones and go on, once
+            for pid in transfers.values():
+                self.node.connector.renew(pid)
+                self.node.connector.wait("transfer", pid, _SETTLED, _AGREE_SECONDS)
+            result = self._rounds(identifier, transfers, run, max_rounds)
+        if result is None:
+            return None
+        self._complete(transfers)
+        return self._add_provenance(identifier, result, records, agreements, transfers)
+
+    def _rounds(
+        self, identifier: str, transfers: dict[str, str], run: Run, max_rounds: int | None
+    ) -> Result | None:
+        channels = [self._channel(holder, pid) for holder, pid in transfers.items()]
+        return self.coordinator.run(identifier, channels, run.report, max_rounds)
+
+    def _records(self, datasets: list[list[str]]) -> list[DatasetRecord]:
+        found = []
+        for holder, dataset in datasets:
+            listed = {r.id: r for r in self._fetch(holder)}
+            if dataset not in listed:
+                raise NotFound(f"{holder} no longer lists {dataset!r}", remedy="ihds catalogue search")
+            found.append(listed[dataset])
+        return found
+
+    def _study(self, identifier: str, body: dict[str, Any], records: list[DatasetRecord]) -> Study:
+        book = codebooks.agree({r.holder_name: r.codebook for r in records})
+        if body["permit"]:
+            permit = self.permit(body["permit"])
+            limits = permit.thresholds
+            for entry in records:
+                limits = limits.strictest(jurisdiction.thresholds(entry.country, permit.legal_regime, limits))
+        else:
+            raise Refused("a study needs a data permit", reasons=("EHDS 61(1), 68(10)",), remedy="ihds apply")
+        return Study(
+            id=StudyId.parse(identifier),
+            permit=PermitId.parse(body["permit"]),
+            user=self.node.did,
+            purpose=body["purpose"],
+            method=body["method"],
+            params=body["params"],
+            codebook=book.to_dict(),
+            thresholds=limits,
+            holders=tuple(Did.parse(r.holder) for r in records),
+        )
+
+    def _ensure_agreement(self, entry: DatasetRecord, permit: str, run: Run) -> str:
+        """Return a finalised agreement, using one at hand before negotiating another."""
+        connector = self.node.connector
+        for record in self.node.store.list("agreement"):
+            held = record.body
+            if (held["counterparty"], held["dataset"], held["permit"]) == (entry.holder, entry.id, permit):
+                run.report("agreement", {"holder": entry.holder_name, "agreement": record.id, "reused": True})
+                return record.id
+        pid = self._open_negotiation(entry, permit)
+        if pid is None:
+            pid = connector.request_contract(entry.holder, self._base(entry.holder), entry.offer, permit)
+        until = frozenset({"FINALIZED", "TERMINATED"})
+        process = connector.wait("negotiation", pid, until, _AGREE_SECONDS)
+        assert isinstance(process, Negotiation)
+        if process.state is negotiation.State.TERMINATED or process.agreement is None:
+            raise Refused(
+                f"{entry.holder_name} ended the contract negotiation",
+                reasons=process.reason,
+                remedy="apply for a permit that covers this use: ihds apply",
+            )
+        identifier = str(process.agreement["@id"])
+        run.report("agreement", {"holder": entry.holder_name, "agreement": identifier, "reused": False})
+        return identifier
+
+    def _open_negotiation(self, entry: DatasetRecord, permit: str) -> str | None:
+        """Return a negotiation that a crash interrupted, to be waited for instead of a second one."""
+        for record in self.node.store.list("negotiation"):
+            process = Negotiation.from_dict(record.body)
+            same = (process.counterparty, process.permit, process.offer.get("target"))
+            if same == (entry.holder, permit, entry.id) and process.state not in ("FINALIZED", "TERMINATED"):
+                return process.pid
+        return None
+
+    def _ensure_transfer(self, agreement: str) -> str:
+        connector = self.node.connector
+        pid = None
+        for record in self.node.store.list("transfer"):
+            process = Transfer.from_dict(record.body)
+            if process.agreement_id == agreement and process.state in ("REQUESTED", "STARTED"):
+                pid = process.pid
+        if pid is None:
+            pid = connector.request_transfer(agreement, STUDY_FORMAT)
+        started = connector.wait("transfer", pid, _SETTLED, _AGREE_SECONDS)
+        assert isinstance(started, Transfer)
+        if started.state is not transfer.State.STARTED:
+            raise Refused(
+                f"{started.counterparty} ended the transfer", reasons=started.reason, remedy="see the reasons"
+            )
+        return pid
+
+    def _transfer(self, pid: str) -> Transfer:
+        record = self.node.log.get("transfer", pid)
+        if record is None:
+            raise NotFound(f"no transfer {pid}")
+        return Transfer.from_dict(record.body)
+
+    def _channel(self, holder: str, pid: str) -> HttpChannel:
+        endpoint, token = read_address(self._transfer(pid).address)
+        return HttpChannel(Did.parse(holder), self.node.http, endpoint, token)
+
+    def _complete(self, transfers: dict[str, str]) -> None:
+        for pid in transfers.values():
+            if self._transfer(pid).state is transfer.State.STARTED:
+                self.node.connector.end_transfer(pid, transfer.Event.COMPLETE)
+
+    def _add_provenance(
+        self,
+        identifier: str,
+        result: Result,
+        records: list[DatasetRecord],
+        agreements: dict[str, str],
+        transfers: dict[str, str],
+    ) -> Result:
+        """Add agreements, transfers and the holders' signed log checkpoints to the result."""
+        holders = []
+        for entry in records:
+            checkpoint: dict[str, Any] = {}
+            with contextlib.suppress(IhdsError):
+                base = self.node.resolver.service(entry.holder, "DataService")
+                root = base.removesuffix("/.well-known/dspace-version")
+                checkpoint = self.node.http.get_json(f"{root}/checkpoint")
+            holders.append(
+                {
+                    "did": entry.holder,
+                    "name": entry.holder_name,
+                    "country": entry.country,
+                    "dataset": entry.id,
+                    "agreement": agreements[entry.holder],
+                    "transfer": transfers[entry.holder],
+                    "checkpoint": checkpoint,
+                }
+            )
+        full = result.with_provenance(result.rounds, {**result.provenance, "holders": holders})
+        record = self.node.log.get("study", identifier)
+        if record is not None:
+            body = {**record.body, "result": full.to_dict()}
+            details = {"permit": result.provenance.get("permit"), "study": identifier}
+            self.node.log.commit(
+                Event("study.witnessed", self.node.did, details), Put("study", identifier, record.version, body)
+            )
+        return full
+
+    def steps(self, identifier: str, after: int) -> dict[str, Any]:
+        """Return what a running study reported after a step, and whether it runs."""
+        run = self._runs.get(identifier)
+        if run is None:
+            return {"steps": [], "running": False}
+        running = run.thread is not None and run.thread.is_alive()
+        return {"steps": run.steps[after:], "running": running}
+
+    def studies(self) -> list[dict[str, Any]]:
+        """Return all studies."""
+        return [self._summary(r) for r in self.node.store.list("study.request")]
+
+    def _summary(self, record: Record) -> dict[str, Any]:
+        body = record.body
+        return {
+            "study": record.id,
+            "method": body["method"],
+            "formula": body["params"].get("formula", ""),
+            "permit": body["permit"],
+            "status": body["status"],
+            "error": body["error"],
+        }
+
+    def show_study(self, identifier: str) -> dict[str, Any]:
+        """Return a study with its result, if there is one."""
+        record = self.node.log.get("study.request", StudyId.parse(identifier))
+        if record is None:
+            raise NotFound(f"no study {identifier}", remedy="ihds study show lists them")
+        found = self.node.log.get("study", identifier)
+        return {**self._summary(record), "result": found.body["result"] if found else None}
+
+    def started(self) -> None:
+        """Go on with studies that a crash interrupted."""
+        for record in self.node.store.list("study.request"):
+            if record.body["status"] == "running":
+                self._launch(record.id)
+
+    def stopped(self) -> None:
+        """End the threads of the coordinator."""
+        self.coordinator.shutdown()
+

@@ -1,0 +1,1 @@
+"""Bytes without meaning: signatures, DID documents and HTTP."""

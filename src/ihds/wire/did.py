@@ -1,0 +1,134 @@
+"""Decentralised identifiers: did:web documents made, published and resolved."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from ihds.errors import IhdsError, NotAuthenticated
+from ihds.ids import Did
+from ihds.wire.http import Http
+from ihds.wire.jose import SigningKey, read_unverified, verify_jwt
+
+_CONTEXT = ["https://www.w3.org/ns/did/v1", "https://w3id.org/security/suites/jws-2020/v1"]
+_CACHE_SECONDS = 60.0
+
+
+def did_of(base_url: str) -> Did:
+    """Return the did:web of a node at a base URL; a port is written as %3A."""
+    parts = urlsplit(base_url)
+    host = parts.netloc.replace(":", "%3A")
+    path = parts.path.strip("/").replace("/", ":")
+    return Did.parse("did:web:" + host + (f":{path}" if path else ""))
+
+
+def document_url(did: str) -> str:
+    """Return where a did:web document lies; plain HTTP for loopback addresses only.
+
+    Raises:
+        NotAuthenticated: it is not a did:web.
+    """
+    if not did.startswith("did:web:"):
+        raise NotAuthenticated(f"{did} is not a did:web", remedy="give a did:web")
+    host, *path = did.removeprefix("did:web:").split(":")
+    netloc = unquote(host)
+    loopback = netloc.split(":")[0] in ("127.0.0.1", "localhost") or netloc.startswith("[::1]")
+    scheme = "http" if loopback else "https"
+    tail = "/".join([*path, "did.json"]) if path else ".well-known/did.json"
+    return f"{scheme}://{netloc}/{tail}"
+
+
+def document(did: str, key: SigningKey, services: dict[str, str]) -> dict[str, Any]:
+    """Return the DID document of a node; ``services`` maps type to endpoint."""
+    return {
+        "@context": _CONTEXT,
+        "id": did,
+        "verificationMethod": [
+            {
+                "id": key.kid,
+                "type": "JsonWebKey2020",
+                "controller": did,
+                "publicKeyJwk": key.public_jwk(),
+            }
+        ],
+        "authentication": [key.kid],
+        "assertionMethod": [key.kid],
+        "capabilityInvocation": [key.kid],
+        "service": [
+            {"id": f"{did}#{kind.lower()}", "type": kind, "serviceEndpoint": url}
+            for kind, url in services.items()
+        ],
+    }
+
+
+@dataclass
+class Resolver:
+    """Finds DID documents and the keys in them; keeps each for a minute."""
+
+    http: Http
+    known: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _cache: dict[str, tuple[float, dict[str, Any]]] = field(default_factory=dict)
+
+    def resolve(self, did: str) -> dict[str, Any]:
+        """Return a DID document.
+
+        Raises:
+            NotAuthenticated: it cannot be found, or is another's.
+        """
+        if did in self.known:
+            return self.known[did]
+        cached = self._cache.get(did)
+        if cached and time.monotonic() - cached[0] < _CACHE_SECONDS:
+            return cached[1]
+        try:
+            body = self.http.get_json(document_url(did))
+        except NotAuthenticated:
+            raise
+        except IhdsError as error:
+            raise NotAuthenticated(f"the DID document of {did} cannot be fetched: {error.message}") from error
+        if body.get("id") != did:
+            raise NotAuthenticated(f"the DID document of {did} names {body.get('id')!r}")
+        self._cache[did] = (time.monotonic(), body)
+        return body
+
+    def key(self, did: str, kid: str | None, relation: str) -> dict[str, Any]:
+        """Return the public JWK of a DID for a verification relationship.
+
+        Raises:
+            NotAuthenticated: there is no such key there.
+        """
+        body = self.resolve(did)
+        methods = {m["id"]: m for m in body.get("verificationMethod", [])}
+        if kid is None and len(methods) == 1:
+            kid = next(iter(methods))
+        if kid not in methods or kid not in body.get(relation, []):
+            raise NotAuthenticated(f"{did} has no key {kid!r} for {relation}")
+        return dict(methods[kid]["publicKeyJwk"])
+
+    def verify(self, token: str, relation: str, signer: str | None = None) -> dict[str, Any]:
+        """Return the claims of a JWT after checking that its ``iss`` (or ``signer``) signed it.
+
+        Raises:
+            NotAuthenticated: the issuer or its signature does not fit.
+        """
+        header, claims = read_unverified(token)
+        issuer = str(claims.get("iss", ""))
+        if signer is not None and issuer != signer:
+            raise NotAuthenticated(f"this was signed by {issuer!r}, not by {signer}")
+        kid = header.get("kid")
+        if kid is not None and not str(kid).startswith(f"{issuer}#"):
+            raise NotAuthenticated(f"the key {kid!r} is not one of {issuer}")
+        return verify_jwt(token, self.key(issuer, kid, relation))
+
+    def service(self, did: str, kind: str) -> str:
+        """Return a service endpoint from a DID document.
+
+        Raises:
+            NotAuthenticated: the document names none.
+        """
+        for service in self.resolve(did).get("service", []):
+            if service.get("type") == kind:
+                return str(service["serviceEndpoint"])
+        raise NotAuthenticated(f"{did} names no {kind} in its DID document")

@@ -1,0 +1,212 @@
+"""HTTP between nodes: a small client, and endpoints with bounded bodies and honest errors."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ihds.errors import BadMessage, IhdsError, PeerFailed, from_dict
+
+_log = logging.getLogger("ihds.http")
+
+#: Largest JSON message taken from a stranger, and largest contribution or state.
+MAX_JSON = 1 << 20
+MAX_BODY = 1 << 30
+
+
+@dataclass
+class Http:
+    """A client shared by the threads of a node; connections are kept alive."""
+
+    timeout_seconds: float = 30.0
+    _client: httpx.Client | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def client(self) -> httpx.Client:
+        """The underlying client, made when first needed."""
+        with self._lock:
+            if self._client is None:
+                limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
+                self._client = httpx.Client(timeout=self.timeout_seconds, limits=limits, trust_env=False)
+            return self._client
+
+    def send(
+        self,
+        method: str,
+        url: str,
+        *,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> httpx.Response:
+        """Send a request and return whatever answer comes.
+
+        Raises:
+            PeerFailed: no answer came.
+        """
+        try:
+            return self.client.request(method, url, content=body, headers=headers)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise PeerFailed(
+                f"{url} does not answer: {error or type(error).__name__}",
+                remedy="check that the node runs and that its address can be reached from here",
+            ) from error
+
+    def json(
+        self, method: str, url: str, body: Any = None, token: str | None = None
+    ) -> tuple[int, Any]:
+        """Send JSON and return status and JSON (None for an empty answer).
+
+        Raises:
+            PeerFailed: no answer came, or it was not JSON.
+        """
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if token:
+            headers["Authorization"] = f"Bearer {token}"
+        data = None if body is None else json.dumps(body).encode()
+        answer = self.send(method, url, body=data, headers=headers)
+        try:
+            return answer.status_code, json.loads(answer.content) if answer.content else None
+        except ValueError as error:
+            raise PeerFailed(f"{url} answered {answer.status_code} with something other than JSON") from error
+
+    def get_json(self, url: str, token: str | None = None) -> dict[str, Any]:
+        """Fetch a JSON object.
+
+        Raises:
+            IhdsError: the peer's error, or PeerFailed.
+        """
+        return self.call("GET", url, token=token)
+
+    def call(self, method: str, url: str, body: Any = None, token: str | None = None) -> dict[str, Any]:
+        """Send JSON and return the JSON object of a 2xx answer.
+
+        Raises:
+            IhdsError: the error the peer reported, as its own class, or PeerFailed.
+        """
+        status, answer = self.json(method, url, body, token)
+        raise_for(status, answer, url)
+        return answer if isinstance(answer, dict) else {}
+
+    def close(self) -> None:
+        """Close all connections."""
+        if self._client is not None:
+            self._client.close()
+
+
+def raise_for(status: int, answer: Any, url: str) -> None:
+    """Raise the error a peer reported, if the status says so."""
+    if status < 400:
+        return
+    if isinstance(answer, dict) and str(answer.get("code", "")).startswith("IHDS-"):
+        raise from_dict(answer)
+    reason = answer.get("reason", answer) if isinstance(answer, dict) else answer
+    raise PeerFailed(f"{url} answered {status}: {reason}")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An incoming request with its body read."""
+
+    method: str
+    path: dict[str, str]
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+    client: str
+
+    @property
+    def bearer(self) -> str:
+        """The bearer token, or an empty text."""
+        value = self.headers.get("authorization", "")
+        return value[7:] if value[:7].lower() == "bearer " else ""
+
+    def json(self) -> dict[str, Any]:
+        """Return the body as a JSON object.
+
+        Raises:
+            BadMessage: it is none.
+        """
+        try:
+            value = json.loads(self.body)
+        except ValueError as error:
+            raise BadMessage("the body is not JSON", remedy="send a JSON object") from error
+        if not isinstance(value, dict):
+            raise BadMessage("the body is not a JSON object", remedy="send a JSON object")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An outgoing response: JSON unless ``raw`` is given."""
+
+    body: Any = None
+    status: int = 200
+    raw: bytes | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    media_type: str = "application/json"
+
+
+Handler = Callable[[Call], Answer]
+OnError = Callable[[Call, IhdsError], Answer]
+
+
+def plain_error(_call: Call, error: IhdsError) -> Answer:
+    """Return an error in IHDS's own form."""
+    return Answer(error.to_dict(), status=error.http_status)
+
+
+def endpoint(
+    handler: Handler, *, max_body: int = MAX_JSON, on_error: OnError = plain_error
+) -> Callable[[Request], Awaitable[Response]]:
+    """Turn a plain function into a Starlette endpoint that runs in a worker thread."""
+
+    async def serve(request: Request) -> Response:
+        chunks, size = [], 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > max_body:
+                return _response(_too_large(max_body))
+            chunks.append(chunk)
+        call = Call(
+            method=request.method,
+            path=dict(request.path_params),
+            query=dict(request.query_params),
+            headers=dict(request.headers),
+            body=b"".join(chunks) if len(chunks) != 1 else chunks[0],
+            client=request.client.host if request.client else "",
+        )
+        return _response(await run_in_threadpool(_guarded, handler, on_error, call))
+
+    return serve
+
+
+def _guarded(handler: Handler, on_error: OnError, call: Call) -> Answer:
+    try:
+        return handler(call)
+    except IhdsError as error:
+        return on_error(call, error)
+    except Exception:  # the peer learns nothing of our bug; the operator reads the log
+        _log.exception("a request failed")
+        return on_error(call, IhdsError("this node failed", remedy="tell its operator the time"))
+
+
+def _too_large(limit: int) -> Answer:
+    error = BadMessage(f"the body is larger than {limit} bytes", remedy="send less")
+    return Answer(error.to_dict(), status=413)
+
+
+def _response(answer: Answer) -> Response:
+    if answer.raw is not None:
+        return Response(answer.raw, answer.status, answer.headers, answer.media_type)
+    content = b"" if answer.body is None else json.dumps(answer.body).encode()
+    return Response(content, answer.status, answer.headers, answer.media_type)
