@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import logging
 import os
 import secrets
 import threading
@@ -25,7 +26,7 @@ from ihds.audit.log import Event, Log
 from ihds.connector import dcp
 from ihds.connector.dcp import Identity, TokenGate, Verifier
 from ihds.connector.dsp.binding import Connector, Decisions
-from ihds.errors import BadInput, NotAuthenticated, SetupFailed
+from ihds.errors import BadInput, Conflict, IhdsError, NotAuthenticated, SetupFailed
 from ihds.ids import Did
 from ihds.roles.config import NodeConfig
 from ihds.store.store import Put, Store
@@ -33,6 +34,8 @@ from ihds.wire import did as dids
 from ihds.wire.did import Resolver
 from ihds.wire.http import Answer, Call, Http, endpoint
 from ihds.wire.jose import SigningKey, verify_bytes
+
+_log = logging.getLogger("ihds.node")
 
 KEY_FILE = "key.pem"
 API_KEY_FILE = "api.key"
@@ -102,6 +105,7 @@ class Node:
         self.verifier = Verifier(
             self.identity, self.resolver, self.http, trusted, self.config.permit_status_seconds
         )
+        self._stopping = threading.Event()
         self.institution = self._institution()
         self.connector = Connector(
             self.identity,
@@ -150,8 +154,10 @@ class Node:
         @contextlib.asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
             worker.start()
+            threading.Thread(target=self._keep_joining, name="membership", daemon=True).start()
             self.institution.started()
             yield
+            self._stopping.set()
             self.connector.stop()
             self.institution.stopped()
             self.http.close()
@@ -216,7 +222,20 @@ class Node:
         if found is None or found.body != body:
             details = {"permit" if kind == "DataPermitCredential" else "credential": identifier, "type": kind}
             put = Put("credential", identifier, found.version if found else 0, body)
-            self.log.commit(Event(event, self.did, details), put)
+            with contextlib.suppress(Conflict):  # another thread was faster; it is the same credential
+                self.log.commit(Event(event, self.did, details), put)
+
+    def _keep_joining(self) -> None:
+        """Try to become a member until it works; the authority may start after this node."""
+        pause = 0.2
+        while not self._stopping.wait(pause):
+            try:
+                self.join()
+            except IhdsError as error:
+                _log.info("no membership yet: %s", error.message)
+                pause = min(pause * 2, 60.0)
+            else:
+                return
 
     def join(self) -> None:
         """Ask the authority for a membership credential, unless one is held.
@@ -224,7 +243,7 @@ class Node:
         Raises:
             Refused: the authority does not list this node.
         """
-        if not self.config.authority or self.log.get("credential", "membership"):
+        if self.config.authority in ("", self.did) or self.log.get("credential", "membership"):
             return
         service = self.resolver.service(self.config.authority, "Membership")
         body = {"name": self.config.name, "role": self.config.role, "country": self.config.country}

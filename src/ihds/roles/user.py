@@ -296,6 +296,7 @@ class User(OffersNothing):
         if record is None:
             raise NotFound(f"no study {identifier}")
         body = record.body
+        self.node.join()
         records = self._records(body["datasets"])
         agreements, transfers = {}, {}
         for entry in records:

@@ -1,0 +1,336 @@
+"""The main job, whole: six real nodes on loopback, one survival study on the Byar trial, three refusals.
+
+Everything goes through the commands and interfaces a person would use; nothing is short-cut.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+import ihds
+from ihds.analysis.plan import Plan, run
+from ihds.analysis.result import Result
+from ihds.cohorts import bladder_cancer
+from ihds.data import source
+from ihds.data.sources import tabular
+from ihds.errors import IhdsError, PeerFailed
+from ihds.privacy.disclosure import Thresholds
+from ihds.reports.html import write_report
+from ihds.roles import node
+from ihds.roles.config import DatasetConfig, NodeConfig, free_port
+from ihds.roles.node import verify_folder
+from ihds.roles.space import Space
+from ihds.wire.http import Http
+
+HOLDERS = (("lih", "LU"), ("ncck", "KR"), ("us-site", "US"))
+COX = (
+    "Surv(start_months, stop_months, recurrence) ~ treatment + tumour_count + largest_tumour_cm"
+    " + cluster(person_id)"
+)
+CURVES = "Surv(first_months, first_recurrence) ~ treatment"
+
+
+@dataclass
+class Say:
+    """Prints what happens in plain words, with the time it took."""
+
+    console: Console = field(default_factory=lambda: Console(soft_wrap=True, highlight=False))
+    since: float = field(default_factory=time.monotonic)
+    number: int = 0
+
+    def step(self, text: str) -> None:
+        """Begin a numbered step."""
+        self.number += 1
+        self.console.print(f"\n[bold cyan]{self.number}. {text}[/]  [dim]{time.monotonic() - self.since:.1f} s[/]")
+
+    def line(self, text: str) -> None:
+        """Add a line to the step."""
+        self.console.print("   " + text.replace("\n", "\n   "), markup=False)
+
+
+@dataclass
+class Nodes:
+    """The running processes and their folders."""
+
+    folder: Path
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    configs: dict[str, NodeConfig] = field(default_factory=dict)
+
+    def make(self, config: NodeConfig) -> None:
+        """Make a node's folder; a holder gets its part of the trial."""
+        where = self.folder / config.name
+        node.create(where, config)
+        self.configs[config.name] = config
+        for index, (name, _country) in enumerate(HOLDERS):
+            if name == config.name:
+                part = bladder_cancer.site_part(index, len(HOLDERS))
+                dataset = config.datasets[0].id
+                tabular.load(source.data_file(where), dataset, part, bladder_cancer.codebook(), name)
+
+    def start(self, name: str) -> None:
+        """Start a node as a process of its own."""
+        command = [sys.executable, "-m", "ihds.cli", "node", "run", str(self.folder / name)]
+        log = (self.folder / name / "node.log").open("ab")
+        single = {f"{lib}_NUM_THREADS": "1" for lib in ("OMP", "OPENBLAS", "MKL")}
+        self.processes[name] = subprocess.Popen(  # noqa: S603
+            command, stdout=log, stderr=log, start_new_session=True, env={**os.environ, **single}
+        )
+        log.close()
+
+    def wait(self) -> None:
+        """Wait until every node answers.
+
+        Raises:
+            PeerFailed: one ended or stays silent; its log is shown.
+        """
+        http = Http(timeout_seconds=2)
+        deadline = time.monotonic() + 60
+        for name, config in self.configs.items():
+            while True:
+                with contextlib.suppress(IhdsError):
+                    http.get_json(f"{config.base_url}/health")
+                    break
+                ended = name in self.processes and self.processes[name].poll() is not None
+                if ended or time.monotonic() > deadline:
+                    log = (self.folder / name / "node.log").read_text()[-2000:]
+                    raise PeerFailed(f"the node {name} does not run:\n{log}", remedy="see the log above")
+                time.sleep(0.05)
+        http.close()
+
+    def stop(self) -> None:
+        """End all processes, gently, then for certain."""
+        for process in self.processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+        for process in self.processes.values():
+            try:
+                process.wait(timeout=5)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    def space(self, name: str) -> Space:
+        """Return a node's management interface."""
+        return ihds.connect(self.folder / name)
+
+
+def build(folder: Path) -> Nodes:
+    """Make the six nodes: authority, access body, three holders, researcher."""
+    nodes = Nodes(folder)
+    names = ["authority", "access-body", *(h for h, _ in HOLDERS), "researcher"]
+    ports = {name: free_port() for name in names}
+    urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
+    dids = {name: f"did:web:127.0.0.1%3A{port}" for name, port in ports.items()}
+
+    def config(name: str, role: Any, country: str, **more: Any) -> NodeConfig:
+        return NodeConfig(
+            name=name, role=role, country=country, base_url=urls[name], port=ports[name],
+            authority=dids["authority"], access_bodies=(dids["access-body"],), **more,
+        )
+
+    everybody = tuple(d for n, d in dids.items() if n != "authority")
+    nodes.make(config("authority", "authority", "LU", members=everybody))
+    nodes.make(config("access-body", "access_body", "LU"))
+    for name, country in HOLDERS:
+        dataset = DatasetConfig(
+            id=f"bladder-{name}",
+            title=f"Bladder tumour recurrences, {name}",
+            description="Byar trial of intravesical treatment: recurrences of superficial bladder cancer",
+            keywords=("bladder cancer", "recurrence", "randomised trial"),
+            health_category="EHCT",
+        )
+        nodes.make(config(name, "holder", country, datasets=(dataset,)))
+    nodes.make(config("researcher", "user", "LU", catalogues=tuple(dids[h] for h, _ in HOLDERS)))
+    return nodes
+
+
+@contextlib.contextmanager
+def running(folder: Path, *, keep: bool) -> Iterator[Nodes]:
+    """Run the nodes for as long as the block lasts; with ``keep`` leave them up."""
+    nodes = build(folder)
+    done = False
+    try:
+        for name in nodes.configs:
+            nodes.start(name)
+        nodes.wait()
+        yield nodes
+        done = True
+    finally:
+        if not (keep and done):
+            nodes.stop()
+
+
+APPLICATION = {
+    "title": "Recurrence of superficial bladder cancer under intravesical treatment",
+    "purpose": "scientific_research",
+    "intended_use": "Compare the rate of recurrences between treatments",
+    "benefit": "Better choice of treatment after resection",
+    "variables": [
+        "person_id", "treatment", "tumour_count", "largest_tumour_cm", "start_months", "stop_months",
+        "recurrence", "first_months", "first_recurrence",
+    ],
+    "methods": ["describe", "kaplan_meier", "logrank", "cox"],
+    "persons": ["Demo Researcher"],
+    "legal_basis": "GDPR 6(1)(e), 9(2)(j)",
+    "ethics": "CNER opinion (simulated)",
+    "safeguards": "federated analysis; only sums leave the holders",
+    "period_months": 24,
+}
+
+
+def play(nodes: Nodes, say: Say, report_file: Path) -> bool:
+    """Play the story; return whether the federated fit equals the pooled one."""
+    researcher, officer = nodes.space("researcher"), nodes.space("access-body")
+    say.step("Three catalogues are harvested and searched for 'bladder'")
+    found = researcher.search("bladder")
+    for row in found:
+        say.line(f"{row['dataset']}: {row['title']} ({row['country']}, about {row['persons']} persons)")
+    datasets = [row["dataset"] for row in found]
+
+    say.step("A study without a permit is refused")
+    _refused(say, researcher, "cox", {"formula": COX}, datasets=datasets)
+
+    say.step("The researcher applies for a data permit; the access body decides (simulated decision)")
+    answer = researcher.apply(datasets=datasets, **APPLICATION)
+    say.line(f"application {answer['application']} is {answer['state']}")
+    decided = officer.call("permit.decide", id=answer["application"], grant=True)
+    permit = next(p["permit"] for p in researcher.permits() if p["permit"] == decided["permit"])
+    say.line(f"permit {permit} is granted for scientific research, 24 months")
+
+    say.step("Contracts are agreed with each holder, then the study runs in rounds of masked sums")
+    cox = researcher.run("cox", permit=permit, report=lambda s: _tell(say, s), formula=COX)
+    curves = researcher.run("kaplan_meier", permit=permit, formula=CURVES)
+    logrank = researcher.run("logrank", permit=permit, formula=CURVES)
+    say.line(f"log-rank test of the first recurrence: p = {logrank.tests[0].p:.3f}")
+
+    say.step("The result beside the pooled reference (the same model on all rows in one place)")
+    worst = _compare(say, cox, pooled("cox", COX))
+
+    say.step("A purpose the permit does not cover is refused")
+    _refused(say, researcher, "cox", {"formula": COX}, permit=permit, purpose="improving_care")
+
+    say.step("The permit is revoked in the middle of a study")
+    study = researcher.start("cox", {"formula": COX}, permit=permit, max_rounds=3)
+    _wait_paused(researcher, study)
+    say.line(f"study {study} was paused after 3 rounds")
+    officer.call("permit.revoke", id=permit, reason="end of the demonstration")
+    say.line("the access body revoked the permit")
+    try:
+        researcher.resume(study)
+        say.line("NOT REFUSED")
+        return False
+    except IhdsError as error:
+        _reasons(say, error)
+
+    say.step("Every node's audit log is proved")
+    proofs = [verify_folder(nodes.folder / name) for name in nodes.configs]
+    for proof in proofs:
+        say.line(f"{proof['node']}: {proof['entries']} entries, proved")
+
+    write_report(report_file, cox, curves, logrank, proofs, worst)
+    say.step(f"The report: {report_file}")
+    say.line(f"largest relative difference from the pooled fit: {worst:.1e}")
+    return worst < 1e-8
+
+
+def pooled(method: str, formula: str) -> Result:
+    """Return the reference: the method on all rows together, without federation."""
+    plan = Plan(method, {"formula": formula}, bladder_cancer.codebook(), Thresholds.none(), 1)
+    return run(plan, [bladder_cancer.byar_trial()])
+
+
+def _compare(say: Say, federated: Result, reference: Result) -> float:
+    worst = 0.0
+    say.line(f"{'term':24} {'federated':>14} {'pooled':>14} {'difference':>12} {'robust se':>10} {'p':>7}")
+    for mine, theirs in zip(federated.coefficients, reference.coefficients, strict=True):
+        gap = mine.estimate - theirs.estimate
+        worst = max(worst, abs(gap) / max(abs(theirs.estimate), 1e-3))
+        robust = mine.robust_se or mine.se
+        say.line(
+            f"{mine.term:24} {mine.estimate:14.10f} {theirs.estimate:14.10f} {gap:12.1e} {robust:10.4f} {mine.p:7.3f}"
+        )
+    sent = sum(part["bytes"] for part in federated.provenance["left_each_site"])
+    say.line(f"{federated.rounds} rounds; {sent} masked bytes left each site; no row, no single site's sum")
+    return worst
+
+
+def _tell(say: Say, step: dict[str, Any]) -> None:
+    match step["step"]:
+        case "agreement":
+            say.line(f"{step['holder']}: contract agreed, {step['agreement']}")
+        case "transfer":
+            say.line(f"{step['holder']}: transfer started")
+        case "round":
+            say.line(f"round {step['number']}: {step['contribution']}, {step['bytes']} bytes from each site")
+
+
+def _refused(say: Say, space: Space, method: str, params: dict[str, Any], **more: Any) -> None:
+    try:
+        space.follow(space.start(method, params, **more))
+    except IhdsError as error:
+        _reasons(say, error)
+        return
+    raise PeerFailed("the study should have been refused")
+
+
+def _reasons(say: Say, error: IhdsError) -> None:
+    say.line(f"refused: {error.message}")
+    for reason in dict.fromkeys(r.split(": ", 1)[-1] for r in error.reasons):
+        say.line(f"  because {reason}")
+
+
+def _wait_paused(space: Space, study: str) -> None:
+    for _ in space.steps(study):
+        pass
+
+
+def main() -> int:
+    """Play the demo; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m ihds.demo", description=__doc__)
+    parser.add_argument("--folder", type=Path, help="where to put the nodes (default: a temporary folder)")
+    parser.add_argument("--report", type=Path, default=Path("ihds-report.html"))
+    parser.add_argument("--keep", action="store_true", help="leave the nodes running")
+    given = parser.parse_args()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    folder = given.folder or Path(tempfile.mkdtemp(prefix="ihds-demo-"))
+    say = Say()
+    ok = False
+    try:
+        say.step("Six nodes start, each with its own keys, DID, store and data")
+        with running(folder, keep=given.keep) as nodes:
+            for name, config in nodes.configs.items():
+                say.line(f"{name:12} {config.role:12} {config.country}  {config.base_url}  {config.did}")
+            ok = play(nodes, say, given.report)
+        if given.keep:
+            say.line(f"\nthe nodes run on; folders are in {folder}; stop them with:")
+            say.line("kill " + " ".join(str(p.pid) for p in nodes.processes.values()))
+    except KeyboardInterrupt:
+        say.line("interrupted; all nodes were stopped")
+        return 130
+    except IhdsError as error:
+        say.line(str(error))
+        return error.exit_status
+    finally:
+        if not given.keep and not given.folder:
+            shutil.rmtree(folder, ignore_errors=True)
+    say.console.print(f"\n[bold]{'done' if ok else 'FAILED'}[/] in {time.monotonic() - say.since:.1f} s")
+    return 0 if ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
