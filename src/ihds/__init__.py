@@ -28,6 +28,7 @@ def connect(config: str | Path) -> Space:
 
     Raises:
         SetupFailed: there is no node there, or it does not run.
+
     """
     from ihds.roles.space import Space
 

@@ -78,6 +78,7 @@ def unpack(cls: type[T], data: bytes) -> T:
 
     Raises:
         BadMessage: the bytes are not a packed ``cls``.
+
     """
     try:
         magic, version, n_tree, n_blob = _HEADER.unpack_from(data)
@@ -126,7 +127,7 @@ def _decode(hint: Any, tree: Any, arrays: _Arrays) -> Any:
         dtype, *shape = tree["@a"]
         return arrays.take(dtype, tuple(shape))
     if isinstance(tree, dict) and "@d" in tree:
-        if not dataclasses.is_dataclass(hint) or hint.__name__ != tree["@d"]:
+        if not (isinstance(hint, type) and dataclasses.is_dataclass(hint)) or hint.__name__ != tree["@d"]:
             raise ValueError(f"expected {hint}, found {tree['@d']}")
         hints = _hints(typing.cast("type", hint))
         names = [f.name for f in dataclasses.fields(hint)]

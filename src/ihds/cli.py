@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -16,6 +16,12 @@ from rich.table import Table
 
 import ihds
 from ihds.errors import BadInput, IhdsError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ihds.data.codebook import Codebook
+    from ihds.roles.config import DatasetConfig
 
 _err = Console(stderr=True, soft_wrap=True)
 _out = Console(soft_wrap=True)
@@ -58,15 +64,25 @@ def build_parser() -> argparse.ArgumentParser:
     node = _group(sub, "node", "make and run a node")
     _node_commands(node)
     found = _group(sub, "catalogue", "find datasets")
-    search = _command(found, "search", "search all catalogues", "ihds catalogue search bladder --node researcher", _search)
+    search = _command(
+        found, "search", "search all catalogues", "ihds catalogue search bladder --node researcher", _search
+    )
     search.add_argument("text", nargs="*", help="words that must all occur")
-    show = _command(found, "show", "show a dataset with its codebook", "ihds catalogue show bladder-lih --node researcher", _show_dataset)
+    show = _command(
+        found,
+        "show",
+        "show a dataset with its codebook",
+        "ihds catalogue show bladder-lih --node researcher",
+        _show_dataset,
+    )
     show.add_argument("dataset")
     _apply_command(sub)
     _permit_commands(_group(sub, "permit", "list, decide and revoke permits"))
     _study_commands(_group(sub, "study", "run and show studies"))
     audit = _group(sub, "audit", "prove logs")
-    verify = _command(audit, "verify", "prove a node's log, offline", "ihds audit verify lih ncck us-site", _verify, node=False)
+    verify = _command(
+        audit, "verify", "prove a node's log, offline", "ihds audit verify lih ncck us-site", _verify, node=False
+    )
     verify.add_argument("folder", nargs="+", type=Path, help="node folders")
     _simulate_command(sub)
     return parser
@@ -134,25 +150,14 @@ def _node_init(given: Any) -> None:
     from urllib.parse import urlsplit
 
     from ihds.data import source
-    from ihds.data.codebook import Codebook
     from ihds.data.sources import tabular
-    from ihds.data.table import draft_codebook, read_table
     from ihds.roles import node
-    from ihds.roles.config import DatasetConfig, NodeConfig, free_port
+    from ihds.roles.config import NodeConfig, free_port
 
     name = given.name or given.folder.name
     url = given.url or f"http://127.0.0.1:{given.port or free_port()}"
     port = given.port or urlsplit(url).port or 443
-    datasets: tuple[DatasetConfig, ...] = ()
-    loaded = 0
-    if given.role == "holder":
-        if given.data is None:
-            raise BadInput("a holder needs data", remedy="give --data TABLE.csv")
-        table = read_table(given.data, name)
-        book = Codebook.read(given.codebook) if given.codebook else draft_codebook(name, table, given.person)
-        dataset = given.dataset or given.data.stem
-        keywords = tuple(given.keyword)
-        datasets = (DatasetConfig(dataset, given.title or dataset, given.description, keywords),)
+    holding = _read_holding(given, name) if given.role == "holder" else None
     config = NodeConfig(
         name=name,
         role=given.role,
@@ -165,18 +170,31 @@ def _node_init(given: Any) -> None:
         catalogues=tuple(given.catalogue),
         members=tuple(given.member),
         legal_regime=given.legal_regime,
-        datasets=datasets,
+        datasets=(holding[0],) if holding else (),
     )
-    if given.role == "holder":
-        from ihds.data.table import conform
-
-        conform(table, book, name)  # bad data are told before anything is made
     node.create(given.folder, config)
-    if given.role == "holder":
-        loaded = tabular.load(source.data_file(given.folder), datasets[0].id, table, book, name)
+    loaded = 0
+    if holding:
+        dataset, table, book = holding
+        loaded = tabular.load(source.data_file(given.folder), dataset.id, table, book, name)
         book.write(given.folder / "codebook.toml")
     answer = {"node": name, "did": config.did, "url": config.base_url, "folder": str(given.folder), "rows": loaded}
     _print(given, answer, f"{name} is ready: {config.did}\nrun it with: ihds node run {given.folder}")
+
+
+def _read_holding(given: Any, name: str) -> tuple[DatasetConfig, pd.DataFrame, Codebook]:
+    """Read and check a holder's table before anything is made."""
+    from ihds.data.codebook import Codebook
+    from ihds.data.table import conform, draft_codebook, read_table
+    from ihds.roles.config import DatasetConfig
+
+    if given.data is None:
+        raise BadInput("a holder needs data", remedy="give --data TABLE.csv")
+    table = read_table(given.data, name)
+    book = Codebook.read(given.codebook) if given.codebook else draft_codebook(name, table, given.person)
+    dataset = given.dataset or given.data.stem
+    settings = DatasetConfig(dataset, given.title or dataset, given.description, tuple(given.keyword))
+    return settings, conform(table, book, name), book
 
 
 def _node_run(given: Any) -> None:
@@ -268,7 +286,9 @@ def _apply(given: Any) -> None:
 
 def _permit_commands(sub: Any) -> None:
     _command(sub, "list", "list applications and permits", "ihds permit list --node researcher", _permit_list)
-    show = _command(sub, "show", "show a permit or an application", "ihds permit show urn:uuid:… --node hdab", _permit_show)
+    show = _command(
+        sub, "show", "show a permit or an application", "ihds permit show urn:uuid:… --node hdab", _permit_show
+    )
     show.add_argument("id")
     decide = _command(
         sub,
@@ -283,7 +303,13 @@ def _permit_commands(sub: Any) -> None:
     choice.add_argument("--refuse", action="store_true")
     decide.add_argument("--reason", action="append", default=[], help="of a refusal; may be repeated")
     decide.add_argument("--condition", action="append", default=[], help="NAME=NUMBER, for example min_cell=10")
-    revoke = _command(sub, "revoke", "revoke a permit (on the access body's node)", "ihds permit revoke urn:uuid:… --reason misuse --node hdab", _permit_revoke)
+    revoke = _command(
+        sub,
+        "revoke",
+        "revoke a permit (on the access body's node)",
+        "ihds permit revoke urn:uuid:… --reason misuse --node hdab",
+        _permit_revoke,
+    )
     revoke.add_argument("id")
     revoke.add_argument("--reason", default="")
 
@@ -344,7 +370,9 @@ def _study_commands(sub: Any) -> None:
     run.add_argument("--purpose", help="default: the permit's")
     run.add_argument("--stop-after", type=int, help="pause after so many rounds")
     _param_options(run)
-    show = _command(sub, "show", "show a study, or list all", "ihds study show urn:uuid:… --node researcher", _study_show)
+    show = _command(
+        sub, "show", "show a study, or list all", "ihds study show urn:uuid:… --node researcher", _study_show
+    )
     show.add_argument("id", nargs="?")
 
 
@@ -383,8 +411,12 @@ class _Steps:
         self.bar: Progress | None = None
         if not self.silent and _err.is_terminal:
             self.bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed} rounds"),
-                TimeElapsedColumn(), console=_err, transient=True,
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TextColumn("{task.completed} rounds"),
+                TimeElapsedColumn(),
+                console=_err,
+                transient=True,
             )
             self.task = self.bar.add_task("asking holders", total=None)
 
@@ -458,7 +490,7 @@ def _simulate_command(sub: Any) -> None:
         sub,
         "simulate",
         "run a method over local tables, with the same gate and masks",
-        'ihds simulate cox --site lu=lu.csv --site kr=kr.csv --site us=us.csv\n'
+        "ihds simulate cox --site lu=lu.csv --site kr=kr.csv --site us=us.csv\n"
         '    --formula "Surv(time, status) ~ age + C(stage)" --json',
         _simulate,
         node=False,
@@ -522,8 +554,6 @@ def _rows_table(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
 def entry() -> None:
     """Console script."""
     sys.exit(main())
-
-
 
 
 if __name__ == "__main__":

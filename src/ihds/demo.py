@@ -37,10 +37,7 @@ from ihds.roles.space import Space
 from ihds.wire.http import Http
 
 HOLDERS = (("lih", "LU"), ("ncck", "KR"), ("us-site", "US"))
-COX = (
-    "Surv(start_months, stop_months, recurrence) ~ treatment + tumour_count + largest_tumour_cm"
-    " + cluster(person_id)"
-)
+COX = "Surv(start_months, stop_months, recurrence) ~ treatment + tumour_count + largest_tumour_cm + cluster(person_id)"
 CURVES = "Surv(first_months, first_recurrence) ~ treatment"
 
 
@@ -96,6 +93,7 @@ class Nodes:
 
         Raises:
             PeerFailed: one ended or stays silent; its log is shown.
+
         """
         http = Http(timeout_seconds=2)
         deadline = time.monotonic() + 60
@@ -138,8 +136,14 @@ def build(folder: Path) -> Nodes:
 
     def config(name: str, role: Any, country: str, **more: Any) -> NodeConfig:
         return NodeConfig(
-            name=name, role=role, country=country, base_url=urls[name], port=ports[name],
-            authority=dids["authority"], access_bodies=(dids["access-body"],), **more,
+            name=name,
+            role=role,
+            country=country,
+            base_url=urls[name],
+            port=ports[name],
+            authority=dids["authority"],
+            access_bodies=(dids["access-body"],),
+            **more,
         )
 
     everybody = tuple(d for n, d in dids.items() if n != "authority")
@@ -180,8 +184,15 @@ APPLICATION = {
     "intended_use": "Compare the rate of recurrences between treatments",
     "benefit": "Better choice of treatment after resection",
     "variables": [
-        "person_id", "treatment", "tumour_count", "largest_tumour_cm", "start_months", "stop_months",
-        "recurrence", "first_months", "first_recurrence",
+        "person_id",
+        "treatment",
+        "tumour_count",
+        "largest_tumour_cm",
+        "start_months",
+        "stop_months",
+        "recurrence",
+        "first_months",
+        "first_recurrence",
     ],
     "methods": ["describe", "kaplan_meier", "logrank", "cox"],
     "persons": ["Demo Researcher"],

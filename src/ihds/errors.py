@@ -208,7 +208,7 @@ class AuditBroken(IhdsError):
 
 
 class SetupFailed(IhdsError):
-    """This machine or its configuration is not ready."""
+    """The machine or its configuration is not ready."""
 
     code = "IHDS-SETUP"
     exit_status = 18

@@ -25,6 +25,7 @@ class Identifier(str):
 
         Raises:
             BadInput: ``text`` is not such an identifier.
+
         """
         if not isinstance(text, str) or not cls.pattern.fullmatch(text):
             raise BadInput(

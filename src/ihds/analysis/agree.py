@@ -98,6 +98,7 @@ class Agreement:
 
         Raises:
             Refused: the time grid is finer than the permit allows.
+
         """
         levels = designs.table_levels(self.ask, self.codebook)
         if self.ask.clock == "grid" and self.ask.time_bin < self.thresholds.min_time_bin:
@@ -201,6 +202,7 @@ class Agreement:
         Raises:
             BadLevel, NoEvents, ConstantColumn, BadFormula: the data cannot carry the model.
             Refused: there would be too many parameters for so few persons.
+
         """
         match total:
             case Dictionary():
@@ -450,11 +452,17 @@ def _peel(total: TimeSet) -> Vector | None:
         if not len(fresh):
             break
         counts = table[0][pure][first]
-        columns = (counts, (fresh >> np.uint64(32)) * counts, (fresh & np.uint64(0xFFFFFFFF)) * counts, _hash(fresh, 99) * counts)
+        columns = (
+            counts,
+            (fresh >> np.uint64(32)) * counts,
+            (fresh & np.uint64(0xFFFFFFFF)) * counts,
+            _hash(fresh, 99) * counts,
+        )
         for place in _cells_of(fresh, cells):
             for row, values in enumerate(columns):
                 table[row] -= np.bincount(place, weights=values.astype(float), minlength=cells)
         found |= {int(b) for b in fresh}
     if bool(np.any(table[0] != 0)):
         return None
-    return np.sort(np.array(sorted(found), dtype=np.uint64).view(np.float64))
+    times: Vector = np.sort(np.array(sorted(found), dtype=np.uint64).view(np.float64))
+    return times

@@ -138,6 +138,7 @@ def table_levels(ask: Ask, codebook: Codebook) -> dict[str, tuple[str, ...]]:
     Raises:
         BadLevel: such a variable has no published levels.
         BadFormula: free text or an identifier is used as a variable.
+
     """
     wanted = set(ask.formula.categorical)
     if ask.covariates == "groups":
@@ -197,9 +198,7 @@ def strata_names(ask: Ask) -> list[str]:
     names = [ask.formula.label(e) for e in ask.formula.strata if e != "site"]
     for name in names:
         if name not in ask.formula.variables:
-            raise BadFormula(
-                f"strata({name}) is not a column", remedy="stratify by a category, or by site"
-            )
+            raise BadFormula(f"strata({name}) is not a column", remedy="stratify by a category, or by site")
     return names
 
 
@@ -212,13 +211,12 @@ def _aliased(frame: pd.DataFrame, formula: Formula) -> pd.DataFrame:
     return frame.rename(columns=dict(formula.alias))
 
 
-def read_rows(
-    ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], table: pd.DataFrame
-) -> Rows:
+def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], table: pd.DataFrame) -> Rows:
     """Turn a site's table into numbers under agreed levels.
 
     Raises:
         BadTable: a time is negative, an interval is empty, or a term is infinite.
+
     """
     formula = ask.formula
     person_column = codebook.person if codebook.person in table.columns else ""
@@ -229,7 +227,7 @@ def read_rows(
     kept = kept.reset_index(drop=True)
     person = pd.factorize(kept[person_column])[0] if person_column else np.arange(len(kept))
     coded = {name: _codes(kept[name], lv) for name, lv in levels.items()}
-    whole = {n: pd.Categorical.from_codes(c, list(levels[n])) for n, c in coded.items()}
+    whole = {n: _categorical(c, levels[n]) for n, c in coded.items()}
     plain = _aliased(kept, formula)
     n = len(kept)
     start, stop, event, outcome = None, np.zeros(0), np.zeros(0), np.zeros(0)
@@ -271,6 +269,11 @@ def read_rows(
     )
 
 
+def _categorical(codes: Ints, levels: tuple[str, ...]) -> pd.Categorical:
+    names = np.array([*levels, None], dtype=object)  # code -1 is the last: missing
+    return pd.Categorical(names[codes], categories=list(levels))
+
+
 def _alias_of(name: str, formula: Formula) -> str:
     return dict(formula.alias).get(name, name)
 
@@ -284,9 +287,7 @@ def _codes(column: pd.Series, levels: tuple[str, ...]) -> Ints:
     return pd.Categorical(column, categories=list(levels)).codes.astype(np.int64)
 
 
-def _combined(
-    names: list[str], coded: dict[str, Ints], levels: dict[str, tuple[str, ...]], n: int
-) -> Ints:
+def _combined(names: list[str], coded: dict[str, Ints], levels: dict[str, tuple[str, ...]], n: int) -> Ints:
     code = np.zeros(n, dtype=np.int64)
     for name in names:
         code = code * len(levels[name]) + coded[name]
@@ -297,14 +298,10 @@ def _check_times(start: Floats | None, stop: Floats) -> None:
     if bool(np.any(stop < 0)) or (start is not None and bool(np.any(start < 0))):
         raise BadTable("a follow-up time is negative", remedy="count time from inclusion")
     if start is not None and bool(np.any(start >= stop)):
-        raise BadTable(
-            "an interval (start, stop] has start >= stop", remedy="leave out empty intervals"
-        )
+        raise BadTable("an interval (start, stop] has start >= stop", remedy="leave out empty intervals")
 
 
-def _check_finite(
-    matrix: Floats, names: tuple[str, ...], outcome: Floats, offset: Floats, allow_missing: bool
-) -> None:
+def _check_finite(matrix: Floats, names: tuple[str, ...], outcome: Floats, offset: Floats, allow_missing: bool) -> None:
     check = np.isinf if allow_missing else lambda a: ~np.isfinite(a)
     bad = [name for j, name in enumerate(names) if bool(np.any(check(matrix[:, j])))]
     bad += ["the outcome"] if bool(np.any(~np.isfinite(outcome))) else []
@@ -346,7 +343,7 @@ def place(rows: Rows, design_times: Floats, width: float) -> tuple[Ints, Ints]:
 
 def event_flags(event: Floats, two_coded: bool) -> NDArray[np.bool_]:
     """Return whether each row ends in an event, under the agreed coding."""
-    return event == (2.0 if two_coded else 1.0)
+    return np.asarray(event == (2.0 if two_coded else 1.0))
 
 
 def build(ask: Ask, frame: Frame, rows: Rows) -> Design:

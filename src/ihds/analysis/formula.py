@@ -90,6 +90,7 @@ def parse(text: str, columns: Iterable[str], categories: Iterable[str] = ()) -> 
     Raises:
         BadFormula: the text is not a formula, or asks for something outside the list.
         UnknownVariable: a name is not a column.
+
     """
     columns = list(columns)
     if text.count("~") != 1:
@@ -186,8 +187,7 @@ def _response(left: str, text: str) -> tuple[bool, tuple[str, ...]]:
     if isinstance(tree, ast.Call) and isinstance(tree.func, ast.Name) and tree.func.id == "Surv":
         if len(tree.args) not in (2, 3) or tree.keywords:
             raise BadFormula(
-                f"Surv() takes (time, event) or (start, stop, event); {text!r} gives "
-                f"{len(tree.args)}",
+                f"Surv() takes (time, event) or (start, stop, event); {text!r} gives {len(tree.args)}",
                 remedy="give two or three arguments by position",
             )
         return True, tuple(ast.unparse(a) for a in tree.args)
@@ -257,7 +257,7 @@ def _names(expression: str) -> set[str]:
         try:
             tree = ast.parse(part, mode="eval")
         except SyntaxError:  # an interaction of calls; split at the top level only
-            return {n for n in re.findall(r"[A-Za-z_]\w*", expression)}
+            return set(re.findall(r"[A-Za-z_]\w*", expression))
         found |= {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
     return found
 
@@ -269,6 +269,7 @@ def evaluate(expression: str, frame: pd.DataFrame) -> np.ndarray[Any, np.dtype[n
 
     Raises:
         BadFormula: text is used as a number.
+
     """
     value = _value(ast.parse(expression, mode="eval").body, frame, expression)
     array = np.asarray(value)
@@ -324,7 +325,5 @@ def matrix(formula: Formula, frame: pd.DataFrame) -> pd.DataFrame:
     """
     context = {name: function for name, function in _FUNCTIONS.items() if name != "I"}
     with np.errstate(all="ignore"):
-        built = formulaic.model_matrix(
-            formula.right, frame, context=context, na_action="ignore", output="pandas"
-        )
+        built = formulaic.model_matrix(formula.right, frame, context=context, na_action="ignore", output="pandas")
     return pd.DataFrame(built).astype(float)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.result import Result
+from ihds.data.codebook import Codebook
 from ihds.errors import BadInput, BadMessage, OutOfRange
 
 Vector = NDArray[np.float64]
@@ -56,6 +57,7 @@ def leaves(cls: type[Contribution]) -> dict[str, Leaves]:
 
     Raises:
         TypeError: a field has no ``Leaves``; such a type cannot be sent.
+
     """
     declared: dict[str, Leaves] = {}
     hints = typing.get_type_hints(cls, include_extras=True)
@@ -83,6 +85,7 @@ def flatten(value: Contribution, rows: int, sites: int) -> tuple[Layout, NDArray
 
     Raises:
         OutOfRange: a field is not finite or exceeds its declared bound; the field is named.
+
     """
     layout: list[tuple[str, tuple[int, ...]]] = []
     words: list[NDArray[np.uint64]] = []
@@ -108,6 +111,7 @@ def unflatten(
 
     Raises:
         BadMessage: the layout is not that of ``cls``.
+
     """
     declared = leaves(cls)
     if [name for name, _ in layout] != list(declared):
@@ -134,7 +138,7 @@ class Method(Protocol):
     CONTRIBUTIONS: tuple[type[Contribution], ...]
     STATE: type[Any]
 
-    def ask(self, params: Any) -> Ask:
+    def ask(self, params: Any, codebook: Codebook) -> Ask:
         """Say what the method needs of the rows."""
         ...
 
@@ -172,12 +176,11 @@ def method(name: str) -> Method:
 
     Raises:
         BadInput: there is none of that name.
+
     """
     found = methods()
     if name not in found:
-        raise BadInput(
-            f"there is no method {name!r}", remedy=f"use one of: {', '.join(sorted(found))}"
-        )
+        raise BadInput(f"there is no method {name!r}", remedy=f"use one of: {', '.join(sorted(found))}")
     return found[name]
 
 
@@ -186,15 +189,14 @@ def make_params(chosen: Method, values: dict[str, Any]) -> Any:
 
     Raises:
         BadInput: a name or a type does not fit.
+
     """
     fields = {f.name: f for f in dataclasses.fields(chosen.Params)}
     hints = typing.get_type_hints(chosen.Params)
     name = chosen.__name__.rsplit(".", 1)[-1]
     unknown = sorted(set(values) - set(fields))
     if unknown:
-        raise BadInput(
-            f"{name} has no parameter {unknown[0]!r}", remedy=f"it has: {', '.join(fields)}"
-        )
+        raise BadInput(f"{name} has no parameter {unknown[0]!r}", remedy=f"it has: {', '.join(fields)}")
     ready = {}
     for key, value in values.items():
         ready[key] = _checked(value, hints[key], f"{name}: parameter {key!r}")

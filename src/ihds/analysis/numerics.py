@@ -18,14 +18,13 @@ def invert(information: Floats, terms: tuple[str, ...]) -> Floats:
 
     Raises:
         Collinear: it is singular; the terms that determine one another are named.
+
     """
     information = (information + information.T) / 2
     size = np.sqrt(np.maximum(np.diag(information), 0.0))
     empty = np.flatnonzero(~(size > 0))
     if len(empty):
-        raise Collinear(
-            f"{terms[empty[0]]!r} carries no information", remedy="leave it out of the formula"
-        )
+        raise Collinear(f"{terms[empty[0]]!r} carries no information", remedy="leave it out of the formula")
     scaled = information / np.outer(size, size)
     values, vectors = np.linalg.eigh(scaled)
     if values[0] < RANK_TOLERANCE:
@@ -34,4 +33,4 @@ def invert(information: Floats, terms: tuple[str, ...]) -> Floats:
             f"these terms determine one another: {', '.join(guilty)}",
             remedy="leave one of them out of the formula",
         )
-    return np.asarray(np.linalg.inv(scaled)) / np.outer(size, size)
+    return np.asarray(np.linalg.inv(scaled) / np.outer(size, size))

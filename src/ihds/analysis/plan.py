@@ -96,6 +96,7 @@ class Plan:
 
         Raises:
             DidNotConverge: the rounds are used up.
+
         """
         if state.rounds >= MAX_ROUNDS:
             raise DidNotConverge(f"{self.name} used {MAX_ROUNDS} rounds", remedy="simplify the model")

@@ -19,6 +19,7 @@ def draw(result: Result) -> Figure:
 
     Raises:
         BadInput: the method has no picture.
+
     """
     if result.curves:
         figure = Figure(figsize=(7, 4.5), layout="constrained")

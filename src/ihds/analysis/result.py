@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -94,15 +94,10 @@ class Result:
     @classmethod
     def from_dict(cls, body: dict[str, Any]) -> Result:
         """Rebuild a result from its JSON form."""
-        parts = dict(body)
+        parts: dict[str, Any] = dict(body)
         parts["coefficients"] = tuple(Coefficient(**c) for c in body.get("coefficients", ()))
-        parts["curves"] = tuple(
-            Curve(**{k: tuple(v) if isinstance(v, list) else v for k, v in c.items()})
-            for c in body.get("curves", ())
-        )
-        parts["tests"] = tuple(
-            Test(**{**t, "details": tuple(t.get("details", ()))}) for t in body.get("tests", ())
-        )
+        parts["curves"] = tuple(_curve(c) for c in body.get("curves", ()))
+        parts["tests"] = tuple(Test(**{**t, "details": tuple(t.get("details", ()))}) for t in body.get("tests", ()))
         parts["table"] = tuple(body.get("table", ()))
         parts["covariance"] = tuple(tuple(row) for row in body.get("covariance", ()))
         return cls(**parts)
@@ -118,6 +113,11 @@ class Result:
         from ihds.analysis.plots import draw
 
         return draw(self)
+
+
+def _curve(body: dict[str, Any]) -> Curve:
+    parts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in body.items()}
+    return Curve(**parts)
 
 
 def _clean(value: Any) -> Any:
@@ -140,8 +140,8 @@ def wald_table(
     residual_df: float | None = None,
 ) -> tuple[Coefficient, ...]:
     """Return coefficient rows: z (or t with ``residual_df``) tests, robust where given."""
-    law = stats.norm() if residual_df is None else stats.t(residual_df)
-    quantile = float(law.ppf(0.975))
+    df = np.inf if residual_df is None else residual_df
+    quantile = float(special.ndtri(0.975) if residual_df is None else special.stdtrit(df, 0.975))
     se = np.sqrt(np.diag(covariance))
     robust_se = None if robust is None else np.sqrt(np.diag(robust))
     rows = []
@@ -155,7 +155,7 @@ def wald_table(
                 se=float(se[j]),
                 robust_se=None if robust_se is None else float(robust_se[j]),
                 z=float(z),
-                p=float(2 * law.sf(abs(z))),
+                p=float(2 * (special.ndtr(-abs(z)) if residual_df is None else special.stdtr(df, -abs(z)))),
                 lower=float(estimate[j] - quantile * used),
                 upper=float(estimate[j] + quantile * used),
             )
@@ -165,5 +165,5 @@ def wald_table(
 
 def chi_square(name: str, statistic: float, df: int, details: Any = ()) -> Test:
     """Return a chi-square test."""
-    p = float(stats.chi2.sf(statistic, df)) if df > 0 else float("nan")
+    p = float(special.chdtrc(df, statistic)) if df > 0 else float("nan")
     return Test(name, float(statistic), float(df), p, tuple(details))

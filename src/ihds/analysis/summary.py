@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ihds.analysis.result import Result
+from ihds.analysis.result import Coefficient, Result
 
 
 def render(result: Result) -> str:
@@ -26,7 +26,9 @@ def columns(rows: list[list[str]]) -> list[str]:
     """Return rows as aligned text; the first row is the heading."""
     widths = [max(len(row[j]) for row in rows) for j in range(len(rows[0]))]
     return [
-        "  ".join(cell.ljust(w) if j == 0 else cell.rjust(w) for j, (cell, w) in enumerate(zip(row, widths, strict=True)))
+        "  ".join(
+            cell.ljust(w) if j == 0 else cell.rjust(w) for j, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
         for row in rows
     ]
 
@@ -45,25 +47,37 @@ def _coefficients(result: Result) -> list[str]:
         return []
     ratio = result.method == "cox" or result.details.get("family") in ("binomial", "poisson")
     robust = any(c.robust_se is not None for c in result.coefficients)
-    head = ["term", "estimate", *(["exp"] if ratio else []), "se", *(["robust se"] if robust else []),
-            "z", "p", "lower 95", "upper 95"]
-    rows = [head]
-    for c in result.coefficients:
-        rows.append(
-            [
-                c.term,
-                number(c.estimate),
-                *([number(math.exp(min(c.estimate, 700)))] if ratio else []),
-                number(c.se),
-                *([number(c.robust_se)] if robust else []),
-                number(c.z, 3),
-                number(c.p, 3),
-                number(c.lower),
-                number(c.upper),
-            ]
-        )
+    head = [
+        "term",
+        "estimate",
+        *(["exp"] if ratio else []),
+        "se",
+        *(["robust se"] if robust else []),
+        "z",
+        "p",
+        "lower 95",
+        "upper 95",
+    ]
+    rows = [head, *(_coefficient(c, ratio=ratio, robust=robust) for c in result.coefficients)]
     fit = result.log_likelihood or {}
-    return [*columns(rows), f"log-likelihood: null {fit.get('null', math.nan):.4f}, fitted {fit.get('fitted', math.nan):.4f}"]
+    return [
+        *columns(rows),
+        f"log-likelihood: null {fit.get('null', math.nan):.4f}, fitted {fit.get('fitted', math.nan):.4f}",
+    ]
+
+
+def _coefficient(c: Coefficient, *, ratio: bool, robust: bool) -> list[str]:
+    return [
+        c.term,
+        number(c.estimate),
+        *([number(math.exp(min(c.estimate, 700)))] if ratio else []),
+        number(c.se),
+        *([number(c.robust_se)] if robust else []),
+        number(c.z, 3),
+        number(c.p, 3),
+        number(c.lower),
+        number(c.upper),
+    ]
 
 
 def _tests(result: Result) -> list[str]:

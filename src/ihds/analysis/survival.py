@@ -67,9 +67,7 @@ class Cells:
         if len(self.late_order):
             leaving = leaving - segment_sums(values, self.late_order, self.late_first)
         shaped = leaving.reshape(self.strata, self.bins, *values.shape[1:])
-        return np.ascontiguousarray(
-            np.cumsum(shaped[:, ::-1], axis=1)[:, ::-1]
-        ).reshape(leaving.shape)
+        return np.ascontiguousarray(np.cumsum(shaped[:, ::-1], axis=1)[:, ::-1]).reshape(leaving.shape)
 
     def at_event(self, values: Floats) -> Floats:
         """Return, per cell, the sum of row values over the rows with an event there."""

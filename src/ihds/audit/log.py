@@ -90,11 +90,12 @@ class Log:
 
         Raises:
             Conflict: a record was changed meanwhile; nothing was written.
+
         """
         at = self.clock().isoformat(timespec="milliseconds")
 
         def append(before: str) -> tuple[str, str]:
-            head = json.loads(before) if before else {"size": 0, "frontier": []}
+            head: dict[str, Any] = json.loads(before) if before else {"size": 0, "frontier": []}
             entry = {
                 "position": head["size"],
                 "at": at,
@@ -153,9 +154,10 @@ def verify(store: Store, origin: str, check: Callable[[bytes, str], bool]) -> in
     Raises:
         AuditBroken: an entry was altered, removed, added or reordered, or the head is not signed;
             the first position that does not fit is named.
+
     """
     head_text = store.head()
-    head = json.loads(head_text) if head_text else {"size": 0, "checkpoint": "", "signature": ""}
+    head: dict[str, Any] = json.loads(head_text) if head_text else {"size": 0, "checkpoint": "", "signature": ""}
     frontier: list[bytes] = []
     size = 0
     for text in store.read(0, head["size"]):
@@ -175,9 +177,7 @@ def verify(store: Store, origin: str, check: Callable[[bytes, str], bool]) -> in
     return size
 
 
-_KEEP = (
-    "keep the database as it is; compare it with a back-up and with the checkpoints other nodes hold"
-)
+_KEEP = "keep the database as it is; compare it with a back-up and with the checkpoints other nodes hold"
 
 
 def _stands(text: str, position: int) -> bool:

@@ -43,7 +43,11 @@ def dataset(record: DatasetRecord, page: str) -> dict[str, Any]:
         }
         for v in record.codebook.variables.values()
     ]
-    agent = {"@type": "foaf:Agent", "foaf:name": record.holder_name, "cv:contactPoint": {"@type": "cv:ContactPoint", "cv:hasURL": {"@id": page}}}
+    agent = {
+        "@type": "foaf:Agent",
+        "foaf:name": record.holder_name,
+        "cv:contactPoint": {"@type": "cv:ContactPoint", "cv:hasURL": {"@id": page}},
+    }
     hdab = {**agent, "foaf:name": record.hdab or "no access body designated yet"}
     return {
         "@context": {

@@ -50,6 +50,7 @@ def read_entry(entry: dict[str, Any], holder: str) -> DatasetRecord:
 
     Raises:
         BadMessage: it lacks what a study needs.
+
     """
     try:
         offers = entry["hasPolicy"]

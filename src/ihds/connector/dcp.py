@@ -76,6 +76,7 @@ class TokenGate:
 
         Raises:
             NotAuthenticated: any check fails; which one is named.
+
         """
         if not token:
             raise NotAuthenticated("there is no bearer token", remedy="send a self-issued ID token")
@@ -106,7 +107,12 @@ class TokenGate:
 
 
 def issue(
-    identity: Identity, subject: str, kind: str, claims: dict[str, Any], expires: datetime, status: dict[str, Any] | None = None
+    identity: Identity,
+    subject: str,
+    kind: str,
+    claims: dict[str, Any],
+    expires: datetime,
+    status: dict[str, Any] | None = None,
 ) -> str:
     """Return a VC 1.1 JWT in which this node says ``claims`` about a subject."""
     at = identity.clock()
@@ -159,6 +165,7 @@ def wanted(query: dict[str, Any], held: list[dict[str, Any]]) -> list[dict[str, 
 
     Raises:
         BadMessage: it has no scope list, or asks by definition (not supported).
+
     """
     scopes = query.get("scope")
     if query.get("type") != "PresentationQueryMessage" or (not scopes) == ("presentationDefinition" not in query):
@@ -195,6 +202,7 @@ class Verifier:
 
         Raises:
             NotAuthenticated: the presentation or a credential does not verify.
+
         """
         service = self.resolver.service(holder, "CredentialService")
         query = {
@@ -220,6 +228,7 @@ class Verifier:
 
         Raises:
             NotAuthenticated: signature, issuer, subject or validity does not fit.
+
         """
         claims = self.resolver.verify(token, "assertionMethod")
         credential = claims.get("vc", {})
@@ -241,6 +250,7 @@ class Verifier:
 
         Raises:
             Refused: the status cannot be learnt; not knowing means no.
+
         """
         status = credential.get("credentialStatus")
         if not status:

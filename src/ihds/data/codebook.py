@@ -58,6 +58,7 @@ class Codebook:
 
         Raises:
             UnknownVariable: it does not stand in this codebook.
+
         """
         if name not in self.variables:
             raise UnknownVariable(
@@ -91,6 +92,7 @@ class Codebook:
 
         Raises:
             BadInput: an entry has no name or an unknown kind or field.
+
         """
         known = set(Variable.__dataclass_fields__)
         variables: dict[str, Variable] = {}
@@ -100,10 +102,9 @@ class Codebook:
             if not name or kind not in get_args(Kind) or unknown:
                 raise BadInput(
                     f"codebook entry {name or entry!r} has kind {kind!r} and extra {sorted(unknown)}",
-                    remedy=f"give name and kind ({', '.join(get_args(Kind))}); fields: "
-                    f"{', '.join(sorted(known))}",
+                    remedy=f"give name and kind ({', '.join(get_args(Kind))}); fields: {', '.join(sorted(known))}",
                 )
-            parts = {k: tuple(map(str, v)) if isinstance(v, list) else v for k, v in entry.items()}
+            parts: dict[str, Any] = {k: tuple(map(str, v)) if isinstance(v, list) else v for k, v in entry.items()}
             variables[name] = Variable(**parts)
         return cls(
             name=str(body.get("name", "")),
@@ -118,6 +119,7 @@ class Codebook:
 
         Raises:
             BadInput: the file is absent or not such a codebook.
+
         """
         try:
             return cls.from_dict(tomllib.loads(path.read_text(encoding="utf-8")))
@@ -137,6 +139,7 @@ def agree(codebooks: dict[str, Codebook]) -> Codebook:
 
     Raises:
         BadLevel: two sites hold the same variable as different kinds.
+
     """
     names = list(codebooks)
     first = codebooks[names[0]]

@@ -98,6 +98,7 @@ def scoped(codebook: Codebook, scope: Scope) -> Codebook:
 
     Raises:
         Refused: the scope names a variable the dataset does not have.
+
     """
     unknown = sorted(scope.variables - set(codebook.variables))
     if unknown:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 import duckdb
 import numpy as np
@@ -21,6 +20,7 @@ def read_table(origin: str | Path | pd.DataFrame, site: str = "table") -> pd.Dat
 
     Raises:
         BadTable: the file is absent, malformed, empty of columns, or holds an infinite number.
+
     """
     if isinstance(origin, pd.DataFrame):
         frame = origin.copy()
@@ -80,7 +80,7 @@ def _normalised(frame: pd.DataFrame, site: str) -> pd.DataFrame:
 
 def _text_or_number(column: pd.Series) -> pd.Series:
     text = column.astype(object).where(column.notna(), None)
-    text = text.map(lambda v: None if v is None or str(v).strip() in MISSING else str(v).strip())
+    text = text.map(_stripped)
     lowered = {str(v).lower() for v in text.dropna().unique()}
     if lowered and lowered <= {"true", "false"}:
         return text.map(lambda v: np.nan if v is None else float(v.lower() == "true")).astype(float)
@@ -88,6 +88,11 @@ def _text_or_number(column: pd.Series) -> pd.Series:
     if bool((numbers.notna() == text.notna()).all()):
         return numbers.astype(float)
     return text
+
+
+def _stripped(value: object) -> str | None:
+    text = "" if value is None else str(value).strip()
+    return None if text in MISSING else text
 
 
 def describe_column(name: str, column: pd.Series) -> Variable:
@@ -118,6 +123,7 @@ def conform(frame: pd.DataFrame, codebook: Codebook, site: str) -> pd.DataFrame:
     Raises:
         BadTable: a column is absent, a value has the wrong type, range or level; the message
             names site, column, row and value.
+
     """
     columns: dict[str, pd.Series] = {}
     for variable in codebook.variables.values():
@@ -128,7 +134,7 @@ def conform(frame: pd.DataFrame, codebook: Codebook, site: str) -> pd.DataFrame:
             )
         column = frame[variable.name]
         if variable.missing:
-            text = column.map(lambda v: "" if pd.isna(v) else _level_text(v))
+            text = column.map(_level_text)
             column = column.mask(text.isin(variable.missing))
         if variable.kind == "number":
             columns[variable.name] = _numbers(column, variable, site)
@@ -138,7 +144,7 @@ def conform(frame: pd.DataFrame, codebook: Codebook, site: str) -> pd.DataFrame:
 
 
 def _numbers(column: pd.Series, variable: Variable, site: str) -> pd.Series:
-    numbers = cast("pd.Series", pd.to_numeric(column, errors="coerce")).astype(float)
+    numbers = pd.to_numeric(column, errors="coerce").astype(float)
     wrong = np.flatnonzero((column.notna() & numbers.isna()).to_numpy())
     if len(wrong):
         raise BadTable(
@@ -152,15 +158,14 @@ def _numbers(column: pd.Series, variable: Variable, site: str) -> pd.Series:
             if bool(bad.any()):
                 row = int(np.flatnonzero(bad.to_numpy())[0])
                 raise BadTable(
-                    f"{site}: column {variable.name!r} is {side} its limit {limit:g} "
-                    f"in row {row + 1}",
+                    f"{site}: column {variable.name!r} is {side} its limit {limit:g} in row {row + 1}",
                     remedy="correct the value or the codebook",
                 )
     return numbers
 
 
 def _categories(column: pd.Series, variable: Variable, site: str) -> pd.Series:
-    text = column.map(lambda v: None if pd.isna(v) else _level_text(v)).astype(object)
+    text = column.astype(object).map(_level_text).astype(object).where(column.notna(), None)
     if variable.levels:
         wrong = np.flatnonzero((text.notna() & ~text.isin(variable.levels)).to_numpy())
         if len(wrong):

@@ -14,7 +14,10 @@ from ihds.wire.http import Http, raise_for
 class Channel(Protocol):
     """One holder, as the coordinator sees it. Every call may be repeated without harm."""
 
-    holder: Did
+    @property
+    def holder(self) -> Did:
+        """The holder's DID."""
+        ...
 
     def open(self, signed: str) -> str:
         """Send the signed study; return the holder's signed mask key."""

@@ -44,7 +44,13 @@ class Coordinator:
     def start(self, study: Study) -> None:
         """Record a new study; running it comes after."""
         state = study.plan().begin()
-        body = {"study": study.to_dict(), "status": "running", "state": _text(state), "left": [], "result": None}
+        body: dict[str, Any] = {
+            "study": study.to_dict(),
+            "status": "running",
+            "state": _text(state),
+            "left": [],
+            "result": None,
+        }
         details = {"permit": study.permit, "study": study.id, "method": study.method, "params": study.params}
         self.log.commit(Event("study.started", study.user, details), Put("study", study.id, 0, body))
 
@@ -61,6 +67,7 @@ class Coordinator:
             SiteMissing: a holder does not answer; nothing is lost, run again to resume.
             Refused: a holder refuses; the study ends and the reasons are recorded.
             AnalysisFailed: the data cannot carry the model; the study ends.
+
         """
         record = self.log.get("study", study_id)
         if record is None:
@@ -97,7 +104,12 @@ class Coordinator:
             state, left = self._round(study, plan, state, channels)
             done += 1
             body = {**body, "state": _text(state), "left": [*body["left"], dataclasses.asdict(left)]}
-            details = {"permit": study.permit, "study": study.id, "round": left.round, "contribution": left.contribution}
+            details = {
+                "permit": study.permit,
+                "study": study.id,
+                "round": left.round,
+                "contribution": left.contribution,
+            }
             self.log.commit(Event("study.round", study.user, details), Put("study", study.id, version, body))
             version += 1
             progress("round", {"number": left.round, "contribution": left.contribution, "bytes": left.bytes})
@@ -126,9 +138,7 @@ class Coordinator:
         progress("keys", {"holders": len(channels)})
         return {c.holder: a for c, a in zip(channels, answers, strict=True)}
 
-    def _round(
-        self, study: Study, plan: Plan, state: PlanState, channels: list[Channel]
-    ) -> tuple[PlanState, Left]:
+    def _round(self, study: Study, plan: Plan, state: PlanState, channels: list[Channel]) -> tuple[PlanState, Left]:
         packed = pack(state)
         claims = {"study": study.id, "permit": study.permit, "round": state.rounds, "state": sha256(packed)}
         asked = pack(Round(self.signatures.sign(claims), np.frombuffer(packed, dtype=np.uint8)))

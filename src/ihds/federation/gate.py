@@ -91,6 +91,7 @@ class Gate:
         Raises:
             Refused: permit, policy, thresholds or jurisdiction say no.
             NotAuthenticated: the study is not signed by the permit's user.
+
         """
         grant = self.grants.in_force(transfer)
         study = Study.from_dict(self.signatures.verify(signed, grant.permit.user)["study"])
@@ -119,9 +120,7 @@ class Gate:
 
     def _announcement(self, study: Study, record: dict[str, Any]) -> str:
         key = MaskKey(bytes.fromhex(record["key"]))
-        return self.signatures.sign(
-            {"sub": self.me, "study": study.digest(), "maskKey": key.public.hex()}
-        )
+        return self.signatures.sign({"sub": self.me, "study": study.digest(), "maskKey": key.public.hex()})
 
     def join(self, study_id: str, transfer: str, announcements: dict[str, str]) -> None:
         """Take the announcements of all holders; each must be signed by the holder it names.
@@ -129,6 +128,7 @@ class Gate:
         Raises:
             Refused: the roster is not that of the study, or was another before.
             NotAuthenticated: a key is not signed by its holder.
+
         """
         record = self._record(study_id, transfer)
         study = Study.from_dict(record.body["study"])
@@ -157,6 +157,7 @@ class Gate:
 
         Raises:
             Refused: any step says no; the refusal is in the log.
+
         """
         with self._lock:
             try:
@@ -254,8 +255,9 @@ class Gate:
         evidence = {"permit", "secure_aggregation", "disclosure_check", "audit_log"}
         if grant.permit.recipient_country not in COUNTRIES_OF_CONCERN:
             evidence.add("no_country_of_concern")
-        export = Export("MODEL_UPDATE", self.country, grant.permit.recipient_country,
-                        grant.permit.legal_regime, frozenset(evidence))
+        export = Export(
+            "MODEL_UPDATE", self.country, grant.permit.recipient_country, grant.permit.legal_regime, frozenset(evidence)
+        )
         verdict = may_leave(export)
         if isinstance(verdict, No):
             reasons += verdict.reasons
@@ -264,9 +266,7 @@ class Gate:
         if ask.clock == "grid" and ask.time_bin < own.min_time_bin:
             reasons.append(f"min_time_bin: the time bin must be at least {own.min_time_bin:g}")
         if reasons:
-            raise Refused(
-                f"{self.me} refuses the study", reasons=tuple(reasons), remedy="apply for what is missing"
-            )
+            raise Refused(f"{self.me} refuses the study", reasons=tuple(reasons), remedy="apply for what is missing")
 
     def _codebook_reasons(self, plan: Plan, grant: Grant) -> list[str]:
         mine = self.source.codebook(grant.dataset)
@@ -354,4 +354,3 @@ class Gate:
         if found is not None:
             details["permit"] = found.body["study"]["permit"]
             self.log.commit(Event("study.refused", self.me, details))
-

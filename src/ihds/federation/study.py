@@ -44,6 +44,7 @@ class Study:
 
         Raises:
             BadMessage: a field is missing or wrong.
+
         """
         try:
             return cls(
@@ -66,9 +67,7 @@ class Study:
 
     def plan(self) -> Plan:
         """Return the study's mathematics."""
-        return Plan(
-            self.method, self.params, Codebook.from_dict(self.codebook), self.thresholds, len(self.holders)
-        )
+        return Plan(self.method, self.params, Codebook.from_dict(self.codebook), self.thresholds, len(self.holders))
 
 
 @dataclass(frozen=True, slots=True)

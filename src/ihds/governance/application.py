@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from ihds.errors import BadInput
+from ihds.governance.jurisdictions.eu_ehds import COUNTRIES as EU_EEA
 from ihds.governance.lifecycle import Table
 from ihds.governance.permit import PURPOSES, RESERVED_PURPOSES
 from ihds.governance.policy import Decision, Granted, Refused
@@ -93,6 +94,7 @@ class Application:
 
         Raises:
             BadInput: a field is missing, unknown or of the wrong kind.
+
         """
         names = {f.name for f in fields(cls)}
         missing, unknown = sorted(names - set(body)), sorted(set(body) - names)
@@ -135,9 +137,7 @@ REQUIRED: dict[str, str] = {
 def completeness(application: Application) -> tuple[str, ...]:
     """Return what is missing, as one list (EHDS Art. 68(4))."""
     return tuple(
-        f"{article}: {name} is not answered"
-        for name, article in REQUIRED.items()
-        if not getattr(application, name)
+        f"{article}: {name} is not answered" for name, article in REQUIRED.items() if not getattr(application, name)
     )
 
 
@@ -156,8 +156,3 @@ def screen(application: Application, legal_regime: str) -> Decision:
     if not 0 < application.period_months <= 120:
         reasons.append("EHDS 68(12): the period must be at most 10 years")
     return Refused(tuple(reasons)) if reasons else Granted(("EHDS 68(1): complete and eligible",))
-
-
-EU_EEA = frozenset(
-    "AT BE BG HR CY CZ DK EE FI FR DE GR HU IE IT LV LT LU MT NL PL PT RO SK SI ES SE IS LI NO".split()
-)

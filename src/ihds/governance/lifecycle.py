@@ -19,13 +19,12 @@ def advance(table: Table[S, E], noun: str, state: S, event: E) -> S:
 
     Raises:
         IllegalTransition: the table has no such step; what would be legal is named.
+
     """
     following = table[state]
     if event not in following:
         legal = ", ".join(sorted(following)) or "nothing: it has ended"
-        raise IllegalTransition(
-            f"{noun} is {state}; {event} does not fit", remedy=f"possible now: {legal}"
-        )
+        raise IllegalTransition(f"{noun} is {state}; {event} does not fit", remedy=f"possible now: {legal}")
     return following[event]
 
 

@@ -97,6 +97,7 @@ class Permit:
 
         Raises:
             BadMessage: a field is missing or wrong.
+
         """
         try:
             return cls(
@@ -166,9 +167,7 @@ def decide(permit: Permit, state: PermitState, use: Use, on: datetime) -> Decisi
     if permit.dataset_of(use.holder) != use.dataset:
         reasons.append(f"EHDS 73(1)(d) R-73-DATASET: the permit does not name {use.dataset!r} here")
     if use.purpose != permit.purpose:
-        reasons.append(
-            f"EHDS 61(1), 68(10)(b) R-53-PURPOSE: the permit is for {permit.purpose}, not for {use.purpose}"
-        )
+        reasons.append(f"EHDS 61(1), 68(10)(b) R-53-PURPOSE: the permit is for {permit.purpose}, not for {use.purpose}")
     if use.method and use.method not in permit.methods:
         reasons.append(f"EHDS 68(10)(f) FCR-4: the permit does not name the method {use.method!r}")
     beyond = sorted(use.variables - permit.variables)

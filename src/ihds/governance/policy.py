@@ -6,7 +6,7 @@ of ``VOCABULARY``; an action, operand or operator outside it denies and says so 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,11 +110,14 @@ def term(left: str) -> str:
 
 
 def _failures(rule: Mapping[str, Any], facts: Facts) -> list[str]:
-    return [f"constraint: {_said(c)} does not hold ({_known(c, facts)})"
-            for c in rule.get("constraint", []) if not _holds(c, facts)]
+    return [
+        f"constraint: {_said(c)} does not hold ({_known(c, facts)})"
+        for c in rule.get("constraint", [])
+        if not _holds(c, facts)
+    ]
 
 
-_LOGICAL = {
+_LOGICAL: dict[str, Callable[[list[bool]], bool]] = {
     "and": lambda values: all(values),
     "andSequence": lambda values: all(values),
     "or": lambda values: any(values),
@@ -149,7 +152,7 @@ def _order(a: str, b: str) -> int:
     return (x > y) - (x < y)
 
 
-_OPERATORS = {
+_OPERATORS: dict[str, Callable[[tuple[str, ...], tuple[str, ...]], bool]] = {
     "eq": lambda a, b: len(a) == len(b) and set(a) == set(b),
     "neq": lambda a, b: set(a) != set(b),
     "lt": lambda a, b: _order(a[0], b[0]) < 0,

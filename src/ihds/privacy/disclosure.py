@@ -65,9 +65,7 @@ class Thresholds:
 def site_reasons(thresholds: Thresholds, persons: int) -> tuple[str, ...]:
     """Return why a site may not take part; empty if it may."""
     if persons < thresholds.min_site_persons:
-        return (
-            f"min_site_persons: a site needs {thresholds.min_site_persons} persons to take part",
-        )
+        return (f"min_site_persons: a site needs {thresholds.min_site_persons} persons to take part",)
     return ()
 
 
@@ -75,9 +73,7 @@ def model_reasons(thresholds: Thresholds, rows: int, parameters: int) -> tuple[s
     """Return why a model with so many parameters may not be fitted on so many rows."""
     reasons = []
     if parameters > thresholds.parameters_per_row * rows:
-        reasons.append(
-            f"parameters_per_row: {parameters} parameters on {rows} rows would describe persons"
-        )
+        reasons.append(f"parameters_per_row: {parameters} parameters on {rows} rows would describe persons")
     if rows - parameters < thresholds.min_residual_dof:
         reasons.append(
             f"min_residual_dof: {rows} rows less {parameters} parameters leave fewer than "

@@ -165,6 +165,7 @@ class AccessBody(OffersNothing):
         Raises:
             Refused: it may not be granted; the rules are named.
             BadInput: a refusal without reasons (Art. 68(9)), or an unknown condition.
+
         """
         with self._lock:
             record = self._application(identifier)
@@ -241,6 +242,7 @@ class AccessBody(OffersNothing):
         Raises:
             NotFound: there is no such permit.
             IllegalTransition: it is revoked already.
+
         """
         record = self.node.log.get("permit", PermitId.parse(identifier))
         if record is None:
@@ -269,5 +271,3 @@ class AccessBody(OffersNothing):
         }
         expires = now() + timedelta(hours=_LIST_HOURS)
         return Answer({"credential": dcp.status_list(self.node.identity, self.list_url, revoked, expires)})
-
-

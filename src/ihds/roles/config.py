@@ -74,6 +74,7 @@ class NodeConfig:
 
         Raises:
             SetupFailed: it is absent or wrong; the field is named.
+
         """
         path = folder if folder.is_file() else folder / FILE
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -153,6 +154,7 @@ class Holder:
 
         Raises:
             Refused: transfer, agreement or permit is not in force.
+
         """
         record = self.node.log.get("transfer", pid)
         if record is None:
@@ -164,10 +166,8 @@ class Holder:
         grant = self._grant(agreement)
         if grant.state is PermitState.REVOKED:
             reasons = (f"EHDS 63(3), 68(10): the permit {grant.permit.id} is REVOKED",)
-            try:
+            with contextlib.suppress(IllegalTransition):  # it ended by itself meanwhile
                 self.node.connector.end_transfer(pid, transfer.Event.TERMINATE, reasons)
-            except IllegalTransition:
-                pass  # it ended by itself meanwhile
             raise Refused("the permit was revoked, so the transfer is terminated", reasons=reasons)
         return grant
 
@@ -200,7 +200,12 @@ class Holder:
         return {
             "datasets": lambda _a: [self.record(d).summary() for d in self.node.config.datasets],
             "studies": lambda _a: [
-                {"study": r.id, "method": r.body["study"]["method"], "round": r.body["round"], "closed": r.body["closed"]}
+                {
+                    "study": r.id,
+                    "method": r.body["study"]["method"],
+                    "round": r.body["round"],
+                    "closed": r.body["closed"],
+                }
                 for r in self.node.store.list("gate.study")
             ],
         }
@@ -227,9 +232,7 @@ class Holder:
 
     def _public(self, _call: Call) -> Answer:
         page = f"{self.node.config.base_url}/catalogue"
-        return Answer(
-            [healthdcat.dataset(self.record(d), f"{page}#{d.id}") for d in self.node.config.datasets]
-        )
+        return Answer([healthdcat.dataset(self.record(d), f"{page}#{d.id}") for d in self.node.config.datasets])
 
     def _permits_changed(self, call: Call) -> Answer:
         self.node.tokens.check(call.bearer)

@@ -89,6 +89,7 @@ class LocalFederation:
 
         Raises:
             BadTable, BadLevel: a table cannot be read, or does not fit the others.
+
         """
         limits = {f.name: f.type for f in dataclasses.fields(Thresholds)}
         unknown = sorted(set(permit or {}) - set(limits))
@@ -113,11 +114,12 @@ class LocalFederation:
             BadInput: method, formula or parameter is wrong.
             Refused: the thresholds do not allow it.
             AnalysisFailed: the data cannot carry the model.
+
         """
         if "strata" in params and "formula" in params:
             params["formula"] = f"{params['formula']} + strata({params.pop('strata')})"
         user = Identity(Did("did:web:local:user"), SigningKey.new("did:web:local:user#key-1"))
-        known = {user.did: user.key.public_jwk()}
+        known: dict[str, dict[str, Any]] = {user.did: user.key.public_jwk()}
         sites = {}
         for name in self.tables:
             did = Did.parse("did:web:local:" + "".join(c if c.isalnum() else "-" for c in name))

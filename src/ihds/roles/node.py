@@ -33,7 +33,7 @@ from ihds.store.store import Put, Store
 from ihds.wire import did as dids
 from ihds.wire.did import Resolver
 from ihds.wire.http import Answer, Call, Http, endpoint
-from ihds.wire.jose import SigningKey, verify_bytes
+from ihds.wire.jose import SigningKey, verify_bytes, verify_jwt
 
 _log = logging.getLogger("ihds.node")
 
@@ -87,6 +87,7 @@ class Node:
 
         Raises:
             SetupFailed: configuration, key or store is not ready.
+
         """
         self.folder = folder
         self.config = NodeConfig.read(folder)
@@ -102,9 +103,7 @@ class Node:
             "MembershipCredential": frozenset({self.config.authority}),
             "DataPermitCredential": frozenset(self.config.access_bodies),
         }
-        self.verifier = Verifier(
-            self.identity, self.resolver, self.http, trusted, self.config.permit_status_seconds
-        )
+        self.verifier = Verifier(self.identity, self.resolver, self.http, trusted, self.config.permit_status_seconds)
         self._stopping = threading.Event()
         self.institution = self._institution()
         self.connector = Connector(
@@ -179,7 +178,7 @@ class Node:
     def _present(self, call: Call) -> Answer:
         claims = self.tokens.check(call.bearer)
         verifier = str(claims["iss"])
-        access = dids.verify_jwt(str(claims.get("token") or ""), self.identity.key.public_jwk())
+        access = verify_jwt(str(claims.get("token") or ""), self.identity.key.public_jwk())
         if access.get("sub") != verifier or access.get("use") != "presentation":
             raise NotAuthenticated("the access token was given to somebody else")
         if access.get("exp", 0) < audit.now().timestamp():
@@ -242,6 +241,7 @@ class Node:
 
         Raises:
             Refused: the authority does not list this node.
+
         """
         if self.config.authority in ("", self.did) or self.log.get("credential", "membership"):
             return
@@ -262,6 +262,7 @@ def create(folder: Path, config: NodeConfig) -> None:
 
     Raises:
         SetupFailed: there is a node already.
+
     """
     if (folder / KEY_FILE).exists():
         raise SetupFailed(f"{folder} holds a node already", remedy="choose another folder")
@@ -285,6 +286,7 @@ def verify_folder(folder: Path) -> dict[str, Any]:
 
     Raises:
         AuditBroken: the log does not prove itself.
+
     """
     config = NodeConfig.read(folder)
     key = SigningKey.read(folder / KEY_FILE, f"{config.did}#key-1")

@@ -33,6 +33,7 @@ class Space:
 
         Raises:
             SetupFailed: there is no node there.
+
         """
         folder = path.parent if path.name.endswith(".toml") else path
         config = NodeConfig.read(path if path.is_file() else folder / FILE)
@@ -48,6 +49,7 @@ class Space:
         Raises:
             SetupFailed: the node does not run.
             IhdsError: what the node reports.
+
         """
         url = f"{self.config.base_url}/api/{command}"
         try:
@@ -86,6 +88,7 @@ class Space:
 
         Raises:
             IhdsError: the study was refused or failed, or waits for a site.
+
         """
         chosen = permit or self._only_permit()
         study = self.start(method, params, permit=chosen, purpose=purpose)
@@ -94,14 +97,14 @@ class Space:
     def _only_permit(self) -> str:
         held = [p["permit"] for p in self.permits() if p["permit_state"] == "GRANTED"]
         if len(held) != 1:
-            raise SetupFailed(
-                f"{len(held)} permits are in force", remedy="name one: run(..., permit='urn:uuid:...')"
-            )
+            raise SetupFailed(f"{len(held)} permits are in force", remedy="name one: run(..., permit='urn:uuid:...')")
         return str(held[0])
 
     def start(self, method: str, params: dict[str, Any], **more: Any) -> str:
         """Start a study and return its id at once."""
-        answer = self.call("study.run", method=method, params=params, **{k: v for k, v in more.items() if v is not None})
+        answer = self.call(
+            "study.run", method=method, params=params, **{k: v for k, v in more.items() if v is not None}
+        )
         return str(answer["study"])
 
     def resume(self, study: str, report: Report | None = None) -> Result:

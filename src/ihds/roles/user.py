@@ -67,7 +67,7 @@ class User(OffersNothing):
         self._lock = threading.Lock()
 
     def routes(self) -> list[Route]:
-        """A user offers no endpoint of its own."""
+        """Return nothing: a user offers no endpoint of its own."""
         return []
 
     def commands(self) -> dict[str, Command]:
@@ -116,8 +116,12 @@ class User(OffersNothing):
         """Return one dataset with its codebook and offer."""
         for record in self.search(""):
             if record.id == dataset:
-                return {**record.summary(), "description": record.description,
-                        "codebook": record.codebook.to_dict(), "offer": record.offer}
+                return {
+                    **record.summary(),
+                    "description": record.description,
+                    "codebook": record.codebook.to_dict(),
+                    "offer": record.offer,
+                }
         raise NotFound(f"no catalogue lists {dataset!r}", remedy="ihds catalogue search")
 
     # -- permission --------------------------------------------------------------------------------
@@ -318,9 +322,7 @@ class User(OffersNothing):
         self._complete(transfers)
         return self._add_provenance(identifier, result, records, agreements, transfers)
 
-    def _rounds(
-        self, identifier: str, transfers: dict[str, str], run: Run, max_rounds: int | None
-    ) -> Result | None:
+    def _rounds(self, identifier: str, transfers: dict[str, str], run: Run, max_rounds: int | None) -> Result | None:
         channels = [self._channel(holder, pid) for holder, pid in transfers.items()]
         return self.coordinator.run(identifier, channels, run.report, max_rounds)
 
@@ -496,4 +498,3 @@ class User(OffersNothing):
     def stopped(self) -> None:
         """End the threads of the coordinator."""
         self.coordinator.shutdown()
-

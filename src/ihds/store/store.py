@@ -8,7 +8,7 @@ calls it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,7 @@ class Store:
 
         Raises:
             SetupFailed: it cannot be reached.
+
         """
         shared: dict[str, Any] = {}
         if url in ("sqlite://", "sqlite:///:memory:"):
@@ -104,13 +105,13 @@ class Store:
             row = connection.execute(query).first()
         return _record(row) if row else None
 
-    def list(self, kind: str) -> list[Record]:
+    def list(self, kind: str) -> Sequence[Record]:
         """Return all records of a kind, by id."""
         query = sa.select(_records).where(_records.c.kind == kind).order_by(_records.c.id)
         with self._reader.connect() as connection:
             return [_record(row) for row in connection.execute(query)]
 
-    def transact(self, puts: list[Put], append: Append) -> None:
+    def transact(self, puts: Sequence[Put], append: Append) -> None:
         """Write records and append one log entry: both or neither.
 
         ``append`` receives the head's text inside the transaction and returns the entry and the
@@ -118,6 +119,7 @@ class Store:
 
         Raises:
             Conflict: a record's version is not the one named.
+
         """
         try:
             with self._engine.begin() as connection:
@@ -167,19 +169,13 @@ def _write(connection: sa.Connection, put: Put) -> None:
     if put.body is None:
         changed = connection.execute(_records.delete().where(key)).rowcount
     elif put.version == 0:
-        connection.execute(
-            _records.insert().values(kind=put.kind, id=put.id, version=1, body=json.dumps(put.body))
-        )
+        connection.execute(_records.insert().values(kind=put.kind, id=put.id, version=1, body=json.dumps(put.body)))
         return
     else:
         guarded = _records.update().where(key & (_records.c.version == put.version))
-        changed = connection.execute(
-            guarded.values(version=put.version + 1, body=json.dumps(put.body))
-        ).rowcount
+        changed = connection.execute(guarded.values(version=put.version + 1, body=json.dumps(put.body))).rowcount
     if changed != 1:
-        raise Conflict(
-            f"{put.kind} {put.id} was changed meanwhile", remedy="read it again and retry"
-        )
+        raise Conflict(f"{put.kind} {put.id} was changed meanwhile", remedy="read it again and retry")
 
 
 def _record(row: Any) -> Record:

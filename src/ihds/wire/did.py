@@ -29,6 +29,7 @@ def document_url(did: str) -> str:
 
     Raises:
         NotAuthenticated: it is not a did:web.
+
     """
     if not did.startswith("did:web:"):
         raise NotAuthenticated(f"{did} is not a did:web", remedy="give a did:web")
@@ -57,8 +58,7 @@ def document(did: str, key: SigningKey, services: dict[str, str]) -> dict[str, A
         "assertionMethod": [key.kid],
         "capabilityInvocation": [key.kid],
         "service": [
-            {"id": f"{did}#{kind.lower()}", "type": kind, "serviceEndpoint": url}
-            for kind, url in services.items()
+            {"id": f"{did}#{kind.lower()}", "type": kind, "serviceEndpoint": url} for kind, url in services.items()
         ],
     }
 
@@ -76,6 +76,7 @@ class Resolver:
 
         Raises:
             NotAuthenticated: it cannot be found, or is another's.
+
         """
         if did in self.known:
             return self.known[did]
@@ -98,6 +99,7 @@ class Resolver:
 
         Raises:
             NotAuthenticated: there is no such key there.
+
         """
         body = self.resolve(did)
         methods = {m["id"]: m for m in body.get("verificationMethod", [])}
@@ -112,6 +114,7 @@ class Resolver:
 
         Raises:
             NotAuthenticated: the issuer or its signature does not fit.
+
         """
         header, claims = read_unverified(token)
         issuer = str(claims.get("iss", ""))
@@ -127,6 +130,7 @@ class Resolver:
 
         Raises:
             NotAuthenticated: the document names none.
+
         """
         for service in self.resolve(did).get("service", []):
             if service.get("type") == kind:

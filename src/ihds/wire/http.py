@@ -52,6 +52,7 @@ class Http:
 
         Raises:
             PeerFailed: no answer came.
+
         """
         try:
             return self.client.request(method, url, content=body, headers=headers)
@@ -61,13 +62,12 @@ class Http:
                 remedy="check that the node runs and that its address can be reached from here",
             ) from error
 
-    def json(
-        self, method: str, url: str, body: Any = None, token: str | None = None
-    ) -> tuple[int, Any]:
+    def json(self, method: str, url: str, body: Any = None, token: str | None = None) -> tuple[int, Any]:
         """Send JSON and return status and JSON (None for an empty answer).
 
         Raises:
             PeerFailed: no answer came, or it was not JSON.
+
         """
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if token:
@@ -84,6 +84,7 @@ class Http:
 
         Raises:
             IhdsError: the peer's error, or PeerFailed.
+
         """
         return self.call("GET", url, token=token)
 
@@ -92,6 +93,7 @@ class Http:
 
         Raises:
             IhdsError: the error the peer reported, as its own class, or PeerFailed.
+
         """
         status, answer = self.json(method, url, body, token)
         raise_for(status, answer, url)
@@ -135,6 +137,7 @@ class Call:
 
         Raises:
             BadMessage: it is none.
+
         """
         try:
             value = json.loads(self.body)
@@ -195,7 +198,7 @@ def _guarded(handler: Handler, on_error: OnError, call: Call) -> Answer:
         return handler(call)
     except IhdsError as error:
         return on_error(call, error)
-    except Exception:  # the peer learns nothing of our bug; the operator reads the log
+    except Exception:  # noqa: BLE001 - the peer learns nothing of our bug; the operator reads the log
         _log.exception("a request failed")
         return on_error(call, IhdsError("this node failed", remedy="tell its operator the time"))
 

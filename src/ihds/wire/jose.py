@@ -42,6 +42,7 @@ class SigningKey:
 
         Raises:
             SetupFailed: the file is absent or not such a key.
+
         """
         try:
             key = serialization.load_pem_private_key(path.read_bytes(), password=None)
@@ -85,9 +86,7 @@ class SigningKey:
 
 
 def _jwk(public: ec.EllipticCurvePublicKey) -> ECKey:
-    pem = public.public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     return ECKey.import_key(pem)
 
 
@@ -96,6 +95,7 @@ def verify_jwt(token: str, public_jwk: dict[str, Any]) -> dict[str, Any]:
 
     Raises:
         NotAuthenticated: the signature does not fit.
+
     """
     if len(token) > MAX_TOKEN:
         raise NotAuthenticated("the token is too long")
@@ -110,6 +110,7 @@ def read_unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
     Raises:
         NotAuthenticated: the token is not a JWT.
+
     """
     if len(token) > MAX_TOKEN or token.count(".") != 2:
         raise NotAuthenticated("this is not a JWT")
@@ -125,7 +126,7 @@ def read_unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def verify_bytes(data: bytes, signature: str, public_jwk: dict[str, Any]) -> bool:
     """Return whether ``sign`` made this signature."""
-    public = cast("ec.EllipticCurvePublicKey", ECKey.import_key(public_jwk).public_key)
+    public = ECKey.import_key(public_jwk).public_key
     try:
         public.verify(base64.b64decode(signature), data, ec.ECDSA(hashes.SHA256()))
     except (InvalidSignature, ValueError):

@@ -251,7 +251,7 @@ def _second_moment(cells: Any, x: Matrix, risk: Vector, a: Vector, b: Vector) ->
     weight = risk * cells.over_risk(a)
     events = cells.event_order
     weight[events] -= risk[events] * b[cells.exit[events]]
-    return x.T @ (weight[:, None] * x)
+    return np.asarray(x.T @ (weight[:, None] * x))
 
 
 def _score(params: Params, design: Design, x: Matrix, eta: Vector, risk: Vector) -> Score:
@@ -267,12 +267,7 @@ def _likelihood(sums: RiskSums, ties: str) -> tuple[float, Vector, Matrix, Any]:
     log_likelihood = sums.events_eta - float(tied.log.sum())
     score = sums.events_x - (tied.a @ sums.s1 - tied.b @ sums.d1)
     cross = sums.s1.T @ (tied.ab[:, None] * sums.d1)
-    outer = (
-        sums.s1.T @ (tied.aa[:, None] * sums.s1)
-        - cross
-        - cross.T
-        + sums.d1.T @ (tied.bb[:, None] * sums.d1)
-    )
+    outer = sums.s1.T @ (tied.aa[:, None] * sums.s1) - cross - cross.T + sums.d1.T @ (tied.bb[:, None] * sums.d1)
     return log_likelihood, score, outer, tied
 
 
@@ -309,7 +304,7 @@ def aggregate(params: Params, state: State, total: Any) -> State:
     match total:
         case RiskSums():
             log_likelihood, score, outer, _ = _likelihood(total, params.ties)
-            state = replace(state, events=int(round(float(total.d.sum()))))
+            state = replace(state, events=round(float(total.d.sum())))
             if _worse(state, log_likelihood):
                 return _halve(state)
             explained = _explained(state, total, params.ties)
@@ -325,18 +320,16 @@ def aggregate(params: Params, state: State, total: Any) -> State:
         case Curvature():
             return _newton(params, state, total.h - state.outer, "sums")
         case Score():
-            state = replace(state, events=int(round(total.events)))
+            state = replace(state, events=round(total.events))
             if _worse(state, total.log_likelihood):
                 return _halve(state)
             if state.rounds == 1:
-                state = replace(
-                    state, null_log_likelihood=total.log_likelihood, null_score=total.score
-                )
+                state = replace(state, null_log_likelihood=total.log_likelihood, null_score=total.score)
             state = replace(state, score=total.score, log_likelihood=total.log_likelihood)
             return _newton(params, state, total.information, "score")
         case Meat():
             robust = state.covariance @ total.meat @ state.covariance
-            return replace(state, phase="done", robust=robust, clusters=int(round(total.clusters)))
+            return replace(state, phase="done", robust=robust, clusters=round(total.clusters))
     raise DidNotConverge(f"unexpected total {type(total).__name__}")
 
 

@@ -124,9 +124,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     return Result(method="describe", n=everybody, table=tuple(sorted(rows, key=lambda r: r["variable"])))
 
 
-def _category(
-    name: str, levels: tuple[str, ...], counts: Vector, frame: Frame, everybody: int
-) -> dict[str, Any]:
+def _category(name: str, levels: tuple[str, ...], counts: Vector, frame: Frame, everybody: int) -> dict[str, Any]:
     """Return a category's row; a level is hidden if few persons or one site alone hold it."""
     persons = np.array(frame.counts[name])  # 0.5 marks a level of one site
     few = (persons > 0) & (persons < max(frame.min_cell, 1))

@@ -114,9 +114,7 @@ def begin(params: Params, frame: Frame) -> State:
     )
 
 
-def _family(
-    params: Params, eta: Vector, y: Vector, unit: float
-) -> tuple[Vector, Vector, Vector]:
+def _family(params: Params, eta: Vector, y: Vector, unit: float) -> tuple[Vector, Vector, Vector]:
     """Return mean, weight and log-likelihood (up to a constant) per person; ``y`` is in ``unit``s."""
     match params.family:
         case "gaussian":
@@ -163,9 +161,7 @@ def aggregate(params: Params, state: State, total: Sums) -> State:
     slack = 1e-9 * max(1.0, abs(state.log_likelihood)) if known else 0.0
     if known and not total.log_likelihood >= state.log_likelihood - slack and state.halvings < 20:
         step = state.step / 2
-        return replace(
-            state, beta=state.beta - step, step=step, rounds=rounds, halvings=state.halvings + 1
-        )
+        return replace(state, beta=state.beta - step, step=step, rounds=rounds, halvings=state.halvings + 1)
     covariance = invert(total.information, state.terms)
     step = covariance @ total.score
     null_step = total.null_score / max(total.null_information, 1e-300)

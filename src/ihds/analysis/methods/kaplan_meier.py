@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from scipy import stats
+from scipy.special import ndtri
 
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.method import Contribution, Leaves, Vector
@@ -77,12 +77,11 @@ def groups_ask(formula: Any, time_bin: float | None, horizon: float | None, code
 
     Raises:
         BadFormula: a group is not a plain category, or the site is a stratum.
+
     """
     for term in formula.terms:
         if formula.label(term) not in codebook.variables:
-            raise BadFormula(
-                f"{term!r} is not a category", remedy="name one or more categories, or 1"
-            )
+            raise BadFormula(f"{term!r} is not a category", remedy="name one or more categories, or 1")
     if "site" in formula.strata:
         raise BadFormula("strata(site) would show single sites", remedy="leave it out")
     return Ask(
@@ -136,29 +135,30 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     bins = len(frame.times)
     groups = frame.groups or ("",)
     shape = (len(groups), bins)
-    events, leave, enter = (np.rint(v).reshape(shape) for v in (state.events, state.leave, state.enter))
+    events, leave, enter = (
+        np.asarray(np.rint(v).reshape(shape), dtype=np.float64) for v in (state.events, state.leave, state.enter)
+    )
     curves = [
-        _curve(label or "all", frame, params.tau, events[g], leave[g], enter[g])
-        for g, label in enumerate(groups)
+        _curve(label or "all", frame, params.tau, events[g], leave[g], enter[g]) for g, label in enumerate(groups)
     ]
     return Result(
         method="kaplan_meier",
         n=frame.rows,
         events=int(events.sum()),
         curves=tuple(curves),
-        details={"time_bin": frame.time_bin, "min_exits_per_point": frame.min_cell,
-                 "left_out_missing": frame.left_out},
+        details={"time_bin": frame.time_bin, "min_exits_per_point": frame.min_cell, "left_out_missing": frame.left_out},
     )
 
 
 def _curve(label: str, frame: Frame, tau: float | None, d: Vector, leave: Vector, enter: Vector) -> Curve:
     n = at_risk(leave, enter)
-    times = frame.times
+    times: Vector = frame.times
     with np.errstate(divide="ignore", invalid="ignore"):
-        survival = np.cumprod(np.where(n > 0, 1 - d / np.where(n > 0, n, 1), 1.0))
+        steps: Vector = np.where(n > 0, 1 - d / np.where(n > 0, n, 1), 1.0)
+        survival: Vector = np.cumprod(steps, dtype=np.float64)
         greenwood = np.cumsum(np.where((d > 0) & (n > 0), d / (n * (n - d)), 0.0))
     se_log = np.sqrt(greenwood)
-    z = float(stats.norm.ppf(0.975))
+    z = float(ndtri(0.975))
     with np.errstate(over="ignore", invalid="ignore"):
         lower = np.where(survival > 0, survival * np.exp(-z * se_log), np.nan)
         upper = np.where(survival > 0, np.minimum(1.0, survival * np.exp(z * se_log)), np.nan)

@@ -66,6 +66,7 @@ def begin(params: Params, frame: Frame) -> State:
 
     Raises:
         ConstantColumn: everybody is in one group.
+
     """
     if len(frame.groups) < 2:
         raise ConstantColumn("there is only one group to compare", remedy="name another variable")
@@ -111,9 +112,16 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
         method="logrank",
         n=frame.rows,
         events=int(d.sum()),
-        tests=(chi_square("log-rank" if params.rho == 0 else f"G-rho {params.rho:g}", statistic, int(used.sum()) - 1, rows),),
-        details={"time_bin": frame.time_bin, "strata": list(frame.strata) if strata > 1 else [],
-                 "left_out_missing": frame.left_out},
+        tests=(
+            chi_square(
+                "log-rank" if params.rho == 0 else f"G-rho {params.rho:g}", statistic, int(used.sum()) - 1, rows
+            ),
+        ),
+        details={
+            "time_bin": frame.time_bin,
+            "strata": list(frame.strata) if strata > 1 else [],
+            "left_out_missing": frame.left_out,
+        },
     )
 
 

@@ -372,6 +372,7 @@ class Connector:
 
         Raises:
             NotFound: there is none of that id.
+
         """
         record = self.log.get("agreement", identifier)
         if record is None:
@@ -383,13 +384,16 @@ class Connector:
 
         Raises:
             PeerFailed: the time is over.
+
         """
         deadline = time.monotonic() + seconds
         with self._changed:
             while True:
                 process, _ = self._by_pid(kind, pid)
                 settled = process.state in until
-                if settled and not (isinstance(process, Transfer) and process.state == "STARTED" and not process.address):
+                if settled and not (
+                    isinstance(process, Transfer) and process.state == "STARTED" and not process.address
+                ):
                     return process
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -508,7 +512,7 @@ class Connector:
             pass  # the process moved meanwhile; the row is looked at again
         except IhdsError as error:
             self._postpone(row, error)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a bug must not stop the outbox
             _log.exception("the outbox row %s failed", row.id)
             self._postpone(row, PeerFailed("this node failed"))
         finally:
@@ -600,14 +604,13 @@ class Connector:
         Raises:
             NotAuthenticated: the token is unknown or has expired.
             Refused: the transfer is not started.
+
         """
         record = self.log.get("transfer.token", sha256(token.encode())) if token else None
         if record is None:
             raise NotAuthenticated("the token of this study endpoint is unknown", remedy="request a transfer")
         if record.body["expires"] < now().timestamp():
-            raise NotAuthenticated(
-                "the token of this study endpoint has expired", remedy="repeat the transfer request"
-            )
+            raise NotAuthenticated("the token of this study endpoint has expired", remedy="repeat the transfer request")
         process, _ = self._by_pid("transfer", record.body["transfer"])
         assert isinstance(process, Transfer)
         if process.state is not transfer.State.STARTED:
@@ -647,13 +650,11 @@ class Connector:
         claims = {"iss": self.identity.did, "sub": verifier, "use": "presentation", "exp": at + 300}
         return self.identity.key.sign_jwt(claims)
 
-    def _abandon(
-        self, process: Process, record: Record, row: Record, done: Put, status: int, answer: Any
-    ) -> None:
+    def _abandon(self, process: Process, record: Record, row: Record, done: Put, status: int, answer: Any) -> None:
         said = answer.get("reason") or answer.get("message") if isinstance(answer, dict) else answer
         reasons = (f"{row.body['body']['@type']} was answered {status}: {said}",)
         ended = process.state in ("TERMINATED", "COMPLETED", "FINALIZED")
-        after = process if ended else replace(process, state=type(process.state)("TERMINATED"), reason=reasons)  # type: ignore[arg-type,call-arg]
+        after = process if ended else replace(process, state=type(process.state)("TERMINATED"), reason=reasons)  # type: ignore[arg-type]
         details = {"permit": self._permit(process), "pid": process.pid, "reasons": list(reasons)}
         event = LogEvent("message.abandoned", process.counterparty, details)
         self.log.commit(event, done, Put(record.kind, process.pid, record.version, after.to_dict()))

@@ -25,9 +25,7 @@ def dataset(
     identifier: str, offers: list[dict[str, Any]], service: str, formats: list[str], extra: dict[str, Any]
 ) -> dict[str, Any]:
     """Return a dataset entry; ``extra`` holds further DCAT properties."""
-    distributions = [
-        {"@type": "Distribution", "format": name, "accessService": service} for name in formats
-    ]
+    distributions = [{"@type": "Distribution", "format": name, "accessService": service} for name in formats]
     return {
         **extra,
         "@id": identifier,
@@ -54,6 +52,7 @@ def read_request(body: dict[str, Any]) -> None:
     Raises:
         BadMessage: it is malformed.
         BadInput: it carries a filter, which this node does not support.
+
     """
     check(body, "CatalogRequestMessage")
     if body.get("filter"):
@@ -70,6 +69,7 @@ def find(datasets: list[dict[str, Any]], identifier: str) -> dict[str, Any]:
 
     Raises:
         NotFound: there is none of that id.
+
     """
     for entry in datasets:
         if entry["@id"] == identifier:

@@ -24,6 +24,7 @@ def check(body: Mapping[str, Any], kind: str, *required: str) -> None:
 
     Raises:
         BadMessage: something is missing or wrong; it is named.
+
     """
     if str(body.get("@type", "")).removeprefix(EXPANDED).removeprefix("dspace:") != kind:
         raise BadMessage(f"expected a {kind}, got {body.get('@type')!r}")

@@ -119,6 +119,7 @@ def step(negotiation: Negotiation, event: Event, sender: Role) -> Negotiation:
 
     Raises:
         IllegalTransition: the state or the sender's role does not allow it.
+
     """
     if SENDER.get(event, sender) != sender:
         raise IllegalTransition(f"a {sender} may not {event} in a negotiation")
@@ -133,6 +134,7 @@ def read(body: Mapping[str, Any], kind: str, negotiation: Negotiation) -> Event:
 
     Raises:
         BadMessage: it is malformed or names other pids.
+
     """
     needs = {
         "ContractRequestMessage": ("consumerPid", "providerPid", "offer"),
@@ -190,13 +192,9 @@ def say(negotiation: Negotiation, event: Event, callback: str) -> tuple[str, dic
             )
             return ("/negotiations/offers" if first else f"{base}/offers"), body
         case Event.AGREE:
-            return f"{base}/agreement", message(
-                "ContractAgreementMessage", **pids, agreement=negotiation.agreement
-            )
+            return f"{base}/agreement", message("ContractAgreementMessage", **pids, agreement=negotiation.agreement)
         case Event.VERIFY:
-            return f"{base}/agreement/verification", message(
-                "ContractAgreementVerificationMessage", **pids
-            )
+            return f"{base}/agreement/verification", message("ContractAgreementVerificationMessage", **pids)
         case Event.ACCEPT | Event.FINALIZE:
             kind = "ACCEPTED" if event is Event.ACCEPT else "FINALIZED"
             return f"{base}/events", message("ContractNegotiationEventMessage", **pids, eventType=kind)

@@ -110,6 +110,7 @@ def step(transfer: Transfer, event: Event, sender: Role) -> Transfer:
 
     Raises:
         IllegalTransition: the state or the sender's role does not allow it.
+
     """
     if event is Event.REQUEST and sender != "consumer":
         raise IllegalTransition("only a consumer requests a transfer")
@@ -131,6 +132,7 @@ def read(body: Mapping[str, Any], kind: str, transfer: Transfer) -> Event:
 
     Raises:
         BadMessage: it is malformed or names other pids.
+
     """
     check(body, kind, "consumerPid", "providerPid")
     expected = {"consumerPid": transfer.consumer_pid, "providerPid": transfer.provider_pid}
@@ -186,6 +188,7 @@ def read_address(address: Mapping[str, Any] | None) -> tuple[str, str]:
 
     Raises:
         BadMessage: one is missing.
+
     """
     properties = {p.get("name"): p.get("value") for p in (address or {}).get("endpointProperties", [])}
     endpoint, token = (address or {}).get("endpoint"), properties.get("authorization")

@@ -27,13 +27,12 @@ def load(path: Path, dataset: str, frame: pd.DataFrame, codebook: Codebook, site
 
     Raises:
         BadTable: see ``conform``.
+
     """
     checked = conform(frame, codebook, site)
     with duckdb.connect(str(path)) as connection:
         connection.begin()
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS ihds_datasets (dataset VARCHAR PRIMARY KEY, codebook VARCHAR)"
-        )
+        connection.execute("CREATE TABLE IF NOT EXISTS ihds_datasets (dataset VARCHAR PRIMARY KEY, codebook VARCHAR)")
         connection.register("checked", checked)
         connection.execute(f"CREATE OR REPLACE TABLE {_quoted(dataset)} AS SELECT * FROM checked")  # noqa: S608
         connection.execute(
@@ -66,9 +65,7 @@ class TabularSource:
     def codebook(self, dataset: str) -> Codebook:
         """Return the codebook stored with a dataset."""
         with self._lock:
-            row = self._connection.execute(
-                "SELECT codebook FROM ihds_datasets WHERE dataset = ?", [dataset]
-            ).fetchone()
+            row = self._connection.execute("SELECT codebook FROM ihds_datasets WHERE dataset = ?", [dataset]).fetchone()
         if row is None:
             raise NotFound(f"this holder has no dataset {dataset!r}", remedy="see its catalogue")
         return Codebook.from_dict(json.loads(row[0]))

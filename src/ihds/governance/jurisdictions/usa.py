@@ -34,4 +34,4 @@ RULES = (
 )
 
 #: 28 CFR 202.601: China with Hong Kong and Macau, Cuba, Iran, North Korea, Russia, Venezuela.
-COUNTRIES_OF_CONCERN = frozenset("CN HK MO CU IR KP RU VE".split())
+COUNTRIES_OF_CONCERN = frozenset(["CN", "HK", "MO", "CU", "IR", "KP", "RU", "VE"])
