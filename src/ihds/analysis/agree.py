@@ -142,8 +142,10 @@ class Agreement:
             case "moments":
                 return self._moments(state, rows)
             case "times":
-                flags = designs.event_flags(rows.event, state.frame.two_coded)
-                return _bloom(rows.stop[flags], state.cells)
+                wanted = designs.event_flags(rows.event, state.frame.two_coded)
+                if self.ask.covariates == "groups":  # a curve also ends where follow-up ends
+                    wanted = np.ones_like(wanted)
+                return _bloom(rows.stop[wanted], state.cells)
         raise BadInput("the agreement is complete")
 
     def _values(self, rows: Rows) -> NDArray[np.float64]:
@@ -343,7 +345,7 @@ class Agreement:
             last = int(2 ** clear[0])
         if last > _OWN_BINS_LIMIT:
             raise OutOfRange(f"{last} time bins are too many", remedy="use a wider time_bin")
-        return np.arange(last + 1) * self.ask.time_bin
+        return np.arange(last + 1, dtype=np.float64) * self.ask.time_bin
 
     def _measured(self, state: AgreeState, total: Moments) -> AgreeState:
         frame = state.frame
@@ -464,5 +466,5 @@ def _peel(total: TimeSet) -> Vector | None:
         found |= {int(b) for b in fresh}
     if bool(np.any(table[0] != 0)):
         return None
-    times: Vector = np.sort(np.array(sorted(found), dtype=np.uint64).view(np.float64))
-    return times
+    times = np.array(sorted(found), dtype=np.uint64).view(np.float64)
+    return np.asarray(np.sort(times), dtype=np.float64)

@@ -7,6 +7,7 @@ A method is a module with ``Params``, ``ask``, ``begin``, ``local``, ``aggregate
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import pkgutil
 import typing
@@ -52,6 +53,7 @@ class Contribution:
     kind: ClassVar[str] = "moment"
 
 
+@functools.cache
 def leaves(cls: type[Contribution]) -> dict[str, Leaves]:
     """Return the declaration of every field of a contribution type.
 
@@ -159,6 +161,7 @@ class Method(Protocol):
         ...
 
 
+@functools.cache
 def methods() -> dict[str, Method]:
     """Return every method by name: the folder ``methods/`` and the entry points ``ihds.methods``."""
     package = importlib.import_module("ihds.analysis.methods")

@@ -135,6 +135,8 @@ class SiteWork:
             return self.plan.agreement.local(agreed, rows)
         key = pack(agreed.frame)
         if self._design is None or self._design[0] != key:
+            if agreed.frame.columns != design.column_names(self.plan.agreement.ask, agreed.frame.levels):
+                raise BadMessage("the agreed columns are not those of the formula")
             self._design = (key, design.build(self.plan.agreement.ask, agreed.frame, rows))
         return self.plan.chosen.local(self.plan.params, self.plan.inner(state), self._design[1])
 

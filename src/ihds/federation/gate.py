@@ -15,12 +15,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ihds.analysis.design import column_names
 from ihds.analysis.plan import Plan, PlanState, SiteWork
 from ihds.audit.log import Event, Log, now
 from ihds.canonical import pack, sha256, unpack
 from ihds.data.source import Scope, Source
-from ihds.errors import BadMessage, IhdsError, NotAuthenticated, NotFound, Refused
+from ihds.errors import IhdsError, NotAuthenticated, NotFound, Refused
 from ihds.federation.study import Reply, Round, Study
 from ihds.governance.jurisdiction import Export, may_leave, thresholds
 from ihds.governance.jurisdictions.usa import COUNTRIES_OF_CONCERN
@@ -67,6 +66,18 @@ class Signatures(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A study at work: kept between its rounds, made anew after a restart."""
+
+    study: Study
+    digest: str
+    plan: Plan
+    work: SiteWork
+    seeds: dict[str, bytes]
+    persons: int
+
+
 @dataclass
 class Gate:
     """One site's gate. ``_works`` keeps opened designs between the rounds of a study."""
@@ -78,7 +89,7 @@ class Gate:
     grants: Grants
     signatures: Signatures
     clock: Callable[[], datetime] = now
-    _works: dict[str, tuple[Study, Plan, SiteWork, dict[str, bytes], int]] = field(default_factory=dict)
+    _works: dict[str, _Open] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     # -- before the first round ----------------------------------------------------------------
@@ -95,7 +106,7 @@ class Gate:
         """
         grant = self.grants.in_force(transfer)
         study = Study.from_dict(self.signatures.verify(signed, grant.permit.user)["study"])
-        self._judge(study, grant)
+        self._judge(study, study.plan(), grant)
         found = self.log.get("gate.study", study.id)
         if found is None:
             record = {
@@ -171,22 +182,23 @@ class Gate:
         record = self._record(study_id, transfer)
         # 1 permit and agreement in force
         grant = self.grants.in_force(transfer)
-        study, plan, work, pair_seeds, persons = self._work(record, grant)
-        self._judge(study, grant)
+        held = self._work(record, grant)
+        study, plan = held.study, held.plan
+        self._judge(study, plan, grant)
         state_bytes = asked.state.tobytes()
         number = self._check_round(record, study, asked.signature, state_bytes)
         state = unpack(PlanState, state_bytes)
         # 2 open exactly the permitted view (done in _work, kept between rounds) and 3 local
-        contribution = work.local(state)
+        contribution = held.work.local(state)
         # 4 disclosure check
-        self._disclose(plan, state, study, grant, persons)
+        self._disclose(plan, state, grant, held.persons)
         # 5 budget
         repeat = number == record.body["round"]
         spending = [] if repeat else [self._spend(grant)]
         # 6 mask
         layout, words = plan.flatten(state, contribution)
-        round_digest = sha256(f"{study.digest()}|{number}|".encode() + state_bytes)
-        masked = secagg.mask(words, self.me, pair_seeds, round_digest)
+        round_digest = sha256(f"{held.digest}|{number}|".encode() + state_bytes)
+        masked = secagg.mask(words, self.me, held.seeds, round_digest)
         reply = pack(Reply(type(contribution).__name__, layout, masked))
         # 7 audit, then the reply
         if repeat:
@@ -229,10 +241,9 @@ class Gate:
             raise Refused("this study is closed here", remedy="start a new study")
         return found
 
-    def _judge(self, study: Study, grant: Grant) -> None:
+    def _judge(self, study: Study, plan: Plan, grant: Grant) -> None:
         """Judge a study against permit, thresholds and the laws of this site's country."""
         own = self._thresholds(grant)
-        plan = study.plan()
         use = Use(
             user=study.user,
             holder=self.me,
@@ -285,7 +296,7 @@ class Gate:
     def _thresholds(self, grant: Grant) -> Thresholds:
         return thresholds(self.country, grant.permit.legal_regime, grant.permit.thresholds)
 
-    def _work(self, record: Record, grant: Grant) -> tuple[Study, Plan, SiteWork, dict[str, bytes], int]:
+    def _work(self, record: Record, grant: Grant) -> _Open:
         study_id = record.id
         if study_id not in self._works:
             body = record.body
@@ -297,9 +308,9 @@ class Gate:
             permitted = grant.permit.variables | {self.source.codebook(grant.dataset).person}
             view = self.source.open(Scope(grant.dataset, frozenset(wanted & permitted)))
             announced = {h: bytes.fromhex(k) for h, k in body["roster"].items()}
-            pair_seeds = secagg.seeds(MaskKey(bytes.fromhex(body["key"])), self.me, announced, study.digest())
-            work = view.apply(plan.work)
-            self._works[study_id] = (study, plan, work, pair_seeds, view.persons)
+            named = study.digest()
+            pair_seeds = secagg.seeds(MaskKey(bytes.fromhex(body["key"])), self.me, announced, named)
+            self._works[study_id] = _Open(study, named, plan, view.apply(plan.work), pair_seeds, view.persons)
         return self._works[study_id]
 
     def _check_round(self, record: Record, study: Study, signature: str, state: bytes) -> int:
@@ -315,13 +326,11 @@ class Gate:
             raise Refused("this round was asked before with another state", remedy="start a new study")
         return number
 
-    def _disclose(self, plan: Plan, state: PlanState, study: Study, grant: Grant, persons: int) -> None:
+    def _disclose(self, plan: Plan, state: PlanState, grant: Grant, persons: int) -> None:
         limits = self._thresholds(grant)
         frame, ask = state.agreement.frame, plan.agreement.ask
         reasons = list(site_reasons(limits, persons))
         if state.agreement.phase == "done" and ask.covariates == "matrix":
-            if frame.columns != column_names(ask, frame.levels):
-                raise BadMessage("the agreed columns are not those of the formula")
             reasons += model_reasons(limits, frame.rows, len(frame.columns))
         if ask.clock == "grid" and ask.time_bin > 0 and len(frame.times):
             even = np.arange(len(frame.times)) * ask.time_bin

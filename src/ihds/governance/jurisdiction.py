@@ -6,6 +6,7 @@ rule speaks, the answer is no. A fourth jurisdiction is one more file in ``juris
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ class Jurisdiction(Protocol):
     THRESHOLDS: Thresholds
 
 
+@functools.cache
 def jurisdictions() -> dict[str, Jurisdiction]:
     """Return every jurisdiction by name."""
     package = importlib.import_module("ihds.governance.jurisdictions")

@@ -162,6 +162,7 @@ def _curve(label: str, frame: Frame, tau: float | None, d: Vector, leave: Vector
     with np.errstate(over="ignore", invalid="ignore"):
         lower = np.where(survival > 0, survival * np.exp(-z * se_log), np.nan)
         upper = np.where(survival > 0, np.minimum(1.0, survival * np.exp(z * se_log)), np.nan)
+        se = np.where(survival > 0, survival * se_log, np.nan)
     shown = merge_bins(leave, frame.min_cell)
     below = np.flatnonzero((survival <= 0.5) & (d > 0))
     median = _median(times, survival, below)
@@ -176,7 +177,7 @@ def _curve(label: str, frame: Frame, tau: float | None, d: Vector, leave: Vector
         at_risk=tuple(int(n[a]) for a in starts),
         events=tuple(event_sums),
         estimate=tuple(map(float, survival[shown])),
-        se=tuple(map(float, (survival * se_log)[shown])),
+        se=tuple(map(float, se[shown])),
         lower=tuple(map(float, lower[shown])),
         upper=tuple(map(float, upper[shown])),
         median=median,

@@ -1,0 +1,170 @@
+"""Laws every method must obey, found by walking the folder: a new method is tested by being there."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ihds.analysis.method import leaves, methods
+from ihds.analysis.plan import Plan, run
+from ihds.data.codebook import Codebook, Variable
+from ihds.errors import IhdsError
+from ihds.privacy.disclosure import Thresholds
+
+BOOK = Codebook(
+    "law",
+    {
+        "time": Variable("time", "number", time_bin=1.0),
+        "event": Variable("event", "number"),
+        "start": Variable("start", "number", time_bin=1.0),
+        "age": Variable("age", "number"),
+        "size": Variable("size", "number"),
+        "arm": Variable("arm", "category", levels=("a", "b", "c")),
+        "count": Variable("count", "number"),
+    },
+)
+
+#: How the laws call each method; a method that is not here fails `test_every_method_has_its_laws`.
+CALLS = {
+    "describe": [{}],
+    "kaplan_meier": [{"formula": "Surv(time, event) ~ arm"}, {"formula": "Surv(start, time, event) ~ 1"}],
+    "logrank": [{"formula": "Surv(time, event) ~ arm"}],
+    "cox": [
+        {"formula": "Surv(time, event) ~ age + arm"},
+        {"formula": "Surv(start, time, event) ~ age + size", "ties": "breslow", "robust": True},
+        {"formula": "Surv(time, event) ~ age + strata(arm)", "time_bin": 0.0},
+    ],
+    "glm": [
+        {"formula": "size ~ age * arm"},
+        {"formula": "event ~ age + size", "family": "binomial"},
+        {"formula": "count ~ age + offset(log(time))", "family": "poisson"},
+    ],
+}
+CASES = [(name, call) for name, calls in CALLS.items() for call in calls]
+LAWS = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+def test_every_method_has_its_laws():
+    assert set(CALLS) == set(methods())
+
+
+def make_rows(seed: int, n: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {
+            "start": rng.integers(0, 5, n).astype(float),
+            "age": rng.normal(60, 10, n).round(1),
+            "size": rng.gamma(2.0, 1.0, n),
+            "arm": rng.choice(["a", "b", "c"], n).astype(object),
+            "event": rng.integers(0, 2, n).astype(float),
+            "count": rng.poisson(3, n).astype(float),
+        }
+    )
+    frame["time"] = frame["start"] + rng.integers(1, 15, n)
+    frame.loc[rng.random(n) < 0.05, "age"] = np.nan
+    return frame
+
+
+def make_plan(name: str, call: dict, sites: int) -> Plan:
+    return Plan(name, call, BOOK, Thresholds.none(), sites)
+
+
+def outcome(plan: Plan, tables: list[pd.DataFrame]):
+    try:
+        return run(plan, tables)
+    except IhdsError as error:
+        return type(error)
+
+
+def assert_same(one, two):
+    if isinstance(one, type) or isinstance(two, type):
+        assert one == two
+        return
+    assert_alike(one.to_dict(), two.to_dict(), "result")
+
+
+def assert_alike(one, two, where):
+    if isinstance(one, dict):
+        for key in one:
+            if key not in ("rounds", "z", "p"):
+                assert_alike(one[key], two[key], f"{where}.{key}")
+    elif isinstance(one, list):
+        assert len(one) == len(two), where
+        for i, (a, b) in enumerate(zip(one, two, strict=True)):
+            assert_alike(a, b, f"{where}[{i}]")
+    elif isinstance(one, float):
+        assert np.isclose(one, two, rtol=1e-7, atol=1e-8), (where, one, two)
+    else:
+        assert one == two, where
+
+
+@pytest.mark.parametrize(("name", "call"), CASES, ids=str)
+@LAWS
+@given(seed=st.integers(0, 10**6), cuts=st.lists(st.integers(0, 60), min_size=2, max_size=5))
+def test_federated_equals_pooled_over_any_split_with_empty_and_one_row_sites(name, call, seed, cuts):
+    rows = make_rows(seed, 60)
+    edges = [0, *sorted(cuts), 60, 60]  # the last site is always empty
+    parts = [rows.iloc[a:b].reset_index(drop=True) for a, b in zip(edges, edges[1:], strict=False)]
+    parts.append(parts[0].iloc[:1])
+    parts[0] = parts[0].iloc[1:].reset_index(drop=True)
+    assert_same(outcome(make_plan(name, call, len(parts)), parts), outcome(make_plan(name, call, 1), [rows]))
+
+
+@pytest.mark.parametrize(("name", "call"), CASES, ids=str)
+@LAWS
+@given(seed=st.integers(0, 10**6), order=st.permutations(range(4)))
+def test_the_order_of_sites_does_not_matter(name, call, seed, order):
+    rows = make_rows(seed, 48)
+    parts = [rows.iloc[i::4].reset_index(drop=True) for i in range(4)]
+    plan = make_plan(name, call, 4)
+    one, two = outcome(plan, parts), outcome(plan, [parts[i] for i in order])
+    if isinstance(one, type):
+        assert one == two
+    else:
+        assert one.to_dict() == two.to_dict()  # sums modulo 2^64 are exact, so equal to the last bit
+
+
+@pytest.mark.parametrize(("name", "call"), CASES, ids=str)
+@LAWS
+@given(seed=st.integers(0, 10**6), cut=st.integers(0, 40))
+def test_local_is_additive_over_any_split_of_rows(name, call, seed, cut):
+    rows = make_rows(seed, 40)
+    plan = make_plan(name, call, 1)
+    whole, left, right = (plan.work(part.reset_index(drop=True)) for part in (rows, rows.iloc[:cut], rows.iloc[cut:]))
+    state = plan.begin()
+    for _ in range(6):
+        try:
+            if plan.finish(state) is not None:
+                return
+            total, a, b = whole.local(state), left.local(state), right.local(state)
+        except IhdsError:
+            return
+        for field, declared in leaves(type(total)).items():
+            if declared.per == "site":
+                continue
+            joined = np.asarray(getattr(a, field)) + np.asarray(getattr(b, field))
+            expected = np.asarray(getattr(total, field))
+            assert np.allclose(joined, expected, rtol=1e-9, atol=1e-9), field
+        try:
+            state = plan.aggregate(state, total)
+        except IhdsError:
+            return
+
+
+@pytest.mark.parametrize("name", sorted(methods()))
+def test_everything_that_leaves_is_declared(name):
+    chosen = methods()[name]
+    for contribution in chosen.CONTRIBUTIONS:
+        declared = leaves(contribution)
+        assert set(declared) == {f.name for f in dataclasses.fields(contribution)}
+        assert all(d.unit and d.shape for d in declared.values())
+
+
+@pytest.mark.parametrize(("name", "call"), CASES, ids=str)
+def test_begin_needs_no_data(name, call):
+    assert make_plan(name, call, 3).begin().rounds == 0

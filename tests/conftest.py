@@ -1,0 +1,66 @@
+"""What the tests share: the real data beside the checkout, reference numbers, small federations."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ihds.analysis.plan import Plan, run
+from ihds.analysis.result import Result
+from ihds.data.codebook import Codebook, agree
+from ihds.data.table import conform, draft_codebook, read_table
+from ihds.privacy.disclosure import Thresholds
+
+ROOT = Path(__file__).parent.parent
+VECTORS = Path(__file__).parent / "vectors"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data; tests that need it say so when it is absent."""
+    path = Path(os.environ.get("IHDS_SHARED", ROOT.parent / "shared"))
+    if not (path / "data").is_dir():
+        pytest.skip("the real data (../shared) are not beside this checkout")
+    return path
+
+
+def reference(name: str) -> dict[str, Any]:
+    """Return the numbers R gave, with the script beside them."""
+    return json.loads((VECTORS / f"{name}.json").read_text())
+
+
+def split(frame: pd.DataFrame, sites: int, by: str | None = None) -> list[pd.DataFrame]:
+    """Split rows over sites, by row number or by a column's number."""
+    key = frame[by].astype(int) if by else pd.Series(np.arange(len(frame)), index=frame.index)
+    return [frame[key % sites == i].reset_index(drop=True) for i in range(sites)]
+
+
+def federate(
+    parts: list[pd.DataFrame],
+    method: str,
+    *,
+    thresholds: Thresholds | None = None,
+    codebook: Codebook | None = None,
+    person: str = "",
+    **params: Any,
+) -> Result:
+    """Run a method over parts, without thresholds unless given."""
+    if codebook is None:
+        parts = [read_table(p) for p in parts]
+        whole = pd.concat(parts, ignore_index=True)
+        drafted = draft_codebook("test", whole, person)
+        codebook = agree({"all": drafted})
+    tables = [conform(p, codebook, f"site {i}") for i, p in enumerate(parts)]
+    plan = Plan(method, params, codebook, thresholds or Thresholds.none(), len(parts))
+    return run(plan, tables)
+
+
+def close(actual: float, expected: float, relative: float = 1e-8, absolute: float = 1e-10) -> bool:
+    """Compare as the issue asks: 1e-8 relative for exact methods."""
+    return abs(actual - expected) <= max(relative * abs(expected), absolute)

@@ -1,0 +1,365 @@
+"""Attacks on the gate: each would succeed without the step it tests."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ihds.analysis.plan import PlanState
+from ihds.audit.log import Log, now
+from ihds.canonical import pack, sha256, unpack
+from ihds.connector.dcp import Identity
+from ihds.data.source import FrameSource
+from ihds.data.table import draft_codebook, read_table
+from ihds.errors import BadMessage, IhdsError, NotAuthenticated, Refused
+from ihds.federation.gate import Gate, Grant
+from ihds.federation.study import Reply, Round, Study
+from ihds.governance.permit import Permit, PermitState
+from ihds.ids import ApplicationId, Did, PermitId, StudyId
+from ihds.privacy import secagg
+from ihds.privacy.disclosure import Thresholds
+from ihds.roles.local import _Keys
+from ihds.store.store import Store
+from ihds.wire.jose import SigningKey
+
+FORMULA = "Surv(time, status) ~ age"
+
+
+class Grants:
+    def __init__(self, permit: Permit) -> None:
+        self.permit, self.state = permit, PermitState.GRANTED
+
+    def in_force(self, transfer: str) -> Grant:
+        return Grant(self.permit, self.state, "table", "agreement")
+
+
+class World:
+    """Three gates and a user who may be evil."""
+
+    def __init__(self, **permit_changes) -> None:
+        self.names = ["lu", "kr", "us"]
+        self.people = {n: Identity(Did(f"did:web:{n}"), SigningKey.new(f"did:web:{n}#k")) for n in [*self.names, "user", "evil"]}
+        self.known = {i.did: i.key.public_jwk() for i in self.people.values()}
+        rng = np.random.default_rng(0)
+        frame = read_table(
+            pd.DataFrame(
+                {
+                    "time": rng.integers(1, 400, 90),
+                    "status": rng.integers(0, 2, 90),
+                    "age": rng.normal(60, 8, 90),
+                    "secret": rng.normal(0, 1, 90),
+                }
+            )
+        )
+        self.book = draft_codebook("t", frame)
+        at = now()
+        values = {
+            "id": PermitId.new(),
+            "application": ApplicationId.new(),
+            "access_body": Did("did:web:hdab"),
+            "user": self.people["user"].did,
+            "legal_regime": "contract",
+            "purpose": "scientific_research",
+            "datasets": tuple((self.people[n].did, "table") for n in self.names),
+            "variables": frozenset({"time", "status", "age"}),
+            "methods": frozenset({"cox"}),
+            "persons": (),
+            "recipient_country": "LU",
+            "thresholds": Thresholds(),
+            "max_rounds": 50,
+            "issued_at": at.replace(year=at.year - 1),
+            "expires_at": at.replace(year=at.year + 1),
+            "status_index": 0,
+        }
+        self.permit = Permit(**{**values, **permit_changes})
+        self.grants = Grants(self.permit)
+        self.gates, self.logs, self.frames = {}, {}, {}
+        for i, (name, country) in enumerate(zip(self.names, ("LU", "KR", "US"), strict=True)):
+            who = self.people[name]
+            self.frames[name] = frame.iloc[i::3].reset_index(drop=True)
+            self.logs[name] = Log(Store("sqlite://"), who.did, who.key)
+            self.gates[name] = self.make_gate(name, country)
+        self.user = _Keys(self.people["user"], self.known)
+
+    def make_gate(self, name: str, country: str) -> Gate:
+        who = self.people[name]
+        source = FrameSource("table", self.frames[name], self.book)
+        return Gate(who.did, country, source, self.logs[name], self.grants, _Keys(who, self.known))
+
+    def study(self, **changes) -> Study:
+        values = {
+            "id": StudyId.new(),
+            "permit": self.permit.id,
+            "user": self.people["user"].did,
+            "purpose": "scientific_research",
+            "method": "cox",
+            "params": {"formula": FORMULA},
+            "codebook": self.book.to_dict(),
+            "thresholds": Thresholds(),
+            "holders": tuple(self.people[n].did for n in self.names),
+        }
+        return Study(**{**values, **changes})
+
+    def open(self, study: Study) -> dict[str, str]:
+        signed = self.user.sign({"study": study.to_dict()})
+        return {self.people[n].did: g.open(signed, "t") for n, g in self.gates.items()}
+
+    def begin(self, study: Study) -> None:
+        announced = self.open(study)
+        for gate in self.gates.values():
+            gate.join(study.id, "t", announced)
+
+    def ask(self, study: Study, state: PlanState, signer: str = "user", number: int | None = None) -> bytes:
+        data = pack(state)
+        number = state.rounds if number is None else number
+        claims = {"study": study.id, "permit": study.permit, "round": number, "state": sha256(data)}
+        signature = _Keys(self.people[signer], self.known).sign(claims)
+        return pack(Round(signature, np.frombuffer(data, dtype=np.uint8)))
+
+    def sum(self, study: Study, state: PlanState) -> PlanState:
+        plan = study.plan()
+        replies = [unpack(Reply, g.answer(study.id, "t", self.ask(study, state))) for g in self.gates.values()]
+        words = np.sum([r.words for r in replies], axis=0, dtype=np.uint64)
+        return plan.aggregate(state, plan.total(state, replies[0].kind, replies[0].layout, words))
+
+
+@pytest.fixture()
+def world() -> World:
+    return World()
+
+
+def test_an_honest_study_runs_to_its_result(world):
+    study = world.study()
+    world.begin(study)
+    plan, state = study.plan(), study.plan().begin()
+    while plan.finish(state) is None:
+        state = world.sum(study, state)
+    assert plan.finish(state).n == 90
+
+
+def test_one_reply_is_noise_and_shows_nothing_of_the_site(world):
+    study = world.study()
+    world.begin(study)
+    state = study.plan().begin()
+    reply = unpack(Reply, world.gates["lu"].answer(study.id, "t", world.ask(study, state)))
+    plain = study.plan().flatten(state, study.plan().work(world.frames["lu"]).local(state))[1]
+    assert not np.any(reply.words == plain)
+    assert np.unpackbits(reply.words.view(np.uint8)).mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_two_replies_of_three_are_noise_too(world):
+    study = world.study()
+    world.begin(study)
+    state = study.plan().begin()
+    two = [unpack(Reply, world.gates[n].answer(study.id, "t", world.ask(study, state))).words for n in ("lu", "kr")]
+    partial = np.sum(two, axis=0, dtype=np.uint64).view(np.int64)
+    assert np.median(np.abs(partial.astype(float))) > 2.0**60
+
+
+def test_the_same_round_again_gets_the_same_bytes_and_costs_nothing(world):
+    study = world.study()
+    world.begin(study)
+    asked = world.ask(study, study.plan().begin())
+    first = world.gates["lu"].answer(study.id, "t", asked)
+    entries = len(world.logs["lu"].entries())
+    assert world.gates["lu"].answer(study.id, "t", asked) == first
+    assert len(world.logs["lu"].entries()) == entries
+    world.gates["lu"] = world.make_gate("lu", "LU")  # after a restart
+    assert world.gates["lu"].answer(study.id, "t", asked) == first
+
+
+def test_another_state_under_the_same_round_is_refused(world):
+    """Without this, the difference of two replies would show the site's own sums."""
+    study = world.study()
+    world.begin(study)
+    state = study.plan().begin()
+    world.gates["lu"].answer(study.id, "t", world.ask(study, state))
+    other = dataclasses.replace(state, agreement=dataclasses.replace(state.agreement, cells=4096))
+    with pytest.raises(Refused, match="another state"):
+        world.gates["lu"].answer(study.id, "t", world.ask(study, other))
+
+
+def test_two_sites_told_different_states_give_noise(world):
+    study = world.study()
+    world.begin(study)
+    state = study.plan().begin()
+    other = dataclasses.replace(state, agreement=dataclasses.replace(state.agreement, cells=4096))
+    states = {"lu": state, "kr": state, "us": other}
+    replies = [unpack(Reply, world.gates[n].answer(study.id, "t", world.ask(study, s))) for n, s in states.items()]
+    total = np.sum([r.words for r in replies], axis=0, dtype=np.uint64).view(np.int64)
+    assert np.median(np.abs(total.astype(float))) > 2.0**60
+
+
+def test_changed_data_under_the_same_mask_are_refused(world):
+    study = world.study()
+    world.begin(study)
+    asked = world.ask(study, study.plan().begin())
+    world.gates["lu"].answer(study.id, "t", asked)
+    world.frames["lu"] = world.frames["lu"].iloc[1:].reset_index(drop=True)
+    world.gates["lu"] = world.make_gate("lu", "LU")
+    with pytest.raises(Refused, match="data changed"):
+        world.gates["lu"].answer(study.id, "t", asked)
+
+
+def test_rounds_follow_one_another(world):
+    study = world.study()
+    world.begin(study)
+    state = study.plan().begin()
+    with pytest.raises(Refused, match="does not follow"):
+        world.gates["lu"].answer(study.id, "t", world.ask(study, state, number=3))
+
+
+def test_a_round_must_be_signed_by_the_user(world):
+    study = world.study()
+    world.begin(study)
+    state = study.plan().begin()
+    with pytest.raises(NotAuthenticated):
+        world.gates["lu"].answer(study.id, "t", world.ask(study, state, signer="evil"))
+
+
+def test_a_study_must_be_signed_by_the_permits_user(world):
+    study = world.study()
+    signed = _Keys(world.people["evil"], world.known).sign({"study": study.to_dict()})
+    with pytest.raises(NotAuthenticated):
+        world.gates["lu"].open(signed, "t")
+
+
+def test_a_mask_key_that_its_holder_did_not_sign_is_refused(world):
+    """Without this, the coordinator could put its own key in a holder's place and unmask the rest."""
+    study = world.study()
+    announced = world.open(study)
+    mine = secagg.MaskKey.new()
+    claims = {"sub": world.people["kr"].did, "study": study.digest(), "maskKey": mine.public.hex()}
+    announced[world.people["kr"].did] = _Keys(world.people["evil"], world.known).sign(claims)
+    with pytest.raises(NotAuthenticated):
+        world.gates["lu"].join(study.id, "t", announced)
+
+
+def test_a_mask_key_of_another_study_is_refused(world):
+    one, two = world.study(), world.study()
+    other = world.open(one)
+    announced = world.open(two)
+    announced[world.people["kr"].did] = other[world.people["kr"].did]
+    with pytest.raises(NotAuthenticated, match="another study"):
+        world.gates["lu"].join(two.id, "t", announced)
+
+
+def test_invented_holders_are_refused(world):
+    """Without this, a user could surround one site with holders of its own."""
+    evil = world.people["evil"].did
+    study = world.study(holders=(world.people["lu"].did, evil, world.people["user"].did))
+    with pytest.raises(Refused, match="refuses") as caught:
+        world.open(study)
+    assert any("does not name the holder" in r for r in caught.value.reasons)
+
+
+def test_two_holders_are_refused(world):
+    study = world.study(holders=tuple(world.people[n].did for n in ("lu", "kr")))
+    with pytest.raises(Refused) as caught:
+        world.open(study)
+    assert any("min_holders" in r for r in caught.value.reasons)
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        ({"purpose": "improving_care"}, "R-53-PURPOSE"),
+        ({"method": "glm", "params": {"formula": "age ~ time"}}, "does not name the method"),
+        ({"params": {"formula": "Surv(time, status) ~ secret"}}, "does not open secret"),
+        ({"thresholds": Thresholds.none()}, "thresholds"),
+        ({"params": {"formula": FORMULA, "time_bin": 0.5}}, "min_time_bin"),
+        ({"permit": PermitId.new()}, "another permit"),
+    ],
+)
+def test_what_the_permit_does_not_cover_is_refused_with_its_rule(world, change, rule):
+    with pytest.raises(Refused) as caught:
+        world.open(world.study(**change))
+    assert any(rule in r for r in caught.value.reasons), caught.value.reasons
+    assert world.logs["lu"].entries() == []
+
+
+def test_a_revoked_permit_stops_the_next_round(world):
+    study = world.study()
+    world.begin(study)
+    state = world.sum(study, study.plan().begin())
+    world.grants.state = PermitState.REVOKED
+    for gate in world.gates.values():
+        with pytest.raises(Refused) as caught:
+            gate.answer(study.id, "t", world.ask(study, state))
+        assert any("REVOKED" in r for r in caught.value.reasons)
+    assert world.logs["lu"].entries()[-1]["kind"] == "study.refused"
+
+
+def test_an_expired_permit_is_refused():
+    at = now()
+    world = World(expires_at=at.replace(year=at.year - 1), issued_at=at.replace(year=at.year - 2))
+    with pytest.raises(Refused) as caught:
+        world.open(world.study())
+    assert any("expired" in r for r in caught.value.reasons)
+
+
+def test_the_budget_of_rounds_ends():
+    world = World(max_rounds=2)
+    study = world.study()
+    world.begin(study)
+    state = study.plan().begin()
+    for _ in range(2):
+        state = world.sum(study, state)
+    with pytest.raises(Refused, match="budget of 2 rounds"):
+        world.sum(study, state)
+
+
+def test_results_do_not_go_to_a_country_of_concern():
+    world = World(recipient_country="RU")
+    study = world.study()
+    signed = world.user.sign({"study": study.to_dict()})
+    with pytest.raises(Refused) as caught:
+        world.gates["us"].open(signed, "t")
+    assert any("X14" in r for r in caught.value.reasons)
+
+
+def test_a_finer_time_grid_in_the_state_is_refused(world):
+    study = world.study()
+    world.begin(study)
+    plan, state = study.plan(), study.plan().begin()
+    while state.agreement.phase != "done":
+        state = world.sum(study, state)
+    frame = dataclasses.replace(state.agreement.frame, times=np.arange(400.0), time_bin=1.0)
+    evil = dataclasses.replace(state, agreement=dataclasses.replace(state.agreement, frame=frame))
+    with pytest.raises(IhdsError, match="answer"):
+        world.gates["lu"].answer(study.id, "t", world.ask(study, evil))
+    assert plan.finish(state) is None
+
+
+def test_a_closed_study_has_no_key_and_answers_no_more(world):
+    study = world.study()
+    world.begin(study)
+    world.gates["lu"].close(study.id, "t")
+    assert world.logs["lu"].get("gate.study", study.id).body["key"] == ""
+    with pytest.raises(Refused, match="closed"):
+        world.gates["lu"].answer(study.id, "t", world.ask(study, study.plan().begin()))
+    with pytest.raises(Refused, match="closed"):
+        world.gates["lu"].open(world.user.sign({"study": study.to_dict()}), "t")
+
+
+@pytest.mark.parametrize("body", [b"", b"x" * 40, b"IHDSpack" + bytes(24), pack(Round("x.y.z", np.zeros(3, dtype=np.uint8)))])
+def test_garbage_is_named_and_changes_nothing(world, body):
+    study = world.study()
+    world.begin(study)
+    before = world.logs["lu"].get("gate.study", study.id)
+    with pytest.raises((BadMessage, NotAuthenticated)):
+        world.gates["lu"].answer(study.id, "t", body)
+    assert world.logs["lu"].get("gate.study", study.id) == before
+
+
+def test_every_reply_is_in_the_log_with_its_permit(world):
+    study = world.study()
+    world.begin(study)
+    world.sum(study, study.plan().begin())
+    answered = [e for e in world.logs["kr"].entries() if e["kind"] == "round.answered"]
+    assert len(answered) == 1
+    assert answered[0]["details"]["permit"] == world.permit.id
+    assert answered[0]["details"]["class"] == "count table"
