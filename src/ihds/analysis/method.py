@@ -53,7 +53,6 @@ class Contribution:
     kind: ClassVar[str] = "moment"
 
 
-@functools.cache
 def leaves(cls: type[Contribution]) -> dict[str, Leaves]:
     """Return the declaration of every field of a contribution type.
 
@@ -61,6 +60,13 @@ def leaves(cls: type[Contribution]) -> dict[str, Leaves]:
         TypeError: a field has no ``Leaves``; such a type cannot be sent.
 
     """
+    cached: Any = _declared
+    found: dict[str, Leaves] = cached(cls)
+    return found
+
+
+@functools.cache
+def _declared(cls: Any) -> dict[str, Leaves]:
     declared: dict[str, Leaves] = {}
     hints = typing.get_type_hints(cls, include_extras=True)
     for field in dataclasses.fields(cls):

@@ -37,6 +37,7 @@ EVENTS: dict[str, str] = {
     "message.delayed": "a message could not be delivered yet and will be tried again",
     "message.abandoned": "the counterparty rejected a message for good",
     "study.requested": "a researcher asked for a study",
+    "study.connected": "a study has its agreements and transfers",
     "study.settled": "a study finished, paused, waits for a site or failed",
     "study.witnessed": "the holders' checkpoints were added to a result",
     "study.opened": "a holder agreed to take part in a study",

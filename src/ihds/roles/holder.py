@@ -75,6 +75,8 @@ class Holder:
 
     def judge(self, process: Negotiation) -> Granted | No:
         """Judge a contract request: membership, permit and the offer's policy."""
+        if not process.permit:
+            return No(("EHDS 61(1), 68(10): no data permit was presented",))
         try:
             found = self.node.verifier.ask(
                 process.counterparty,
@@ -88,7 +90,7 @@ class Holder:
         permits = {
             c["credentialSubject"]["permit"]["id"]: c
             for c in found["DataPermitCredential"]
-            if not process.permit or c["credentialSubject"]["permit"]["id"] == process.permit
+            if c["credentialSubject"]["permit"]["id"] == process.permit
         }
         dataset = str(process.offer["target"])
         reasons: list[str] = []
@@ -99,7 +101,7 @@ class Holder:
                 self._remember(credential)
                 return verdict
             reasons += verdict.reasons
-        return No(tuple(reasons) or ("EHDS 61(1), 68(10): no data permit was presented",))
+        return No(tuple(reasons) or (f"EHDS 61(1), 68(10): the data permit {process.permit} was not presented",))
 
     def _judge_permit(self, process: Negotiation, permit: Permit, state: PermitState, dataset: str) -> Granted | No:
         use = Use(

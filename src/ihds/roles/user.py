@@ -65,6 +65,7 @@ class User(OffersNothing):
         self._harvest: dict[str, list[DatasetRecord]] = {}
         self._runs: dict[str, Run] = {}
         self._lock = threading.Lock()
+        self._connecting = threading.Lock()
 
     def routes(self) -> list[Route]:
         """Return nothing: a user offers no endpoint of its own."""
@@ -183,6 +184,7 @@ class User(OffersNothing):
     def permits(self) -> list[dict[str, Any]]:
         """Return applications and permits with their present state."""
         self.refresh()
+        self.node.verifier.forget_status()  # a person asks: the answer is fresh
         rows = []
         for record in self.node.store.list("my.application"):
             body = record.body
@@ -302,12 +304,8 @@ class User(OffersNothing):
         body = record.body
         self.node.join()
         records = self._records(body["datasets"])
-        agreements, transfers = {}, {}
-        for entry in records:
-            agreements[entry.holder] = self._ensure_agreement(entry, body["permit"], run)
-        for entry in records:
-            transfers[entry.holder] = self._ensure_transfer(agreements[entry.holder])
-            run.report("transfer", {"holder": entry.holder_name, "transfer": transfers[entry.holder]})
+        with self._connecting:  # two studies must not take up the same open transfer
+            agreements, transfers = self._connect(record, records, run)
         if self.node.log.get("study", identifier) is None:
             self.coordinator.start(self._study(identifier, body, records))
         try:
@@ -319,8 +317,37 @@ class User(OffersNothing):
             result = self._rounds(identifier, transfers, run, max_rounds)
         if result is None:
             return None
+        full = self._add_provenance(identifier, result, records, agreements, transfers)
         self._complete(transfers)
-        return self._add_provenance(identifier, result, records, agreements, transfers)
+        return full
+
+    def _connect(
+        self, record: Record, records: list[DatasetRecord], run: Run
+    ) -> tuple[dict[str, str], dict[str, str]]:
+        """Return agreements and transfers by holder; a study keeps the transfers it began with."""
+        body = record.body
+        if "transfers" in body:
+            for pid in body["transfers"].values():
+                process = self._transfer(pid)
+                if process.state is transfer.State.TERMINATED:
+                    raise Refused(
+                        f"{process.counterparty} ended the transfer",
+                        reasons=process.reason,
+                        remedy="apply for a permit that covers this use: ihds apply",
+                    )
+            return body["agreements"], body["transfers"]
+        agreements = {e.holder: self._ensure_agreement(e, body["permit"], run) for e in records}
+        transfers = {}
+        for entry in records:
+            transfers[entry.holder] = self._ensure_transfer(agreements[entry.holder])
+            run.report("transfer", {"holder": entry.holder_name, "transfer": transfers[entry.holder]})
+        details = {"permit": body["permit"], "study": record.id, "transfers": sorted(transfers.values())}
+        connected = {**body, "agreements": agreements, "transfers": transfers}
+        self.node.log.commit(
+            Event("study.connected", self.node.did, details),
+            Put("study.request", record.id, record.version, connected),
+        )
+        return agreements, transfers
 
     def _rounds(self, identifier: str, transfers: dict[str, str], run: Run, max_rounds: int | None) -> Result | None:
         channels = [self._channel(holder, pid) for holder, pid in transfers.items()]
@@ -390,11 +417,14 @@ class User(OffersNothing):
         return None
 
     def _ensure_transfer(self, agreement: str) -> str:
+        """Return a started transfer of its own, taking up one that a crash left without a study."""
         connector = self.node.connector
+        taken = {t for r in self.node.store.list("study.request") for t in r.body.get("transfers", {}).values()}
         pid = None
         for record in self.node.store.list("transfer"):
             process = Transfer.from_dict(record.body)
-            if process.agreement_id == agreement and process.state in ("REQUESTED", "STARTED"):
+            open_ = process.state in ("REQUESTED", "STARTED")
+            if process.agreement_id == agreement and open_ and process.pid not in taken:
                 pid = process.pid
         if pid is None:
             pid = connector.request_transfer(agreement, STUDY_FORMAT)
@@ -430,6 +460,8 @@ class User(OffersNothing):
         transfers: dict[str, str],
     ) -> Result:
         """Add agreements, transfers and the holders' signed log checkpoints to the result."""
+        if any("checkpoint" in h for h in result.provenance.get("holders", [])):
+            return result  # a crash came after this was written
         holders = []
         for entry in records:
             checkpoint: dict[str, Any] = {}

@@ -167,7 +167,8 @@ def _begin_immediate(connection: Any) -> None:
 def _write(connection: sa.Connection, put: Put) -> None:
     key = (_records.c.kind == put.kind) & (_records.c.id == put.id)
     if put.body is None:
-        changed = connection.execute(_records.delete().where(key)).rowcount
+        held = key & (_records.c.version == put.version)
+        changed = connection.execute(_records.delete().where(held)).rowcount
     elif put.version == 0:
         connection.execute(_records.insert().values(kind=put.kind, id=put.id, version=1, body=json.dumps(put.body)))
         return

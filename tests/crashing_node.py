@@ -1,0 +1,60 @@
+"""Run a node that is killed with SIGKILL at every transaction, and started again at once.
+
+Mode "after": each life ends right after its first commit, before anything follows from it.
+Mode "before": each life ends right before its second commit, so what it did since the first (a
+message sent, a round answered) is done but not written down.
+A parent process imports everything once and forks a child per life.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import uvicorn
+
+import ihds.roles.access_body
+import ihds.roles.holder
+import ihds.roles.user  # noqa: F401 - imported once, before the forks
+from ihds.roles.node import Node
+from ihds.store.store import Store
+
+
+def live(folder: Path, mode: str) -> None:
+    plain = Store.transact
+    count = 0
+
+    def dying(self, puts, append):
+        nonlocal count
+        count += 1
+        if mode == "before" and count == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        plain(self, puts, append)
+        if mode == "after":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    Store.transact = dying  # type: ignore[method-assign]
+    node = Node(folder)
+    uvicorn.run(node.app(), host=node.config.host, port=node.config.port, log_level="warning")
+
+
+def main() -> None:
+    folder, mode = Path(sys.argv[1]), sys.argv[2]
+    lives = folder / "lives"
+    number = 0
+    while True:
+        child = os.fork()
+        if child == 0:
+            live(folder, mode)
+            os._exit(0)
+        number += 1
+        lives.write_text(str(number))
+        os.waitpid(child, 0)
+        time.sleep(0.02)
+
+
+if __name__ == "__main__":
+    main()

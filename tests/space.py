@@ -1,0 +1,84 @@
+"""Six real nodes for the tests that need the whole: processes, HTTP, signatures, databases."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ihds.demo import APPLICATION, COX, Nodes, build
+
+CRASHING = Path(__file__).parent / "crashing_node.py"
+
+
+class Space(Nodes):
+    """Running nodes with the shortcuts the tests need."""
+
+    def space(self, name: str):
+        """Return one interface per node, closed at the end."""
+        opened = self.__dict__.setdefault("opened", {})
+        if name not in opened:
+            opened[name] = super().space(name)
+        return opened[name]
+
+    def stop(self) -> None:
+        super().stop()
+        for space in self.__dict__.get("opened", {}).values():
+            space.http.close()
+
+    def permit(self, **conditions) -> str:
+        """Apply and be granted."""
+        answer = self.apply()
+        decided = self.space("access-body").call("permit.decide", id=answer["application"], grant=True, conditions=conditions)
+        held = [p["permit"] for p in self.space("researcher").permits()]
+        assert decided["permit"] in held
+        return decided["permit"]
+
+    def apply(self, **changes) -> dict:
+        datasets = [r["dataset"] for r in self.space("researcher").search("bladder")]
+        return self.space("researcher").apply(**{"datasets": datasets, **APPLICATION, **changes})
+
+    def entries(self, name: str) -> list[dict]:
+        """Read a node's log from its database."""
+        from ihds.roles.config import NodeConfig
+        from ihds.store.store import Store
+
+        folder = self.folder / name
+        store = Store(NodeConfig.read(folder).store_url(folder))
+        import json
+
+        found = [json.loads(text) for text in store.read()]
+        store.close()
+        return found
+
+    def kill(self, name: str) -> None:
+        os.killpg(self.processes[name].pid, signal.SIGKILL)
+        self.processes[name].wait()
+
+    def start_crashing(self, name: str, mode: str) -> None:
+        """Start a node that dies again and again: see crashing_node.py."""
+        log = (self.folder / name / "node.log").open("ab")
+        self.processes[name] = subprocess.Popen(
+            [sys.executable, str(CRASHING), str(self.folder / name), mode], stdout=log, stderr=log, start_new_session=True
+        )
+        log.close()
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Space]:
+    made = build(folder)
+    nodes = Space(made.folder, made.processes, made.configs)
+    try:
+        for name in nodes.configs:
+            nodes.start(name)
+        nodes.wait()
+        yield nodes
+    finally:
+        nodes.stop()
+
+
+__all__ = ["APPLICATION", "COX", "Space", "running"]

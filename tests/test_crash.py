@@ -1,0 +1,79 @@
+"""Kill -9 at every transaction of negotiation and study: nothing is lost, nothing is done twice."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+
+import pytest
+
+from ihds.demo import pooled
+from ihds.errors import IhdsError
+from ihds.roles.node import verify_folder
+from tests.space import COX, running
+
+FORMULA = COX
+
+
+def settle(space, study: str, seconds: float = 240):
+    """Resume until the study has a result, as a patient person would."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            shown = space.space("researcher").study(study)
+            if shown["result"] and shown["status"] == "finished":
+                return shown["result"]
+            assert shown["status"] != "failed", shown["error"]
+            if shown["status"] in ("waiting", "paused"):
+                space.space("researcher").call("study.run", resume=study)
+        except IhdsError:  # the researcher's node is just dead
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"study {study} did not settle")
+
+
+@pytest.mark.parametrize("mode", ["after", "before"])
+@pytest.mark.parametrize("victim", ["lih", "researcher"])
+def test_a_study_survives_a_node_that_dies_at_every_transaction(tmp_path, victim, mode):
+    with running(tmp_path) as space:
+        permit = space.permit()
+        calm = len(space.entries(victim))
+        space.kill(victim)
+        space.start_crashing(victim, mode)
+        study = start(space, permit)
+        result = settle(space, study)
+        lives = int((tmp_path / victim / "lives").read_text())
+        reference = pooled("cox", FORMULA)
+        for mine, theirs in zip(result["coefficients"], reference.coefficients, strict=True):
+            assert mine["estimate"] == pytest.approx(theirs.estimate, rel=1e-8)
+        entries = space.entries(victim)[calm:]
+        assert lives >= 10, "the node must have died at many steps"
+        assert_nothing_twice(space, study)
+        assert len(entries) >= lives // 2
+        for name in space.configs:
+            assert verify_folder(space.folder / name)["proved"]
+
+
+def start(space, permit: str) -> str:
+    """Start one study even if the node dies while it is asked."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            found = space.space("researcher").call("study.list")
+            fresh = [s["study"] for s in found if s["permit"] == permit]
+            if fresh:
+                return fresh[0]
+            return space.space("researcher").start("cox", {"formula": FORMULA}, permit=permit)
+        except IhdsError:
+            time.sleep(0.1)
+    raise AssertionError("the study could not be started")
+
+
+def assert_nothing_twice(space, study: str) -> None:
+    for holder in ("lih", "ncck", "us-site"):
+        answered = [e["details"]["round"] for e in space.entries(holder) if e["kind"] == "round.answered" and e["details"]["study"] == study]
+        assert answered == sorted(set(answered)), f"{holder} answered a round twice"
+        agreed = [e for e in space.entries(holder) if e["kind"] == "negotiation.advanced" and e["details"]["event"] == "finalize"]
+        assert len(agreed) == 1, f"{holder} agreed {len(agreed)} contracts"
+    rounds = Counter(e["details"]["round"] for e in space.entries("researcher") if e["kind"] == "study.round")
+    assert set(rounds.values()) == {1}, "a round was opened twice"

@@ -1,0 +1,241 @@
+"""The permit walk and everything else that needs real nodes."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import httpx
+import pytest
+
+from ihds import errors
+from ihds.demo import CURVES, pooled
+from ihds.ids import StudyId
+from ihds.roles.node import verify_folder
+from tests.space import APPLICATION, COX, Space, running
+
+HOLDERS = ("lih", "ncck", "us-site")
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory) -> Space:
+    with running(tmp_path_factory.mktemp("space")) as nodes:
+        yield nodes
+
+
+def test_one_permit_id_from_the_keyboard_to_the_result(space):
+    permit = space.permit()
+    before = {n: len(space.entries(n)) for n in space.configs}
+    researcher = space.space("researcher")
+    result = researcher.run("cox", permit=permit, formula=COX)
+    reference = pooled("cox", COX)
+    for mine, theirs in zip(result.coefficients, reference.coefficients, strict=True):
+        assert mine.estimate == pytest.approx(theirs.estimate, rel=1e-8)
+        assert mine.robust_se == pytest.approx(theirs.robust_se, rel=1e-8)
+    assert result.provenance["permit"] == permit
+    assert {h["name"] for h in result.provenance["holders"]} == set(HOLDERS)
+    for name in (*HOLDERS, "researcher"):
+        fresh = space.entries(name)[before[name] :]
+        walked = [e for e in fresh if e["kind"].split(".")[0] in ("negotiation", "transfer", "study", "round", "message")]
+        assert len(walked) > 8
+        assert {e["details"].get("permit", permit) for e in walked} == {permit}, name
+        kinds = [e["kind"] for e in walked]
+        assert kinds.index("negotiation.advanced") < kinds.index("transfer.advanced")
+    for name in space.configs:
+        assert verify_folder(space.folder / name)["proved"]
+
+
+def test_revocation_in_the_middle_of_a_study_stops_the_next_round_at_every_holder(space):
+    permit = space.permit()
+    researcher = space.space("researcher")
+    study = researcher.start("cox", {"formula": COX}, permit=permit, max_rounds=3)
+    for _ in researcher.steps(study):
+        pass
+    assert researcher.study(study)["status"] == "paused"
+    space.space("access-body").call("permit.revoke", id=permit, reason="test")
+    with pytest.raises(errors.Refused) as caught:
+        researcher.resume(study)
+    assert "REVOKED" in str(caught.value)
+    for name in HOLDERS:
+        last = [e for e in space.entries(name) if e["details"].get("permit") == permit and e["kind"] == "transfer.advanced"][-1]
+        assert last["details"]["state"] == "TERMINATED"
+        assert "REVOKED" in str(last["details"]["reasons"])
+    assert [p for p in researcher.permits() if p["permit"] == permit][0]["permit_state"] == "REVOKED"
+
+
+def test_agreements_are_reused_by_the_next_study(space):
+    permit = space.permit()
+    researcher = space.space("researcher")
+    researcher.run("kaplan_meier", permit=permit, formula=CURVES)
+    steps = []
+    researcher.run("logrank", permit=permit, report=steps.append, formula=CURVES)
+    assert [s["reused"] for s in steps if s["step"] == "agreement"] == [True] * 3
+
+
+def test_a_study_without_a_permit_is_refused_with_the_article(space):
+    researcher = space.space("researcher")
+    datasets = [r["dataset"] for r in researcher.search("bladder")]
+    with pytest.raises(errors.Refused, match="ended the contract negotiation") as caught:
+        researcher.follow(researcher.start("cox", {"formula": COX}, datasets=datasets))
+    assert "EHDS 61(1), 68(10)" in str(caught.value)
+
+
+def test_a_purpose_outside_the_permit_is_refused(space):
+    with pytest.raises(errors.Refused, match="R-53-PURPOSE"):
+        space.space("researcher").run("cox", permit=space.permit(), purpose="education", formula=COX)
+
+
+def test_a_variable_outside_the_permit_is_refused(space):
+    answer = space.apply(variables=["first_months", "first_recurrence"])
+    space.space("access-body").call("permit.decide", id=answer["application"], grant=True)
+    space.space("researcher").permits()
+    permit = [p["permit"] for p in space.space("researcher").permits() if p["application"] == answer["application"]][0]
+    with pytest.raises(errors.Refused, match="does not open treatment"):
+        space.space("researcher").run("kaplan_meier", permit=permit, formula=CURVES)
+
+
+def test_an_incomplete_application_is_sent_back_with_one_list(space):
+    answer = space.apply(ethics="", benefit="")
+    assert answer["state"] == "AWAITING_ADDITIONAL_INFORMATION"
+    assert len(answer["reasons"]) == 2
+    with pytest.raises(errors.IllegalTransition):
+        space.space("access-body").call("permit.decide", id=answer["application"], grant=True)
+
+
+def test_a_refusal_needs_reasons_and_reaches_the_applicant(space):
+    answer = space.apply()
+    officer = space.space("access-body")
+    with pytest.raises(errors.BadInput, match="68\\(9\\)"):
+        officer.call("permit.decide", id=answer["application"], grant=False)
+    officer.call("permit.decide", id=answer["application"], grant=False, reasons=["R-66-MIN: not necessary"])
+    row = [p for p in space.space("researcher").permits() if p["application"] == answer["application"]][0]
+    assert row["reasons"] == ["R-66-MIN: not necessary"]
+
+
+def test_a_site_missing_from_a_round_stops_the_study_which_can_be_resumed(space):
+    permit = space.permit()
+    researcher = space.space("researcher")
+    study = researcher.start("cox", {"formula": COX}, permit=permit, max_rounds=4)
+    for _ in researcher.steps(study):
+        pass
+    space.kill("ncck")
+    try:
+        with pytest.raises(errors.IhdsError) as caught:
+            researcher.resume(study)
+        assert caught.value.exit_status == 16
+        assert researcher.study(study)["status"] == "waiting"
+    finally:
+        space.start("ncck")
+        space.wait()
+    result = researcher.resume(study)
+    assert result.n == pooled("cox", COX).n
+
+
+# -- strangers at the door -------------------------------------------------------------------------
+
+
+def url(space: Space, name: str, path: str) -> str:
+    return space.configs[name].base_url + path
+
+
+@pytest.mark.parametrize("token", ["", "x", "a.b.c", "e30.e30.e30"])
+def test_a_foreign_token_is_refused_everywhere(space, token):
+    headers = {"Authorization": f"Bearer {token}".strip()}
+    for path in ("/dsp/2025-1/catalog/request", "/dsp/2025-1/negotiations/request", "/dsp/2025-1/transfers/request"):
+        answer = httpx.post(url(space, "lih", path), json={"@type": "CatalogRequestMessage"}, headers=headers)
+        assert answer.status_code == 401, path
+    answer = httpx.post(url(space, "lih", "/data/studies"), json={"study": "x"}, headers=headers)
+    assert answer.status_code == 401
+    assert httpx.post(url(space, "lih", "/api/datasets"), json={}, headers=headers).status_code == 401
+
+
+def member_token(space: Space, audience: str) -> str:
+    from ihds.connector.dcp import Identity
+    from ihds.roles.node import KEY_FILE
+    from ihds.wire.jose import SigningKey
+
+    config = space.configs["researcher"]
+    key = SigningKey.read(space.folder / "researcher" / KEY_FILE, f"{config.did}#key-1")
+    return Identity(config.did, key).token(audience)
+
+
+def test_a_token_is_good_once_and_for_one_node(space):
+    path = "/dsp/2025-1/catalog/request"
+    body = {"@context": ["https://w3id.org/dspace/2025/1/context.jsonld"], "@type": "CatalogRequestMessage"}
+    token = member_token(space, space.configs["lih"].did)
+    headers = {"Authorization": f"Bearer {token}"}
+    assert httpx.post(url(space, "lih", path), json=body, headers=headers).status_code == 200
+    again = httpx.post(url(space, "lih", path), json=body, headers=headers)
+    assert again.status_code == 401
+    assert "used before" in again.text
+    other = httpx.post(url(space, "ncck", path), json=body, headers={"Authorization": f"Bearer {member_token(space, space.configs['lih'].did)}"})
+    assert other.status_code == 401
+
+
+def test_other_peoples_processes_are_not_found(space):
+    held = [e["details"]["pid"] for e in space.entries("lih") if e["kind"] == "negotiation.advanced"][0]
+    from ihds.connector.dcp import Identity
+    from ihds.wire.jose import SigningKey
+
+    config = space.configs["ncck"]
+    key = SigningKey.read(space.folder / "ncck" / "key.pem", f"{config.did}#key-1")
+    token = Identity(config.did, key).token(space.configs["lih"].did)
+    answer = httpx.get(url(space, "lih", f"/dsp/2025-1/negotiations/{held}"), headers={"Authorization": f"Bearer {token}"})
+    assert answer.status_code == 404
+    assert answer.json()["@type"] == "ContractNegotiationError"
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"{}", b'{"@type": "ContractRequestMessage"}', b"\xff\xfe", json.dumps({"a": [[[[1]]]]}).encode()])
+def test_malformed_messages_get_a_clear_error_and_change_nothing(space, body):
+    before = len(space.entries("lih"))
+    headers = {"Authorization": f"Bearer {member_token(space, space.configs['lih'].did)}"}
+    answer = httpx.post(url(space, "lih", "/dsp/2025-1/negotiations/request"), content=body, headers=headers)
+    assert answer.status_code == 400
+    assert answer.json()["reason"]
+    assert len(space.entries("lih")) == before
+
+
+def test_an_oversized_body_is_refused(space):
+    headers = {"Authorization": f"Bearer {member_token(space, space.configs['lih'].did)}"}
+    answer = httpx.post(url(space, "lih", "/dsp/2025-1/catalog/request"), content=b"x" * (2 << 20), headers=headers)
+    assert answer.status_code == 413
+
+
+def test_versions_did_and_catalogue_are_public(space):
+    versions = httpx.get(url(space, "lih", "/.well-known/dspace-version")).json()
+    assert versions["protocolVersions"][0]["version"] == "2025-1"
+    assert httpx.get(url(space, "lih", "/.well-known/did.json")).json()["id"] == space.configs["lih"].did
+    description = httpx.get(url(space, "lih", "/catalogue")).json()[0]
+    assert description["@type"] == "dcat:Dataset"
+    assert description["healthdcatap:numberOfUniqueIndividuals"]["@value"].endswith("0")
+
+
+def test_no_answer_of_a_holder_holds_a_single_sites_numbers(space):
+    """The log of the researcher, who saw every reply, holds totals only."""
+    text = json.dumps(space.entries("researcher"))
+    assert "words" not in text
+    assert "maskKey" not in text
+
+
+def test_unknown_studies_and_permits_are_not_found(space):
+    researcher = space.space("researcher")
+    with pytest.raises(errors.NotFound):
+        researcher.resume(StudyId.new())
+    with pytest.raises(errors.NotFound):
+        researcher.run("cox", permit=StudyId.new(), formula=COX)
+
+
+def test_a_wrong_formula_fails_the_study_with_its_reason(space):
+    with pytest.raises(errors.UnknownVariable, match="'nope'"):
+        space.space("researcher").run("cox", permit=space.permit(), formula="Surv(first_months, first_recurrence) ~ nope")
+
+
+def test_an_application_for_an_unknown_dataset_is_told(space):
+    with pytest.raises(errors.BadInput, match="no catalogue lists"):
+        space.space("researcher").apply(datasets=["nowhere"], **APPLICATION)
+
+
+def test_idle_nodes_do_nothing(space):
+    before = {n: len(space.entries(n)) for n in space.configs}
+    time.sleep(1.5)
+    assert {n: len(space.entries(n)) for n in space.configs} == before
