@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -21,12 +22,17 @@ ROOT = Path(__file__).parent.parent
 VECTORS = Path(__file__).parent / "vectors"
 
 
+def unavailable(what: str) -> None:
+    """Skip, saying so; where everything must be there (IHDS_REQUIRE_ALL), fail."""
+    (pytest.fail if os.environ.get("IHDS_REQUIRE_ALL") else pytest.skip)(what)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real data; tests that need it say so when it is absent."""
     path = Path(os.environ.get("IHDS_SHARED", ROOT.parent / "shared"))
     if not (path / "data").is_dir():
-        pytest.skip("the real data (../shared) are not beside this checkout")
+        unavailable("the real data (../shared) are not beside this checkout")
     return path
 
 
@@ -64,3 +70,11 @@ def federate(
 def close(actual: float, expected: float, relative: float = 1e-8, absolute: float = 1e-10) -> bool:
     """Compare as the issue asks: 1e-8 relative for exact methods."""
     return abs(actual - expected) <= max(relative * abs(expected), absolute)
+
+
+def generated_docs():
+    """Return the script that makes the reference pages, as a module."""
+    spec = importlib.util.spec_from_file_location("generate_docs", ROOT / "scripts/generate_docs.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -51,7 +51,8 @@ def main() -> None:
             live(folder, mode)
             os._exit(0)
         number += 1
-        lives.write_text(str(number))
+        lives.with_suffix(".new").write_text(str(number))
+        lives.with_suffix(".new").replace(lives)
         os.waitpid(child, 0)
         time.sleep(0.02)
 

@@ -33,7 +33,9 @@ class Space(Nodes):
     def permit(self, **conditions) -> str:
         """Apply and be granted."""
         answer = self.apply()
-        decided = self.space("access-body").call("permit.decide", id=answer["application"], grant=True, conditions=conditions)
+        decided = self.space("access-body").call(
+            "permit.decide", id=answer["application"], grant=True, conditions=conditions
+        )
         held = [p["permit"] for p in self.space("researcher").permits()]
         assert decided["permit"] in held
         return decided["permit"]
@@ -63,7 +65,10 @@ class Space(Nodes):
         """Start a node that dies again and again: see crashing_node.py."""
         log = (self.folder / name / "node.log").open("ab")
         self.processes[name] = subprocess.Popen(
-            [sys.executable, str(CRASHING), str(self.folder / name), mode], stdout=log, stderr=log, start_new_session=True
+            [sys.executable, str(CRASHING), str(self.folder / name), mode],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
         log.close()
 

@@ -71,9 +71,17 @@ def start(space, permit: str) -> str:
 
 def assert_nothing_twice(space, study: str) -> None:
     for holder in ("lih", "ncck", "us-site"):
-        answered = [e["details"]["round"] for e in space.entries(holder) if e["kind"] == "round.answered" and e["details"]["study"] == study]
+        answered = [
+            e["details"]["round"]
+            for e in space.entries(holder)
+            if e["kind"] == "round.answered" and e["details"]["study"] == study
+        ]
         assert answered == sorted(set(answered)), f"{holder} answered a round twice"
-        agreed = [e for e in space.entries(holder) if e["kind"] == "negotiation.advanced" and e["details"]["event"] == "finalize"]
+        agreed = [
+            e
+            for e in space.entries(holder)
+            if e["kind"] == "negotiation.advanced" and e["details"]["event"] == "finalize"
+        ]
         assert len(agreed) == 1, f"{holder} agreed {len(agreed)} contracts"
     rounds = Counter(e["details"]["round"] for e in space.entries("researcher") if e["kind"] == "study.round")
     assert set(rounds.values()) == {1}, "a round was opened twice"

@@ -36,7 +36,9 @@ def test_one_permit_id_from_the_keyboard_to_the_result(space):
     assert {h["name"] for h in result.provenance["holders"]} == set(HOLDERS)
     for name in (*HOLDERS, "researcher"):
         fresh = space.entries(name)[before[name] :]
-        walked = [e for e in fresh if e["kind"].split(".")[0] in ("negotiation", "transfer", "study", "round", "message")]
+        walked = [
+            e for e in fresh if e["kind"].split(".")[0] in ("negotiation", "transfer", "study", "round", "message")
+        ]
         assert len(walked) > 8
         assert {e["details"].get("permit", permit) for e in walked} == {permit}, name
         kinds = [e["kind"] for e in walked]
@@ -57,7 +59,9 @@ def test_revocation_in_the_middle_of_a_study_stops_the_next_round_at_every_holde
         researcher.resume(study)
     assert "REVOKED" in str(caught.value)
     for name in HOLDERS:
-        last = [e for e in space.entries(name) if e["details"].get("permit") == permit and e["kind"] == "transfer.advanced"][-1]
+        last = [
+            e for e in space.entries(name) if e["details"].get("permit") == permit and e["kind"] == "transfer.advanced"
+        ][-1]
         assert last["details"]["state"] == "TERMINATED"
         assert "REVOKED" in str(last["details"]["reasons"])
     assert [p for p in researcher.permits() if p["permit"] == permit][0]["permit_state"] == "REVOKED"
@@ -168,7 +172,11 @@ def test_a_token_is_good_once_and_for_one_node(space):
     again = httpx.post(url(space, "lih", path), json=body, headers=headers)
     assert again.status_code == 401
     assert "used before" in again.text
-    other = httpx.post(url(space, "ncck", path), json=body, headers={"Authorization": f"Bearer {member_token(space, space.configs['lih'].did)}"})
+    other = httpx.post(
+        url(space, "ncck", path),
+        json=body,
+        headers={"Authorization": f"Bearer {member_token(space, space.configs['lih'].did)}"},
+    )
     assert other.status_code == 401
 
 
@@ -180,12 +188,26 @@ def test_other_peoples_processes_are_not_found(space):
     config = space.configs["ncck"]
     key = SigningKey.read(space.folder / "ncck" / "key.pem", f"{config.did}#key-1")
     token = Identity(config.did, key).token(space.configs["lih"].did)
-    answer = httpx.get(url(space, "lih", f"/dsp/2025-1/negotiations/{held}"), headers={"Authorization": f"Bearer {token}"})
+    answer = httpx.get(
+        url(space, "lih", f"/dsp/2025-1/negotiations/{held}"), headers={"Authorization": f"Bearer {token}"}
+    )
     assert answer.status_code == 404
     assert answer.json()["@type"] == "ContractNegotiationError"
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b"{}", b'{"@type": "ContractRequestMessage"}', b"\xff\xfe", json.dumps({"a": [[[[1]]]]}).encode()])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'"x"',
+        b"{}",
+        b'{"@type": "ContractRequestMessage"}',
+        b"\xff\xfe",
+        json.dumps({"a": [[[[1]]]]}).encode(),
+    ],
+)
 def test_malformed_messages_get_a_clear_error_and_change_nothing(space, body):
     before = len(space.entries("lih"))
     headers = {"Authorization": f"Bearer {member_token(space, space.configs['lih'].did)}"}
@@ -227,7 +249,9 @@ def test_unknown_studies_and_permits_are_not_found(space):
 
 def test_a_wrong_formula_fails_the_study_with_its_reason(space):
     with pytest.raises(errors.UnknownVariable, match="'nope'"):
-        space.space("researcher").run("cox", permit=space.permit(), formula="Surv(first_months, first_recurrence) ~ nope")
+        space.space("researcher").run(
+            "cox", permit=space.permit(), formula="Surv(first_months, first_recurrence) ~ nope"
+        )
 
 
 def test_an_application_for_an_unknown_dataset_is_told(space):

@@ -149,8 +149,6 @@ def _node_commands(sub: Any) -> None:
 def _node_init(given: Any) -> None:
     from urllib.parse import urlsplit
 
-    from ihds.data import source
-    from ihds.data.sources import tabular
     from ihds.roles import node
     from ihds.roles.config import NodeConfig, free_port
 
@@ -176,7 +174,7 @@ def _node_init(given: Any) -> None:
     loaded = 0
     if holding:
         dataset, table, book = holding
-        loaded = tabular.load(source.data_file(given.folder), dataset.id, table, book, name)
+        loaded = node.load_dataset(given.folder, dataset.id, table, book)
         book.write(given.folder / "codebook.toml")
     answer = {"node": name, "did": config.did, "url": config.base_url, "folder": str(given.folder), "rows": loaded}
     _print(given, answer, f"{name} is ready: {config.did}\nrun it with: ihds node run {given.folder}")

@@ -25,8 +25,6 @@ import ihds
 from ihds.analysis.plan import Plan, run
 from ihds.analysis.result import Result
 from ihds.cohorts import bladder_cancer
-from ihds.data import source
-from ihds.data.sources import tabular
 from ihds.errors import IhdsError, PeerFailed
 from ihds.privacy.disclosure import Thresholds
 from ihds.reports.html import write_report
@@ -76,7 +74,7 @@ class Nodes:
             if name == config.name:
                 part = bladder_cancer.site_part(index, len(HOLDERS))
                 dataset = config.datasets[0].id
-                tabular.load(source.data_file(where), dataset, part, bladder_cancer.codebook(), name)
+                node.load_dataset(where, dataset, part, bladder_cancer.codebook())
 
     def start(self, name: str) -> None:
         """Start a node as a process of its own."""

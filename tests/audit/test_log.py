@@ -16,7 +16,7 @@ from ihds.wire.jose import SigningKey, verify_bytes
 ORIGIN = "did:web:node"
 
 
-@pytest.fixture()
+@pytest.fixture
 def made(tmp_path):
     key = SigningKey.new(f"{ORIGIN}#k")
     url = f"sqlite:///{tmp_path / 's.sqlite'}"

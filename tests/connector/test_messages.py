@@ -35,7 +35,17 @@ def side(role, state=negotiation.State.REQUESTED, other="urn:uuid:other"):
 
 def moving(role, state=transfer.State.STARTED):
     address = transfer.data_address("http://p/data", "token")
-    return Transfer("urn:uuid:mine", "urn:uuid:other", role, state, "did:web:x", "http://x", "urn:uuid:a", transfer.STUDY_FORMAT, address)
+    return Transfer(
+        "urn:uuid:mine",
+        "urn:uuid:other",
+        role,
+        state,
+        "did:web:x",
+        "http://x",
+        "urn:uuid:a",
+        transfer.STUDY_FORMAT,
+        address,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -70,15 +80,24 @@ SENT = [
     ("contract-agreement-verification-message-schema.json", lambda: negotiation.say(side("consumer"), E.VERIFY, "")[1]),
     ("contract-negotiation-event-message-schema.json", lambda: negotiation.say(side("consumer"), E.ACCEPT, "")[1]),
     ("contract-negotiation-event-message-schema.json", lambda: negotiation.say(side("provider"), E.FINALIZE, "")[1]),
-    ("contract-negotiation-termination-message-schema.json", lambda: negotiation.say(replace(side("provider"), reason=("no",)), E.TERMINATE, "")[1]),
-    ("contract-negotiation-termination-message-schema.json", lambda: negotiation.say(side("provider"), E.TERMINATE, "")[1]),
+    (
+        "contract-negotiation-termination-message-schema.json",
+        lambda: negotiation.say(replace(side("provider"), reason=("no",)), E.TERMINATE, "")[1],
+    ),
+    (
+        "contract-negotiation-termination-message-schema.json",
+        lambda: negotiation.say(side("provider"), E.TERMINATE, "")[1],
+    ),
     ("contract-negotiation-schema.json", lambda: side("provider").acknowledgement()),
     ("contract-negotiation-error-schema.json", lambda: side("provider").error("1", ["x"])),
     ("transfer-request-message-schema.json", lambda: transfer.say(moving("consumer"), T.REQUEST, "http://c")[1]),
     ("transfer-start-message-schema.json", lambda: transfer.say(moving("provider"), T.START, "")[1]),
     ("transfer-completion-message-schema.json", lambda: transfer.say(moving("consumer"), T.COMPLETE, "")[1]),
     ("transfer-suspension-message-schema.json", lambda: transfer.say(moving("consumer"), T.SUSPEND, "")[1]),
-    ("transfer-termination-message-schema.json", lambda: transfer.say(replace(moving("provider"), reason=("no",)), T.TERMINATE, "")[1]),
+    (
+        "transfer-termination-message-schema.json",
+        lambda: transfer.say(replace(moving("provider"), reason=("no",)), T.TERMINATE, "")[1],
+    ),
     ("transfer-process-schema.json", lambda: moving("provider").acknowledgement()),
     ("transfer-error-schema.json", lambda: moving("provider").error("1", ["x"])),
     ("catalog-request-message-schema.json", lambda: message("CatalogRequestMessage")),
@@ -125,7 +144,11 @@ STEPS = [
     ("VERIFIED", "finalize", "consumer", None),
     ("FINALIZED", "terminate", "consumer", None),
     ("TERMINATED", "request", "consumer", None),
-    *[(s, "terminate", who, "TERMINATED") for s in ("REQUESTED", "OFFERED", "ACCEPTED", "AGREED", "VERIFIED") for who in ("consumer", "provider")],
+    *[
+        (s, "terminate", who, "TERMINATED")
+        for s in ("REQUESTED", "OFFERED", "ACCEPTED", "AGREED", "VERIFIED")
+        for who in ("consumer", "provider")
+    ],
 ]
 
 
@@ -151,7 +174,11 @@ MOVES = [
     ("SUSPENDED", "complete", "consumer", None),
     ("COMPLETED", "terminate", "consumer", None),
     ("TERMINATED", "start", "provider", None),
-    *[(s, "terminate", who, "TERMINATED") for s in ("REQUESTED", "STARTED", "SUSPENDED") for who in ("consumer", "provider")],
+    *[
+        (s, "terminate", who, "TERMINATED")
+        for s in ("REQUESTED", "STARTED", "SUSPENDED")
+        for who in ("consumer", "provider")
+    ],
 ]
 
 
@@ -167,8 +194,18 @@ def test_transfer_follows_the_specification(state, event, sender, after):
 
 def test_unknown_fields_are_taken_and_wrong_ones_named():
     process = side("provider", negotiation.State.AGREED)
-    good = {**negotiation.say(side("consumer"), E.VERIFY, "")[1], "consumerPid": "urn:uuid:other", "providerPid": "urn:uuid:mine", "more": 1}
+    good = {
+        **negotiation.say(side("consumer"), E.VERIFY, "")[1],
+        "consumerPid": "urn:uuid:other",
+        "providerPid": "urn:uuid:mine",
+        "more": 1,
+    }
     assert negotiation.read(good, "ContractAgreementVerificationMessage", process) is E.VERIFY
-    for change, word in (({"@type": "X"}, "expected"), ({"@context": "x"}, "@context"), ({"consumerPid": "z"}, "consumerPid"), ({"providerPid": None}, "providerPid")):
+    for change, word in (
+        ({"@type": "X"}, "expected"),
+        ({"@context": "x"}, "@context"),
+        ({"consumerPid": "z"}, "consumerPid"),
+        ({"providerPid": None}, "providerPid"),
+    ):
         with pytest.raises(BadMessage, match=word):
             negotiation.read({**good, **change}, "ContractAgreementVerificationMessage", process)

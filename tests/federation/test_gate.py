@@ -41,7 +41,9 @@ class World:
 
     def __init__(self, **permit_changes) -> None:
         self.names = ["lu", "kr", "us"]
-        self.people = {n: Identity(Did(f"did:web:{n}"), SigningKey.new(f"did:web:{n}#k")) for n in [*self.names, "user", "evil"]}
+        self.people = {
+            n: Identity(Did(f"did:web:{n}"), SigningKey.new(f"did:web:{n}#k")) for n in [*self.names, "user", "evil"]
+        }
         self.known = {i.did: i.key.public_jwk() for i in self.people.values()}
         rng = np.random.default_rng(0)
         frame = read_table(
@@ -126,7 +128,7 @@ class World:
         return plan.aggregate(state, plan.total(state, replies[0].kind, replies[0].layout, words))
 
 
-@pytest.fixture()
+@pytest.fixture
 def world() -> World:
     return World()
 
@@ -345,7 +347,9 @@ def test_a_closed_study_has_no_key_and_answers_no_more(world):
         world.gates["lu"].open(world.user.sign({"study": study.to_dict()}), "t")
 
 
-@pytest.mark.parametrize("body", [b"", b"x" * 40, b"IHDSpack" + bytes(24), pack(Round("x.y.z", np.zeros(3, dtype=np.uint8)))])
+@pytest.mark.parametrize(
+    "body", [b"", b"x" * 40, b"IHDSpack" + bytes(24), pack(Round("x.y.z", np.zeros(3, dtype=np.uint8)))]
+)
 def test_garbage_is_named_and_changes_nothing(world, body):
     study = world.study()
     world.begin(study)

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from ihds.errors import Conflict, SetupFailed
 from ihds.store.store import Put, Store
+from tests.conftest import unavailable
 
 POSTGRES = os.environ.get("IHDS_TEST_POSTGRES", "")
 
@@ -20,7 +21,7 @@ def url(request, tmp_path):
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'store.sqlite'}"
     if not POSTGRES:
-        pytest.skip("no PostgreSQL: set IHDS_TEST_POSTGRES=postgresql://… (make test starts one)")
+        unavailable("no PostgreSQL: set IHDS_TEST_POSTGRES=postgresql://… (make test starts one)")
     engine = sa.create_engine(POSTGRES.replace("postgresql://", "postgresql+psycopg://"))
     with engine.begin() as connection:
         for table in ("records", "log", "head"):
@@ -29,7 +30,7 @@ def url(request, tmp_path):
     return POSTGRES
 
 
-@pytest.fixture()
+@pytest.fixture
 def store(url):
     opened = Store(url)
     yield opened

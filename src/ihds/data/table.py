@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import csv as pa_csv
 
 from ihds.data.codebook import MAX_LEVELS, Codebook, Variable
 from ihds.errors import BadTable
@@ -39,21 +42,33 @@ def _read_file(path: Path, site: str) -> pd.DataFrame:
     if not path.is_file():
         raise BadTable(f"{site}: there is no file {path}", remedy="check the path")
     try:
-        with duckdb.connect(":memory:") as connection:
-            if path.suffix.lower() in (".parquet", ".pq"):
-                return connection.execute("SELECT * FROM read_parquet(?)", [str(path)]).df()
-            return connection.execute(
-                "SELECT * FROM read_csv(?, header=true, all_varchar=true, null_padding=false, "
-                "strict_mode=true, delim=',', quote='\"', escape='\"')",
-                [str(path)],
-            ).df()
-    except duckdb.Error as error:
-        first = str(error).split("\n\n")[0].splitlines()
+        if path.suffix.lower() in (".parquet", ".pq"):
+            return pq.read_table(path).to_pandas()
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = next(csv.reader(file, strict=True), [])
+        names = [name.strip() for name in header]
+        twice = next((n for n in names if names.count(n) > 1), None)
+        if twice is not None:
+            raise BadTable(f"{site}: column {twice!r} stands twice", remedy="rename one of them")
+        return _csv(path, names)
+    except (pa.ArrowException, UnicodeDecodeError, csv.Error, OSError) as error:
         raise BadTable(
-            f"{site}: {path} cannot be read: {' '.join(first[:4])}",
+            f"{site}: {path} cannot be read: {str(error).splitlines()[0]}",
             remedy="give a comma-separated file with one header line and equally many "
             "fields in every row, in UTF-8, or a Parquet file",
         ) from error
+
+
+def _csv(path: Path, names: list[str]) -> pd.DataFrame:
+    """Read a CSV file as text; a row of another length is an error."""
+    read = pa_csv.ReadOptions(column_names=names, skip_rows=1)
+    parse = pa_csv.ParseOptions(newlines_in_values=True)
+    convert = pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), quoted_strings_can_be_null=False)
+    table = pa_csv.read_csv(path, read_options=read, parse_options=parse, convert_options=convert)
+    frame = table.to_pandas()
+    if names and any('"' in v for v in frame[names[-1]].dropna().tail(1)):
+        raise csv.Error("a quoted field does not end")
+    return frame
 
 
 def _normalised(frame: pd.DataFrame, site: str) -> pd.DataFrame:

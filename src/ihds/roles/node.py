@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.applications import Starlette
 from starlette.routing import Route
@@ -26,6 +26,8 @@ from ihds.audit.log import Event, Log
 from ihds.connector import dcp
 from ihds.connector.dcp import Identity, TokenGate, Verifier
 from ihds.connector.dsp.binding import Connector, Decisions
+from ihds.data.source import data_file
+from ihds.data.sources import tabular
 from ihds.errors import BadInput, Conflict, IhdsError, NotAuthenticated, SetupFailed
 from ihds.ids import Did
 from ihds.roles.config import NodeConfig
@@ -34,6 +36,11 @@ from ihds.wire import did as dids
 from ihds.wire.did import Resolver
 from ihds.wire.http import Answer, Call, Http, endpoint
 from ihds.wire.jose import SigningKey, verify_bytes, verify_jwt
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ihds.data.codebook import Codebook
 
 _log = logging.getLogger("ihds.node")
 
@@ -279,6 +286,23 @@ def create(folder: Path, config: NodeConfig) -> None:
         Event("node.created", config.did, {"role": config.role, "country": config.country})
     )
     store.close()
+
+
+def load_dataset(folder: Path, dataset: str, table: pd.DataFrame, book: Codebook) -> int:
+    """Load a table into a holder's data file and say so in its log; return the number of rows.
+
+    Raises:
+        BadTable: the table does not fit the codebook; nothing is changed.
+
+    """
+    config = NodeConfig.read(folder)
+    rows = tabular.load(data_file(folder), dataset, table, book, config.name)
+    key = SigningKey.read(folder / KEY_FILE, f"{config.did}#key-1")
+    store = Store(config.store_url(folder))
+    details = {"dataset": dataset, "rows": rows, "variables": sorted(book.variables)}
+    Log(store, config.did, key).commit(Event("dataset.loaded", config.did, details))
+    store.close()
+    return rows
 
 
 def verify_folder(folder: Path) -> dict[str, Any]:

@@ -321,9 +321,7 @@ class User(OffersNothing):
         self._complete(transfers)
         return full
 
-    def _connect(
-        self, record: Record, records: list[DatasetRecord], run: Run
-    ) -> tuple[dict[str, str], dict[str, str]]:
+    def _connect(self, record: Record, records: list[DatasetRecord], run: Run) -> tuple[dict[str, str], dict[str, str]]:
         """Return agreements and transfers by holder; a study keeps the transfers it began with."""
         body = record.body
         if "transfers" in body:

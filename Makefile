@@ -1,0 +1,58 @@
+# One door, few words. `make` alone checks and tests; every word sets up what it needs.
+VENV ?= .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.ready
+DEV := $(VENV)/.ready-dev
+KEEP ?=
+
+.PHONY: all setup setup-dev check fix test demo docs bench clean
+
+all: check test
+
+setup: $(STAMP)  ## what the demo needs
+
+$(STAMP): pyproject.toml constraints.txt
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv venv -q --allow-existing $(VENV) && uv pip install -q --python $(PY) -c constraints.txt -e .; \
+	else \
+	  python3 -m venv $(VENV) && $(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e .; \
+	fi
+	@touch $@
+
+setup-dev: $(DEV)
+
+$(DEV): $(STAMP)
+	@if command -v uv >/dev/null 2>&1; then \
+	  uv pip install -q --python $(PY) -c constraints.txt -e ".[dev,bench]"; \
+	else \
+	  $(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[dev,bench]"; \
+	fi
+	@touch $@
+
+check: $(DEV)  ## style, types, floors, generated docs, spelling
+	$(VENV)/bin/ruff format --check src tests benchmarks scripts
+	$(VENV)/bin/ruff check src tests benchmarks scripts
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(PY) scripts/generate_docs.py --check
+	$(VENV)/bin/codespell src docs README.md CHANGELOG.md tests/*.py
+
+fix: $(DEV)  ## repair what can be repaired
+	$(VENV)/bin/ruff format src tests benchmarks scripts
+	$(VENV)/bin/ruff check --fix src tests benchmarks scripts
+	$(PY) scripts/generate_docs.py
+
+test: $(DEV)  ## all tests; PostgreSQL too where its server is installed
+	scripts/with_postgres.sh $(VENV)/bin/pytest
+
+demo: $(STAMP)  ## the main job, whole; KEEP=1 leaves the nodes running
+	@exec $(PY) -m ihds.demo $(if $(KEEP),--keep)
+
+docs: $(DEV)  ## write the generated pages anew
+	$(PY) scripts/generate_docs.py
+
+bench: $(DEV)  ## ratios against peers in the same run
+	$(PY) benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
