@@ -323,6 +323,9 @@ def matrix(formula: Formula, frame: pd.DataFrame) -> pd.DataFrame:
 
     Categories must already be pandas categoricals with the agreed levels.
     """
+    if all(t in frame.columns and frame[t].dtype.kind == "f" for t in formula.terms):  # nothing to expand
+        columns = {"Intercept": np.ones(len(frame))} if formula.intercept else {}
+        return pd.DataFrame({**columns, **{t: frame[t] for t in formula.terms}})
     context = {name: function for name, function in _FUNCTIONS.items() if name != "I"}
     with np.errstate(all="ignore"):
         built = formulaic.model_matrix(formula.right, frame, context=context, na_action="ignore", output="pandas")

@@ -43,7 +43,7 @@ def _read_file(path: Path, site: str) -> pd.DataFrame:
         raise BadTable(f"{site}: there is no file {path}", remedy="check the path")
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
-            return pq.read_table(path).to_pandas()
+            return pd.DataFrame(pq.read_table(path).to_pandas())
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = next(csv.reader(file, strict=True), [])
         names = [name.strip() for name in header]
@@ -65,7 +65,7 @@ def _csv(path: Path, names: list[str]) -> pd.DataFrame:
     parse = pa_csv.ParseOptions(newlines_in_values=True)
     convert = pa_csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), quoted_strings_can_be_null=False)
     table = pa_csv.read_csv(path, read_options=read, parse_options=parse, convert_options=convert)
-    frame = table.to_pandas()
+    frame = pd.DataFrame(table.to_pandas())
     if names and any('"' in v for v in frame[names[-1]].dropna().tail(1)):
         raise csv.Error("a quoted field does not end")
     return frame

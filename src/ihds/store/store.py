@@ -65,28 +65,31 @@ Append = Callable[[str], tuple[str, str]]
 
 
 class Store:
-    """Serialisable, durable once ``transact`` returns, shared by processes through the database."""
+    """Serialisable, durable once ``transact`` returns, shared by processes through the database.
+
+    Statements are written once with SQLAlchemy and compiled once for the database at hand.
+    """
 
     def __init__(self, url: str) -> None:
         """Open or create the database.
 
         Raises:
             SetupFailed: it cannot be reached.
-
         """
-        shared: dict[str, Any] = {}
+        options: dict[str, Any] = {}
+        if url.startswith("sqlite"):
+            options["paramstyle"] = "named"
         if url in ("sqlite://", "sqlite:///:memory:"):
-            shared = {"poolclass": sa.StaticPool, "connect_args": {"check_same_thread": False}}
+            options |= {"poolclass": sa.StaticPool, "connect_args": {"check_same_thread": False}}
         if url.startswith("postgresql://"):
             url = url.replace("postgresql://", "postgresql+psycopg://", 1)
         try:
-            self._engine = sa.create_engine(url, **shared)
-            self._sqlite = self._engine.dialect.name == "sqlite"
-            if self._sqlite:
+            self._engine = sa.create_engine(url, **options)
+            if self._engine.dialect.name == "sqlite":
                 sa.event.listen(self._engine, "connect", _careful)
-                sa.event.listen(self._engine, "begin", _begin_immediate)
+                sa.event.listen(self._engine, "begin", _begin)
             with self._engine.begin() as connection:
-                if not self._sqlite:  # two replicas may start at once
+                if self._engine.dialect.name == "postgresql":  # two replicas may start at once
                     connection.execute(sa.text("SELECT pg_advisory_xact_lock(71)"))
                 _meta.create_all(connection)
                 if connection.execute(sa.select(_head)).first() is None:
@@ -97,19 +100,21 @@ class Store:
                 f"the store {_safe(url)} cannot be opened: {str(error).splitlines()[0]}",
                 remedy="check the path or the server; SQLite needs a local disk",
             ) from error
+        self._sql = {name: str(s.compile(dialect=self._engine.dialect)) for name, s in _STATEMENTS.items()}
+
+    def _run(self, connection: sa.Connection, name: str, **values: Any) -> sa.CursorResult[Any]:
+        return connection.exec_driver_sql(self._sql[name], values)
 
     def get(self, kind: str, id: str) -> Record | None:  # noqa: A002
         """Return one record, or None."""
-        query = sa.select(_records).where(_records.c.kind == kind, _records.c.id == id)
         with self._reader.connect() as connection:
-            row = connection.execute(query).first()
+            row = self._run(connection, "get", kind=kind, id=id).first()
         return _record(row) if row else None
 
     def list(self, kind: str) -> Sequence[Record]:
         """Return all records of a kind, by id."""
-        query = sa.select(_records).where(_records.c.kind == kind).order_by(_records.c.id)
         with self._reader.connect() as connection:
-            return [_record(row) for row in connection.execute(query)]
+            return [_record(row) for row in self._run(connection, "list", kind=kind)]
 
     def transact(self, puts: Sequence[Put], append: Append) -> None:
         """Write records and append one log entry: both or neither.
@@ -119,38 +124,69 @@ class Store:
 
         Raises:
             Conflict: a record's version is not the one named.
-
         """
         try:
             with self._engine.begin() as connection:
-                lock = sa.select(_head.c.body).with_for_update()
-                before = connection.execute(lock).scalar_one()
+                before = self._run(connection, "lock").scalar_one()
                 for put in puts:
-                    _write(connection, put)
+                    self._write(connection, put)
                 entry, after = append(before)
                 position = json.loads(after)["size"] - 1
-                connection.execute(_log.insert().values(position=position, entry=entry))
-                connection.execute(_head.update().values(body=after))
+                self._run(connection, "append", position=position, entry=entry)
+                self._run(connection, "head", body=after)
         except IntegrityError as error:
             raise Conflict("the record exists already", remedy="read it again and retry") from error
 
+    def _write(self, connection: sa.Connection, put: Put) -> None:
+        key = {"kind": put.kind, "id": put.id}
+        if put.body is None:
+            changed = self._run(connection, "delete", **key, old=put.version).rowcount
+        elif put.version == 0:
+            changed = self._run(connection, "insert", **key, version=1, body=json.dumps(put.body)).rowcount
+        else:
+            body = json.dumps(put.body)
+            changed = self._run(
+                connection, "replace", **key, old=put.version, version=put.version + 1, body=body
+            ).rowcount
+        if changed != 1:
+            raise Conflict(f"{put.kind} {put.id} was changed meanwhile", remedy="read it again and retry")
+
     def read(self, start: int = 0, stop: int | None = None) -> Iterator[str]:
         """Yield log entries in order."""
-        query = sa.select(_log.c.entry).where(_log.c.position >= start).order_by(_log.c.position)
-        if stop is not None:
-            query = query.where(_log.c.position < stop)
         with self._reader.connect() as connection:
-            for row in connection.execute(query):
+            for row in self._run(connection, "read", start=start, stop=2**31 - 1 if stop is None else stop):
                 yield row[0]
 
     def head(self) -> str:
         """Return the text of the log's head."""
         with self._reader.connect() as connection:
-            return str(connection.execute(sa.select(_head.c.body)).scalar_one())
+            return str(self._run(connection, "peek").scalar_one())
 
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+
+def _bind(name: str) -> Any:
+    return sa.bindparam(name)
+
+
+_KEY = (_records.c.kind == _bind("kind")) & (_records.c.id == _bind("id"))
+_HELD = _KEY & (_records.c.version == _bind("old"))
+_STATEMENTS: dict[str, Any] = {
+    "get": sa.select(_records).where(_KEY),
+    "list": sa.select(_records).where(_records.c.kind == _bind("kind")).order_by(_records.c.id),
+    "insert": _records.insert(),
+    "replace": sa.update(_records).where(_HELD).values(version=_bind("version"), body=_bind("body")),
+    "delete": sa.delete(_records).where(_HELD),
+    "lock": sa.select(_head.c.body).with_for_update(),
+    "peek": sa.select(_head.c.body),
+    "head": sa.update(_head).values(body=_bind("body")),
+    "append": _log.insert(),
+    "read": sa.select(_log.c.entry)
+    .where(_log.c.position >= _bind("start"), _log.c.position < _bind("stop"))
+    .order_by(_log.c.position),
+}
 
 
 def _careful(connection: Any, _record: Any) -> None:
@@ -159,24 +195,9 @@ def _careful(connection: Any, _record: Any) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _begin_immediate(connection: Any) -> None:
+def _begin(connection: Any) -> None:
     reading = connection.get_execution_options().get("reading", False)
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
-
-
-def _write(connection: sa.Connection, put: Put) -> None:
-    key = (_records.c.kind == put.kind) & (_records.c.id == put.id)
-    if put.body is None:
-        held = key & (_records.c.version == put.version)
-        changed = connection.execute(_records.delete().where(held)).rowcount
-    elif put.version == 0:
-        connection.execute(_records.insert().values(kind=put.kind, id=put.id, version=1, body=json.dumps(put.body)))
-        return
-    else:
-        guarded = _records.update().where(key & (_records.c.version == put.version))
-        changed = connection.execute(guarded.values(version=put.version + 1, body=json.dumps(put.body))).rowcount
-    if changed != 1:
-        raise Conflict(f"{put.kind} {put.id} was changed meanwhile", remedy="read it again and retry")
 
 
 def _record(row: Any) -> Record:
