@@ -47,8 +47,9 @@ def pack(value: object) -> bytes:
     arrays: list[np.ndarray[Any, Any]] = []
     tree = json.dumps(_encode(value, arrays), separators=(",", ":")).encode()
     tree += b" " * (-len(tree) % 8)
-    blob = b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)
-    return _HEADER.pack(_MAGIC, 1, len(tree), len(blob)) + tree + blob
+    blobs = [memoryview(np.ascontiguousarray(a).reshape(-1)).cast("B") for a in arrays if a.size]
+    header = _HEADER.pack(_MAGIC, 1, len(tree), sum(map(len, blobs)))
+    return b"".join([header, tree, *blobs])
 
 
 def _encode(value: object, arrays: list[np.ndarray[Any, Any]]) -> Any:

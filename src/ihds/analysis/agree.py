@@ -159,8 +159,13 @@ class Agreement:
             for i in range(len(levels))
         ]
         cells = [
-            float(len(np.unique(rows.person[code == i])))
-            for code, size in ((rows.group, self._sizes(state)[0]), (rows.stratum, self._sizes(state)[1]))
+            float(len(np.unique(rows.person[code == i]))) if names else 0.0
+            for code, names, size in zip(
+                (rows.group, rows.stratum),
+                (designs.group_names(self.ask), designs.strata_names(self.ask)),
+                self._sizes(state),
+                strict=True,
+            )
             for i in range(size)
         ]
         outcome = rows.event if self.ask.outcome == "survival" else rows.outcome

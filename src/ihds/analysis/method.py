@@ -100,16 +100,17 @@ def flatten(value: Contribution, rows: int, sites: int) -> tuple[Layout, NDArray
     for name, declared in leaves(type(value)).items():
         array = np.asarray(getattr(value, name), dtype=np.float64)
         layout.append((name, array.shape))
-        scaled = np.rint(np.ldexp(array.ravel(), fraction_bits(declared, rows, sites)))
+        scaled = np.multiply(array.ravel(), 2.0 ** fraction_bits(declared, rows, sites))
+        np.rint(scaled, out=scaled)
         limit = 2.0 ** (RING_BITS - np.ceil(np.log2(max(sites, 1))))
-        if not bool(np.all(np.abs(scaled) <= limit)):  # also catches NaN
+        if scaled.size and not (scaled.max() <= limit and scaled.min() >= -limit):  # NaN fails too
             raise OutOfRange(
                 f"{type(value).__name__}.{name} does not fit its declared range "
                 f"({declared.bound:g} x {rows} {declared.per}s)",
                 remedy="rescale the variable, or look for separation or a wrong unit",
             )
         words.append(scaled.astype(np.int64).view(np.uint64))
-    return tuple(layout), np.concatenate(words)
+    return tuple(layout), words[0] if len(words) == 1 else np.concatenate(words)
 
 
 def unflatten(

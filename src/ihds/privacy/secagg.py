@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 Words = NDArray[np.uint64]
 
-_CHUNK = 1 << 16  # words per step: the key stream stays in the processor's cache
+_CHUNK = 1 << 14  # words per step: the key stream stays in the processor's cache
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,7 +94,7 @@ class Store:
                 _meta.create_all(connection)
                 if connection.execute(sa.select(_head)).first() is None:
                     connection.execute(_head.insert().values(one=1, body=""))
-            self._reader = self._engine.execution_options(reading=True)
+            self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         except (OperationalError, ModuleNotFoundError) as error:
             raise SetupFailed(
                 f"the store {_safe(url)} cannot be opened: {str(error).splitlines()[0]}",
@@ -196,8 +196,7 @@ def _careful(connection: Any, _record: Any) -> None:
 
 
 def _begin(connection: Any) -> None:
-    reading = connection.get_execution_options().get("reading", False)
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _record(row: Any) -> Record:

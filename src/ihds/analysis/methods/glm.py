@@ -135,6 +135,8 @@ def local(params: Params, state: State, design: Design) -> Sums:
     offset = design.offset / (design.frame.outcome_scale if params.family == "gaussian" else 1.0)
     mean, weight, log_likelihood = _family(params, x @ state.beta + offset, y, unit)
     null_eta = np.full(len(y), state.null_beta if design.frame.intercept else 0.0) + offset
+    if not offset.any():  # one value for everybody
+        null_eta = null_eta[:1]
     null_mean, null_weight, null_log_likelihood = _family(params, null_eta, y, unit)
     saturated, constant = np.zeros_like(y), np.zeros_like(y)
     if params.family == "poisson":
@@ -147,7 +149,7 @@ def local(params: Params, state: State, design: Design) -> Sums:
         information=(x.T * weight) @ x,
         log_likelihood=float(log_likelihood.sum()),
         null_score=float((y - null_mean).sum()),
-        null_information=float(null_weight.sum()),
+        null_information=float(np.broadcast_to(null_weight, y.shape).sum()),
         null_log_likelihood=float(null_log_likelihood.sum()),
         saturated=float(saturated.sum()),
         constant=float(constant.sum()),

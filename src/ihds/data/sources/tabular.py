@@ -49,6 +49,7 @@ class TabularSource:
 
     path: Path
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _books: dict[str, Codebook] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if not self.path.is_file():
@@ -63,12 +64,15 @@ class TabularSource:
         return [str(row[0]) for row in rows]
 
     def codebook(self, dataset: str) -> Codebook:
-        """Return the codebook stored with a dataset."""
+        """Return the codebook stored with a dataset; read once, for the file is opened read-only."""
+        if dataset in self._books:
+            return self._books[dataset]
         with self._lock:
             row = self._connection.execute("SELECT codebook FROM ihds_datasets WHERE dataset = ?", [dataset]).fetchone()
         if row is None:
             raise NotFound(f"this holder has no dataset {dataset!r}", remedy="see its catalogue")
-        return Codebook.from_dict(json.loads(row[0]))
+        book = self._books[dataset] = Codebook.from_dict(json.loads(row[0]))
+        return book
 
     def open(self, scope: Scope) -> View:
         """Open exactly the permitted columns of one dataset."""
