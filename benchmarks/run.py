@@ -141,7 +141,12 @@ def one_process(n: int) -> None:
     p, sites = 10, 5
     names = " + ".join(f"x{j}" for j in range(p))
     for what, frame, call, params in (
-        ("Cox Efron, monthly", survival_rows(n, p), "cox", {"formula": f"Surv(time, status) ~ {names}", "time_bin": 1.0, "horizon": 196.0}),
+        (
+            "Cox Efron, monthly",
+            survival_rows(n, p),
+            "cox",
+            {"formula": f"Surv(time, status) ~ {names}", "time_bin": 1.0, "horizon": 196.0},
+        ),
         ("logistic", logistic_rows(n, p), "glm", {"formula": f"y ~ {names}", "family": "binomial"}),
     ):
         label = f"{what} {n:.0e} x {p}"
@@ -159,8 +164,14 @@ def one_process(n: int) -> None:
         gap = max(abs(c.estimate - b) for c, b in zip(result.coefficients, beta, strict=True))
         sent = sum(part["bytes"] for part in result.provenance["left_each_site"])
         report(
-            f"{label}: ihds, {sites} sites, all protections", seconds, "numpy", seconds / floor,
-            rounds=result.rounds, KiB_per_site=sent // 1024, peak_MiB=memory_mib(), gap=f"{gap:.0e}",
+            f"{label}: ihds, {sites} sites, all protections",
+            seconds,
+            "numpy",
+            seconds / floor,
+            rounds=result.rounds,
+            KiB_per_site=sent // 1024,
+            peak_MiB=memory_mib(),
+            gap=f"{gap:.0e}",
         )
 
 
@@ -216,8 +227,14 @@ def build(folder: Path, tables: list[pd.DataFrame]) -> Bench:
 
     def make(name: str, role: str, **more) -> None:
         config = NodeConfig(
-            name=name, role=role, country="LU", base_url=f"http://127.0.0.1:{ports[name]}", port=ports[name],
-            authority=dids["authority"], access_bodies=(dids["access-body"],), **more,
+            name=name,
+            role=role,
+            country="LU",
+            base_url=f"http://127.0.0.1:{ports[name]}",
+            port=ports[name],
+            authority=dids["authority"],
+            access_bodies=(dids["access-body"],),
+            **more,
         )
         node.create(folder / name, config)
         nodes.configs[name] = config
@@ -242,9 +259,17 @@ def with_nodes(tables: list[pd.DataFrame], play) -> None:
         researcher, officer = nodes.space("researcher"), nodes.space("access-body")
         found = researcher.search("")
         asked = {
-            "title": "b", "purpose": "scientific_research", "intended_use": "b", "benefit": "b",
-            "variables": list(tables[0].columns), "methods": ["glm", "describe", "vector"], "persons": ["b"],
-            "legal_basis": "b", "ethics": "b", "safeguards": "b", "period_months": 1,
+            "title": "b",
+            "purpose": "scientific_research",
+            "intended_use": "b",
+            "benefit": "b",
+            "variables": list(tables[0].columns),
+            "methods": ["glm", "describe", "vector"],
+            "persons": ["b"],
+            "legal_basis": "b",
+            "ethics": "b",
+            "safeguards": "b",
+            "period_months": 1,
         }
         answer = researcher.apply(datasets=[r["dataset"] for r in found], **asked)
         officer.call("permit.decide", id=answer["application"], grant=True, conditions={"max_rounds": 100000})
@@ -274,7 +299,12 @@ def small_round() -> None:
     def play(space, permit, folder) -> None:
         result = space.run("vector", permit=permit, size=121, repeats=60)
         times = round_seconds(folder, result.provenance["study"])[5:]
-        report("round over HTTP, 3 sites x 121 numbers (median)", statistics.median(times), "20 ms goal", statistics.median(times) / 0.020)
+        report(
+            "round over HTTP, 3 sites x 121 numbers (median)",
+            statistics.median(times),
+            "20 ms goal",
+            statistics.median(times) / 0.020,
+        )
 
     with_nodes([logistic_rows(100, 1, s) for s in range(3)], play)
 
@@ -293,8 +323,13 @@ def logistic_over_http() -> None:
             seconds = sum(round_seconds(folder, result.provenance["study"]))
             gap = max(abs(c.estimate - b) for c, b in zip(result.coefficients, beta, strict=True))
             report(
-                f"logistic over HTTP, 5 sites x 1e5 x 10, {attempt} study", seconds, "numpy", seconds / floor,
-                rounds=result.rounds, gap=f"{gap:.0e}", goal="0.4 s",
+                f"logistic over HTTP, 5 sites x 1e5 x 10, {attempt} study",
+                seconds,
+                "numpy",
+                seconds / floor,
+                rounds=result.rounds,
+                gap=f"{gap:.0e}",
+                goal="0.4 s",
             )
 
     with_nodes(tables, play)
@@ -304,7 +339,12 @@ def large_round() -> None:
     def play(space, permit, folder) -> None:
         result = space.run("vector", permit=permit, size=1_000_000, repeats=12)
         times = round_seconds(folder, result.provenance["study"])[4:]
-        report("round over HTTP, 10 parties x 1e6 numbers (median)", statistics.median(times), "0.2 s goal", statistics.median(times) / 0.2)
+        report(
+            "round over HTTP, 10 parties x 1e6 numbers (median)",
+            statistics.median(times),
+            "0.2 s goal",
+            statistics.median(times) / 0.2,
+        )
         assert result.details["total"] == 20.0
 
     with_nodes([logistic_rows(100, 1, s) for s in range(10)], play)
