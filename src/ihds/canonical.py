@@ -47,7 +47,8 @@ def pack(value: object) -> bytes:
     arrays: list[np.ndarray[Any, Any]] = []
     tree = json.dumps(_encode(value, arrays), separators=(",", ":")).encode()
     tree += b" " * (-len(tree) % 8)
-    blobs = [memoryview(np.ascontiguousarray(a).reshape(-1)).cast("B") for a in arrays if a.size]
+    flat: list[Any] = [np.ascontiguousarray(a).reshape(-1) for a in arrays if a.size]
+    blobs = [memoryview(a).cast("B") for a in flat]
     header = _HEADER.pack(_MAGIC, 1, len(tree), sum(map(len, blobs)))
     return b"".join([header, tree, *blobs])
 
@@ -88,7 +89,16 @@ def unpack(cls: type[T], data: bytes) -> T:
         tree = json.loads(data[_HEADER.size : _HEADER.size + n_tree])
         reader = _Arrays(memoryview(data)[_HEADER.size + n_tree :])
         return typing.cast("T", _decode(cls, tree, reader))
-    except (struct.error, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except (
+        struct.error,
+        ValueError,
+        KeyError,
+        TypeError,
+        IndexError,
+        AttributeError,
+        RecursionError,
+        OverflowError,
+    ) as error:
         raise BadMessage(f"packed body cannot be read: {error}") from error
 
 

@@ -194,3 +194,98 @@ def test_thirty_sites():
     frame = rows(600)
     parts = {f"h{i}": frame.iloc[i::30].reset_index(drop=True) for i in range(30)}
     assert ihds.local_federation(parts).run("cox", formula=COX).n == 600
+
+
+def test_years_in_products_converge_as_in_r():
+    """Ill-conditioned is not separated: R fits these."""
+    parts = sites(year=lambda f: 2005 + np.arange(len(f)) % 7)
+    fed = ihds.local_federation(parts)
+    for formula in ("Surv(time, status) ~ year + I(year^2)", "Surv(time, status) ~ age * year"):
+        assert len(fed.run("cox", formula=formula).coefficients) >= 2
+    assert fed.run("glm", formula="age ~ arm * year").n == 120
+
+
+def test_counts_with_large_offsets_start_where_r_starts():
+    parts = sites(py=lambda f: 2e5 + f["time"], deaths=lambda f: (f["age"] / 10).round())
+    fed = ihds.local_federation(parts)
+    result = fed.run("glm", formula="deaths ~ age + offset(log(py))", family="poisson")
+    assert result.rounds < 12
+    assert fed.run("glm", formula="deaths ~ 0 + age", family="poisson").n == 120
+
+
+def test_a_large_offset_changes_nothing_in_cox():
+    parts = sites(shift=15.0)
+    fed = ihds.local_federation(parts)
+    plain = fed.run("cox", formula=COX).coefficients[0].estimate
+    assert fed.run("cox", formula=COX + " + offset(shift)").coefficients[0].estimate == pytest.approx(plain, rel=1e-8)
+
+
+def test_an_undefined_time_is_told():
+    with pytest.raises(errors.BadTable, match="undefined"):
+        ihds.local_federation(sites()).run(
+            "kaplan_meier", formula="Surv(time, status / (time - time)) ~ arm", time_bin=30.0
+        )
+
+
+def test_negative_times_are_told():
+    parts = sites(time=lambda f: f["time"] - 5)
+    parts["s0"].loc[0, "time"] = -1.0
+    with pytest.raises(errors.BadTable, match="negative"):
+        ihds.local_federation(parts).run("cox", formula=COX)
+
+
+def test_a_grid_too_fine_is_told():
+    with pytest.raises(errors.OutOfRange, match="fine"):
+        ihds.local_federation(sites(), permit={"min_time_bin": 0}).run("cox", formula=COX, time_bin=1e-300)
+
+
+def test_a_column_of_one_site_that_cannot_be_listed_is_no_category():
+    parts = sites(k=lambda f: np.arange(len(f)) % 3)
+    parts["s2"]["k"] = parts["s2"]["k"] + np.linspace(0, 0.4, 40)
+    with pytest.raises(errors.BadLevel, match="no levels are published"):
+        ihds.local_federation(parts).run("cox", formula="Surv(time, status) ~ C(k)")
+
+
+def test_an_unrelated_column_does_not_spoil_the_federation():
+    parts = sites(note=lambda f: [f"n{i}" for i in range(len(f))], empty="x")
+    parts["s1"]["note"] = "same"
+    parts["s2"]["empty"] = np.nan
+    assert ihds.local_federation(parts).run("cox", formula=COX).n == 120
+
+
+@pytest.mark.parametrize("name", ["class", "lambda", "Intercept", "a b", "2", "C", "ph.x", "x²"])
+def test_any_column_name_can_be_used(name):
+    parts = sites(**{name: lambda f: f["age"] + np.arange(len(f))})
+    result = ihds.local_federation(parts).run("glm", formula=f"age ~ `{name}`")
+    assert result.coefficients[1].term == name
+    assert ihds.local_federation(parts).run("describe").n == 120
+
+
+def test_a_curve_at_one_half_gives_the_median_r_gives():
+    frame = pd.DataFrame({"time": np.arange(1.0, 25.0), "status": 1})
+    parts = {f"s{i}": frame.iloc[i::3].reset_index(drop=True) for i in range(3)}
+    fed = ihds.local_federation(parts, permit={"min_site_persons": 1, "min_time_bin": 0})
+    assert fed.run("kaplan_meier", formula="Surv(time, status) ~ 1", time_bin=0.0).curves[0].median == 12.5
+
+
+@pytest.mark.parametrize(
+    ("method", "call"),
+    [
+        ("kaplan_meier", {"formula": "Surv(time, status) ~ strata(arm)"}),
+        ("kaplan_meier", {"formula": "Surv(time, status) ~ arm + cluster(age)"}),
+        ("kaplan_meier", {"formula": "Surv(time, status) ~ arm", "tau": -5.0}),
+        ("cox", {"formula": "Surv(time, status) ~ age + cluster(arm)"}),
+        ("cox", {"formula": "Surv(time, status == 'dead') ~ age"}),
+        ("glm", {"formula": "arm + 1 ~ age"}),
+        ("glm", {"formula": "age ~ 0"}),
+        ("glm", {"formula": "age ~ log(arm)"}),
+        ("glm", {"formula": "age ~ C(arm, contr.treatment(base='z'))"}),
+        ("logrank", {"formula": "Surv(time, status) ~ arm + strata(arm)"}),
+        ("describe", {"variables": 5}),
+        ("glm", {"formula": "status ~ age", "family": "poisson", "max_rounds": "x"}),
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name(method, call):
+    with pytest.raises(errors.IhdsError) as caught:
+        ihds.local_federation(sites()).run(method, **call)
+    assert "this node failed" not in str(caught.value)

@@ -367,3 +367,144 @@ def test_every_reply_is_in_the_log_with_its_permit(world):
     assert len(answered) == 1
     assert answered[0]["details"]["permit"] == world.permit.id
     assert answered[0]["details"]["class"] == "count table"
+
+
+# -- what an independent attacker found, and what now stands in the way -----------------------------
+
+
+def agreed_state(world, study):
+    state = study.plan().begin()
+    while state.agreement.phase != "done":
+        state = world.sum(study, state)
+    return state
+
+
+def changed(state, **changes):
+    return dataclasses.replace(state, agreement=dataclasses.replace(state.agreement, **changes))
+
+
+def test_an_error_never_tells_which_site_holds_a_person(world):
+    """A term that is infinite for one known person must not make that person's hospital answer otherwise."""
+    age = float(world.frames["kr"]["age"].iloc[0])
+    study = world.study(params={"formula": f"Surv(time, status) ~ I(1/(age-{age!r}))"})
+    world.begin(study)
+    state = study.plan().begin()
+    for gate in world.gates.values():
+        assert gate.answer(study.id, "t", world.ask(study, state))
+    with pytest.raises(IhdsError, match="for some persons"):
+        world.sum(study, state)
+
+
+def test_a_value_out_of_range_fails_the_total_not_the_site(world):
+    study = world.study()
+    world.begin(study)
+    state = agreed_state(world, study)
+    inner = study.plan().inner(state)
+    wild = dataclasses.replace(inner, beta=inner.beta + 1e6)
+    evil = dataclasses.replace(state, inner=np.frombuffer(pack(wild), dtype=np.uint8))
+    replies = [unpack(Reply, g.answer(study.id, "t", world.ask(study, evil))) for g in world.gates.values()]
+    words = np.sum([r.words for r in replies], axis=0, dtype=np.uint64)
+    with pytest.raises(IhdsError, match="do not fit"):
+        study.plan().total(evil, replies[0].kind, replies[0].layout, words)
+
+
+def test_a_study_asks_all_holders_of_its_permit():
+    """Without this, the same state asked of all and of all but one gives that one's sums."""
+    world = World()
+    extra = (Did("did:web:fourth"), "table")
+    world.grants.permit = dataclasses.replace(world.permit, datasets=(*world.permit.datasets, extra))
+    with pytest.raises(Refused) as caught:
+        world.open(world.study())
+    assert any("all holders of its permit" in r for r in caught.value.reasons)
+
+
+def test_a_holder_may_not_stand_twice(world):
+    holders = tuple(world.people[n].did for n in world.names)
+    with pytest.raises(Refused) as caught:
+        world.open(world.study(holders=holders * 2))
+    assert any("stand twice" in r for r in caught.value.reasons)
+
+
+def test_exact_times_cannot_be_asked_for_by_the_phase(world):
+    study = world.study()
+    world.begin(study)
+    state = world.sum(study, study.plan().begin())
+    with pytest.raises(Refused) as caught:
+        world.gates["lu"].answer(study.id, "t", world.ask(study, changed(state, phase="times")))
+    assert any("exact times" in r for r in caught.value.reasons)
+
+
+def test_time_cannot_be_stretched_past_the_grid(world):
+    with pytest.raises(Refused) as caught:
+        world.open(world.study(params={"formula": "Surv(time*1000, status) ~ age", "time_bin": 1.0}))
+    assert any("plain column" in r for r in caught.value.reasons)
+
+
+@pytest.mark.parametrize("levels", [{"age": ("60.1", "60.2")}, {"secret": ("x",)}])
+def test_levels_cannot_be_invented(world, levels):
+    study = world.study()
+    world.begin(study)
+    state = study.plan().begin()
+    frame = dataclasses.replace(state.agreement.frame, levels=levels)
+    with pytest.raises(Refused) as caught:
+        world.gates["lu"].answer(study.id, "t", world.ask(study, changed(state, levels=levels, frame=frame)))
+    assert any("codebook" in r for r in caught.value.reasons)
+
+
+def test_the_agreement_cannot_be_skipped_or_changed_afterwards(world):
+    study = world.study()
+    world.begin(study)
+    state = study.plan().begin()
+    with pytest.raises(Refused, match="answer"):
+        world.gates["lu"].answer(study.id, "t", world.ask(study, changed(state, phase="done")))
+    done = agreed_state(world, study)
+    later = world.sum(study, done)
+    frame = dataclasses.replace(later.agreement.frame, scale=later.agreement.frame.scale * 2)
+    with pytest.raises(Refused) as caught:
+        world.gates["lu"].answer(study.id, "t", world.ask(study, changed(later, frame=frame)))
+    assert any("does not change afterwards" in r for r in caught.value.reasons)
+
+
+def test_the_length_of_an_answer_does_not_depend_on_rows():
+    """strata(site) with the phase of pooled risk sets would show the number of event times in clear."""
+    world = World()
+    study = world.study(params={"formula": FORMULA + " + strata(site)"})
+    world.begin(study)
+    state = agreed_state(world, study)
+    inner = dataclasses.replace(study.plan().inner(state), phase="sums")
+    evil = dataclasses.replace(state, inner=np.frombuffer(pack(inner), dtype=np.uint8))
+    with pytest.raises(IhdsError, match="could not compute"):
+        world.gates["lu"].answer(study.id, "t", world.ask(study, evil))
+
+
+def test_the_user_may_not_be_a_holder(world):
+    holders = (*(world.people[n].did for n in ("lu", "kr")), world.people["user"].did)
+    with pytest.raises(Refused):
+        world.open(world.study(holders=holders))
+
+
+def test_a_mask_key_without_a_secret_is_refused_before_it_is_kept(world):
+    study = world.study()
+    announced = world.open(study)
+    kr = world.people["kr"]
+    claims = {"sub": kr.did, "study": study.digest(), "maskKey": "00" * 32}
+    announced[kr.did] = _Keys(kr, world.known).sign(claims)
+    with pytest.raises(BadMessage, match="not a usable"):
+        world.gates["lu"].join(study.id, "t", announced)
+    assert world.logs["lu"].get("gate.study", study.id).body["roster"] is None
+
+
+def test_a_revocation_noticed_inside_a_round_does_not_block_the_gate(world):
+    """The holder terminates the transfer from inside in_force, which closes the study at the same gate."""
+    study = world.study()
+    world.begin(study)
+    gate = world.gates["lu"]
+
+    class Revoking:
+        def in_force(self, transfer):
+            gate.close(study.id, transfer)
+            raise Refused("the permit was revoked")
+
+    gate.grants = Revoking()
+    with pytest.raises(Refused, match="revoked"):
+        gate.answer(study.id, "t", world.ask(study, study.plan().begin()))

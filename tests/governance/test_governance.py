@@ -108,6 +108,16 @@ def test_every_operator(left, operator, right, holds):
         ({"permission": [{"action": "use"}], "prohibition": [{"action": "spy"}]}, "'spy' is unknown"),
         ({"permission": [{"action": "use"}], "obligation": [{"action": "pay"}]}, "'pay' is a duty"),
         ({}, "no permission"),
+        (allow({"and": [], "or": [constraint("purpose", "eq", "x")]}), "one connective"),
+        (allow({"and": []}), "one connective"),
+        (allow({**constraint("purpose", "eq", "scientific_research"), "unit": "x"}), "'unit' is unknown"),
+        (
+            {
+                "permission": [{"action": "use"}],
+                "prohibition": [{"action": "use", "constraint": [constraint("legalRegime", "eq", "ehds")]}],
+            },
+            "prohibition",
+        ),
         (allow(constraint("legalRegime", "eq", "ehds")), "nothing is known"),
         (allow({"and": [{"leftOperand": "nope", "operator": "eq", "rightOperand": "1"}]}), "'nope' is unknown"),
     ],

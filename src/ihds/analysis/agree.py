@@ -19,7 +19,7 @@ from ihds.analysis import design as designs
 from ihds.analysis.design import Ask, Frame, Rows
 from ihds.analysis.method import Contribution, Leaves, Vector
 from ihds.data.codebook import Codebook
-from ihds.errors import BadFormula, BadInput, BadLevel, ConstantColumn, NoEvents, OutOfRange, Refused
+from ihds.errors import BadFormula, BadInput, BadLevel, BadTable, ConstantColumn, NoEvents, OutOfRange, Refused
 from ihds.privacy.disclosure import Thresholds, model_reasons
 
 _DOUBLINGS = 24  # bins 1, 2, 4 ... 2^23 of the time grid
@@ -34,6 +34,8 @@ class Dictionary(Contribution):
 
     rows: Annotated[float, Leaves("()", "rows", bound=1, counts_persons=True)]
     left_out: Annotated[float, Leaves("()", "rows", bound=1)]
+    undefined: Annotated[float, Leaves("()", "rows with an undefined term", bound=1)]
+    late: Annotated[float, Leaves("()", "rows beyond the horizon", bound=1)]
     sites: Annotated[float, Leaves("()", "sites", bound=1, per="site")]
     level_persons: Annotated[Vector, Leaves("(levels,)", "persons", bound=1, counts_persons=True)]
     level_sites: Annotated[Vector, Leaves("(levels,)", "sites", bound=1, per="site")]
@@ -52,6 +54,7 @@ class Moments(Contribution):
     count: Annotated[Vector, Leaves("(p+1,)", "rows", bound=1, counts_persons=True)]
     total: Annotated[Vector, Leaves("(p+1,)", "scaled units", bound=2**15)]
     square: Annotated[Vector, Leaves("(p+1,)", "scaled units squared", bound=2**30)]
+    offset: Annotated[float, Leaves("()", "sum of offsets", bound=2**10)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,7 @@ class Agreement:
             two_coded=False,
             outcome_centre=0.0,
             outcome_scale=1.0,
+            offset_centre=0.0,
             times=np.zeros(0),
             time_bin=self.ask.time_bin if self.ask.clock == "grid" else 0.0,
             min_cell=self.thresholds.min_cell,
@@ -147,6 +151,11 @@ class Agreement:
                     wanted = np.ones_like(wanted)
                 return _bloom(rows.stop[wanted], state.cells)
         raise BadInput("the agreement is complete")
+
+    def _late(self, rows: Rows) -> float:
+        if self.ask.clock != "grid" or self.ask.horizon is None:
+            return 0.0
+        return float(np.sum(rows.stop > self.ask.horizon))
 
     def _values(self, rows: Rows) -> NDArray[np.float64]:
         outcome = rows.outcome if len(rows.outcome) else np.zeros(len(rows))
@@ -182,6 +191,8 @@ class Agreement:
         return Dictionary(
             rows=float(len(rows)),
             left_out=float(rows.left_out),
+            undefined=float(rows.undefined),
+            late=self._late(rows),
             sites=1.0,
             level_persons=level_persons,
             level_sites=(level_persons > 0).astype(float),
@@ -199,7 +210,7 @@ class Agreement:
         z = (self._values(rows) - centre) / scale
         present = np.isfinite(z)
         z = np.where(present, z, 0.0)
-        return Moments(present.sum(axis=0).astype(float), z.sum(axis=0), (z * z).sum(axis=0))
+        return Moments(present.sum(axis=0).astype(float), z.sum(axis=0), (z * z).sum(axis=0), float(rows.offset.sum()))
 
     # -- at the centre ----------------------------------------------------------------------
 
@@ -227,6 +238,14 @@ class Agreement:
 
     def _counted(self, state: AgreeState, total: Dictionary) -> AgreeState:
         rows = int(total.rows)
+        if total.undefined:
+            raise BadTable(
+                f"for some persons {self.ask.formula.text!r} is infinite or undefined, or a time is negative, "
+                "or an interval (start, stop] is empty",
+                remedy="look for log() of zero, division by zero, codes outside the levels, and empty intervals",
+            )
+        if total.late:
+            raise OutOfRange("some follow-up times lie beyond the horizon", remedy="give a larger horizon")
         if rows == 0:
             raise BadInput(
                 "no person has a value for every variable of the formula",
@@ -236,6 +255,8 @@ class Agreement:
         sizes = self._sizes(state)
         self._check_cells(state, total, sizes)
         two_coded = self._coding(total)
+        if self.ask.outcome == "count" and total.nonzero[-1] == 0:
+            raise NoEvents(f"{self.ask.formula.response[0]!r} is 0 for everybody", remedy="check the outcome")
         columns = designs.column_names(self.ask, levels)
         mean_log = total.magnitude / np.maximum(total.nonzero, 1)
         width = {n: 2.0 ** np.round(m) for n, m in zip(state.frame.columns, mean_log, strict=False)}
@@ -328,7 +349,7 @@ class Agreement:
             )
         if self.ask.outcome == "binary" and twos:
             raise BadFormula(f"{what!r} is coded 1/2", remedy=f"write I({what} == 2) or recode to 0/1")
-        events = twos if twos else ones
+        events = twos or ones
         if events == 0:
             raise NoEvents(
                 f"{what!r} marks no event at any site",
@@ -397,6 +418,7 @@ class Agreement:
             counts={**frame.counts, **_by_column(frame.columns, total.count)},
             outcome_centre=float(new_centre[-1]) if number and frame.intercept and not self.ask.formula.offset else 0.0,
             outcome_scale=float(np.where(keep, old_scale, scale)[-1]),
+            offset_centre=total.offset / frame.rows if self.ask.outcome == "survival" else 0.0,
         )
         return self._after_moments(replace(state, frame=frame))
 

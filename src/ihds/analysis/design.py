@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ihds.analysis import formula as formulas
 from ihds.analysis.formula import Formula
 from ihds.data.codebook import Codebook
-from ihds.errors import BadFormula, BadLevel, BadTable, OutOfRange
+from ihds.errors import BadFormula, BadLevel
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -25,6 +25,8 @@ Ints = NDArray[np.int64]
 #: Days of the default grid for pooled risk sets: the measured price is 0.025 standard errors.
 DEFAULT_TIME_BIN = 30.0
 INTERCEPT = "(Intercept)"
+#: Bins are counted up to here; the agreement refuses grids that long.
+MAX_BINS = 1 << 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Frame:
     two_coded: bool
     outcome_centre: float
     outcome_scale: float
+    offset_centre: float
     times: Floats
     time_bin: float
     min_cell: int
@@ -103,6 +106,7 @@ class Rows:
     person: Ints
     codes: dict[str, Ints]
     left_out: int
+    undefined: int
 
     def __len__(self) -> int:
         return len(self.person)
@@ -181,10 +185,12 @@ def column_names(ask: Ask, levels: dict[str, tuple[str, ...]]) -> tuple[str, ...
     }
     frame = _aliased(pd.DataFrame(template, index=range(size)), ask.formula)
     built = formulas.matrix(ask.formula, frame)
-    names = [ask.formula.label(str(c)) for c in built.columns]
-    if ask.outcome == "survival":
-        names = [n for n in names if n != "Intercept"]
-    return tuple(INTERCEPT if n == "Intercept" else n for n in names)
+    names = [_column_label(ask.formula, str(c)) for c in built.columns]
+    return tuple(n for n in names if ask.outcome != "survival" or n != INTERCEPT)
+
+
+def _column_label(formula: Formula, column: str) -> str:
+    return INTERCEPT if column == "Intercept" else formula.label(column)
 
 
 def combinations(names: list[str], levels: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
@@ -214,8 +220,8 @@ def _aliased(frame: pd.DataFrame, formula: Formula) -> pd.DataFrame:
 def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], table: pd.DataFrame) -> Rows:
     """Turn a site's table into numbers under agreed levels.
 
-    Raises:
-        BadTable: a time is negative, an interval is empty, or a term is infinite.
+    Rows with an infinite term, a negative time or an empty interval are set aside and counted:
+    an error here would tell the asker which site holds such a person.
 
     """
     formula = ask.formula
@@ -234,7 +240,6 @@ def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], 
     if ask.outcome == "survival":
         *begins, stops, events = (formulas.evaluate(r, plain) for r in formula.response)
         start, stop, event = (begins[0] if begins else None), stops, events
-        _check_times(start, stop)
     elif ask.outcome != "none":
         outcome = formulas.evaluate(formula.response[0], plain)
     offset = np.zeros(n)
@@ -246,26 +251,34 @@ def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], 
         matrix = kept[list(names)].to_numpy(dtype=float) if names else matrix
     elif ask.covariates == "matrix" and n:
         built = formulas.matrix(formula, plain.assign(**{_alias_of(k, formula): v for k, v in whole.items()}))
-        built = built.rename(columns=lambda c: formula.label(str(c)))
-        built = built.rename(columns={"Intercept": INTERCEPT})
+        built = built.rename(columns=lambda c: _column_label(formula, str(c)))
         matrix = np.ascontiguousarray(built[list(names)].to_numpy(dtype=float))
-    _check_finite(matrix, names, outcome, offset, allow_missing=not ask.complete)
     cluster = person.astype(np.int64)
     if formula.cluster:
-        cluster = pd.factorize(plain[formula.cluster])[0].astype(np.int64)
+        named = formula.cluster in plain.columns
+        cluster = pd.factorize(plain[formula.cluster] if named else formulas.evaluate(formula.cluster, plain))[0]
+        cluster = cluster.astype(np.int64)
+    good = _defined(ask, matrix, outcome, offset, start, stop, event)
+    for code in coded.values() if ask.complete else ():
+        good &= code >= 0
+
+    def kept_rows(values: Any) -> Any:
+        return values[good] if len(values) == n and not good.all() else values
+
     return Rows(
-        matrix=matrix,
-        outcome=outcome,
-        offset=offset,
-        start=start,
-        stop=stop,
-        event=event,
-        group=_combined(group_names(ask), coded, levels, n),
-        stratum=_combined(strata_names(ask), coded, levels, n),
-        cluster=cluster,
-        person=person.astype(np.int64),
-        codes=coded,
+        matrix=kept_rows(matrix),
+        outcome=kept_rows(outcome),
+        offset=kept_rows(offset),
+        start=None if start is None else kept_rows(start),
+        stop=kept_rows(stop),
+        event=kept_rows(event),
+        group=kept_rows(_combined(group_names(ask), coded, levels, n)),
+        stratum=kept_rows(_combined(strata_names(ask), coded, levels, n)),
+        cluster=kept_rows(cluster),
+        person=kept_rows(person.astype(np.int64)),
+        codes={name: kept_rows(code) for name, code in coded.items()},
         left_out=left_out,
+        undefined=int(n - good.sum()),
     )
 
 
@@ -281,7 +294,10 @@ def _alias_of(name: str, formula: Formula) -> str:
 def _codes(column: pd.Series, levels: tuple[str, ...]) -> Ints:
     """Return level codes (n,), -1 for missing or for a level that is not agreed."""
     if column.dtype.kind == "f":
-        numbers = np.array([float(lv) for lv in levels])
+        try:
+            numbers = np.array([float(lv) for lv in levels])
+        except ValueError:
+            return np.full(len(column), -1, dtype=np.int64)
         hit = column.to_numpy()[:, None] == numbers[None, :]
         return np.where(hit.any(axis=1), hit.argmax(axis=1), -1).astype(np.int64)
     return pd.Categorical(column, categories=list(levels)).codes.astype(np.int64)
@@ -294,28 +310,29 @@ def _combined(names: list[str], coded: dict[str, Ints], levels: dict[str, tuple[
     return code
 
 
-def _check_times(start: Floats | None, stop: Floats) -> None:
-    if bool(np.any(stop < 0)) or (start is not None and bool(np.any(start < 0))):
-        raise BadTable("a follow-up time is negative", remedy="count time from inclusion")
-    if start is not None and bool(np.any(start >= stop)):
-        raise BadTable("an interval (start, stop] has start >= stop", remedy="leave out empty intervals")
-
-
-def _check_finite(matrix: Floats, names: tuple[str, ...], outcome: Floats, offset: Floats, allow_missing: bool) -> None:
-    check = np.isinf if allow_missing else lambda a: ~np.isfinite(a)
-    bad = [name for j, name in enumerate(names) if bool(np.any(check(matrix[:, j])))]
-    bad += ["the outcome"] if bool(np.any(~np.isfinite(outcome))) else []
-    bad += ["the offset"] if bool(np.any(~np.isfinite(offset))) else []
-    if bad:
-        raise BadTable(
-            f"{', '.join(bad)} is infinite or undefined for some persons at this site",
-            remedy="look for log() of zero, division by zero or a negative square root",
-        )
+def _defined(
+    ask: Ask, matrix: Floats, outcome: Floats, offset: Floats, start: Floats | None, stop: Floats, event: Floats
+) -> NDArray[np.bool_]:
+    """Return which rows can be used (n,): finite, times in order, counts not negative."""
+    good = np.isfinite(offset)
+    if matrix.size:
+        good &= ~np.isinf(matrix).any(axis=1)
+        if ask.complete:
+            good &= ~np.isnan(matrix).any(axis=1)
+    if len(outcome):
+        good &= np.isfinite(outcome)
+        if ask.outcome == "count":
+            good &= outcome >= 0
+    if ask.outcome == "survival":
+        good &= np.isfinite(stop) & np.isfinite(event) & (stop >= 0)
+        if start is not None:
+            good &= np.isfinite(start) & (start >= 0) & (start < stop)
+    return np.asarray(good)
 
 
 def bins(times: Floats, width: float) -> Ints:
     """Return the bin of each time on a grid of ``width``: bin k holds ((k-1) width, k width]."""
-    return np.ceil(np.round(times / width, 9)).astype(np.int64)
+    return np.minimum(np.ceil(np.round(times / width, 9)), MAX_BINS).astype(np.int64)
 
 
 def place(rows: Rows, design_times: Floats, width: float) -> tuple[Ints, Ints]:
@@ -324,12 +341,8 @@ def place(rows: Rows, design_times: Floats, width: float) -> tuple[Ints, Ints]:
     On a grid, a person who enters and has an event within one bin is at risk in that bin.
     """
     if width > 0:
-        exit_ = bins(rows.stop, width)
-        if len(exit_) and exit_.max() >= len(design_times):
-            raise OutOfRange(
-                "a follow-up time at this site lies beyond the agreed horizon",
-                remedy="give a larger horizon",
-            )
+        last = len(design_times) - 1
+        exit_ = np.minimum(bins(rows.stop, width), last)  # the agreement has refused later times
         entry = np.full(len(rows), -1) if rows.start is None else bins(rows.start, width)
         same = entry >= exit_
         entry = np.where(same & (rows.event > 0), exit_ - 1, np.minimum(entry, exit_))
@@ -362,7 +375,7 @@ def build(ask: Ask, frame: Frame, rows: Rows) -> Design:
         frame=frame,
         x=(rows.matrix - frame.centre) / frame.scale,
         y=(rows.outcome - frame.outcome_centre) / frame.outcome_scale,
-        offset=rows.offset,
+        offset=rows.offset - frame.offset_centre,
         entry=entry,
         exit=exit_,
         event=event,

@@ -8,6 +8,7 @@ is text from a stranger.
 from __future__ import annotations
 
 import ast
+import keyword
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ _FUNCTIONS: dict[str, Any] = {
     "abs": np.abs,
     "I": lambda value: value,
 }
+_RESERVED = frozenset({"Intercept", "C", "I", "Surv", "contr", "strata", "cluster", "offset", "factor"})
 _SPECIALS = ("strata", "cluster", "offset")
 _NODES = (
     ast.Expression,
@@ -40,10 +42,13 @@ _NODES = (
     ast.UnaryOp,
     ast.Compare,
     ast.Call,
-    ast.operator,
-    ast.unaryop,
-    ast.cmpop,
+    *(ast.Add, ast.Sub, ast.Mult, ast.Div, ast.Pow, ast.USub, ast.UAdd),
+    *(ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE),
 )
+#: Longer formulas, larger exponents and wider crossings are refused: a stranger wrote them.
+_MAX_TEXT = 4000
+_MAX_EXPONENT = 8
+_MAX_CROSSINGS = 8
 _FORBIDDEN_HINT = (
     "allowed are columns, numbers, + - * / **, comparisons, "
     f"{', '.join(sorted(_FUNCTIONS))}, C(), strata(), cluster(), offset()"
@@ -93,20 +98,31 @@ def parse(text: str, columns: Iterable[str], categories: Iterable[str] = ()) -> 
 
     """
     columns = list(columns)
-    if text.count("~") != 1:
+    if len(text) > _MAX_TEXT:
+        raise BadFormula(f"the formula is longer than {_MAX_TEXT} characters", remedy="use fewer terms")
+    aliased, alias = _alias(text.replace("^", "**"), columns)
+    if aliased.count("~") != 1:
         raise BadFormula(
             f"{text!r} is not a formula: it needs exactly one '~'",
             remedy='write for example "Surv(time, status) ~ age + C(stage)"',
         )
-    aliased, alias = _alias(text, columns)
-    known = {a for _, a in alias} | {c for c in columns if c.isidentifier()}
+    known = {a for _, a in alias} | {c for c in columns if _plain(c)}
     left, right = (part.strip() for part in aliased.split("~"))
+    if max((t.count("*") - 2 * t.count("**") for t in right.split("+")), default=0) > _MAX_CROSSINGS:
+        raise BadFormula(f"{text!r} crosses too many terms", remedy="write the interactions you need with :")
     survival, response = _response(left, text)
-    right = re.sub(r"\b(as\.factor|factor)\s*\(", "C(", right.replace("^", "**"))
+    right = re.sub(r"\b(as\.factor|factor)\s*\(", "C(", right)
     try:
         parsed = formulaic.Formula(right or "1")
         all_terms = [[str(f.expr) for f in term.factors] for term in parsed]
-    except (formulaic.errors.FormulaicError, SyntaxError, TypeError, AttributeError) as error:
+    except (
+        formulaic.errors.FormulaicError,
+        SyntaxError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RecursionError,
+    ) as error:
         raise BadFormula(
             f"the right-hand side of {text!r} cannot be read: {str(error).splitlines()[0]}",
             remedy="write R-style terms joined by +, : or *",
@@ -121,8 +137,9 @@ def parse(text: str, columns: Iterable[str], categories: Iterable[str] = ()) -> 
             continue
         head = re.fullmatch(r"(strata|cluster|offset)\((.*)\)", factors[0], re.DOTALL)
         if head and len(factors) == 1:
-            arguments = ast.parse(f"f({head[2]})", mode="eval").body
-            assert isinstance(arguments, ast.Call)
+            arguments = _arguments(head[2], text)
+            if not arguments.args or arguments.keywords:
+                raise BadFormula(f"{factors[0]!r} in {text!r} names nothing", remedy=f"write {head[1]}(column)")
             specials[head[1]].extend(ast.unparse(a) for a in arguments.args)
             continue
         for factor in factors:
@@ -160,19 +177,37 @@ def parse(text: str, columns: Iterable[str], categories: Iterable[str] = ()) -> 
     )
 
 
+def _arguments(inner: str, text: str) -> ast.Call:
+    try:
+        call = ast.parse(f"f({inner})", mode="eval").body
+    except SyntaxError as error:
+        raise BadFormula(f"{inner!r} in {text!r} cannot be read", remedy=_FORBIDDEN_HINT) from error
+    if not isinstance(call, ast.Call):
+        raise BadFormula(f"{inner!r} in {text!r} cannot be read", remedy=_FORBIDDEN_HINT)
+    return call
+
+
 def _alias(text: str, columns: list[str]) -> tuple[str, tuple[tuple[str, str], ...]]:
     """Replace column names that are no Python names (``ph.ecog``) by safe ones."""
     alias = []
     for index, name in enumerate(sorted(columns, key=len, reverse=True)):
-        if name.isidentifier():
+        if _plain(name):
             continue
-        safe = f"x{index}_" + re.sub(r"\W", "_", name)
-        pattern = rf"`{re.escape(name)}`|(?<![\w.]){re.escape(name)}(?![\w.])"
+        safe = f"x{index}_" + re.sub(r"[^A-Za-z0-9_]", "_", name)
+        pattern = rf"`{re.escape(name)}`"
+        if not re.fullmatch(r"[\d.]+", name):  # a column called 2 must not change the number 2
+            pattern += rf"|(?<![\w.`]){re.escape(name)}(?![\w.`]|\s*\()"
         replaced = re.sub(pattern, safe, text)
         if replaced != text:
             alias.append((name, safe))
             text = replaced
     return text, tuple(alias)
+
+
+def _plain(name: str) -> bool:
+    """Return whether a column may stand in Python text as it is."""
+    usable = name.isidentifier() and not keyword.iskeyword(name) and name.isascii()
+    return usable and name not in _RESERVED
 
 
 def _response(left: str, text: str) -> tuple[bool, tuple[str, ...]]:
@@ -198,7 +233,7 @@ def _check(expression: str, known: set[str], text: str) -> set[str]:
     """Check one factor; return the names it forces to be categories by ``C()``."""
     try:
         tree = ast.parse(expression, mode="eval")
-    except SyntaxError as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise BadFormula(f"{expression!r} in {text!r} cannot be read", remedy=_FORBIDDEN_HINT) from error
     forced: set[str] = set()
     functions: set[int] = set()
@@ -214,7 +249,7 @@ def _check(expression: str, known: set[str], text: str) -> set[str]:
                     _check_contrast(extra, text)
                     skipped |= {id(n) for n in ast.walk(extra)}
                 skipped |= {id(k) for k in node.keywords}
-            elif name not in _FUNCTIONS or node.keywords:
+            elif name not in _FUNCTIONS or node.keywords or len(node.args) != 1:
                 raise BadFormula(
                     f"{ast.unparse(node)!r} in {text!r} is not allowed: it is unknown here, or it "
                     "would learn from one site's rows",
@@ -227,12 +262,29 @@ def _check(expression: str, known: set[str], text: str) -> set[str]:
                     f"variable {node.id!r} in {text!r} is not in the codebook",
                     remedy=f"use one of: {', '.join(sorted(known))}",
                 )
+        elif isinstance(node, ast.Compare) and len(node.ops) != 1:
+            raise BadFormula(f"{expression!r} compares more than two things", remedy="compare two")
+        elif isinstance(node, ast.BinOp) and not _bounded(node):
+            raise BadFormula(f"{expression!r} in {text!r} is not allowed", remedy=_FORBIDDEN_HINT)
         elif not isinstance(node, _NODES):
             raise BadFormula(
                 f"{expression!r} in {text!r} is not allowed ({type(node).__name__})",
                 remedy=_FORBIDDEN_HINT,
             )
     return forced
+
+
+def _bounded(node: ast.BinOp) -> bool:
+    """Return whether an operation cannot blow up: small literal exponents, no text, no number tower."""
+    sides = (node.left, node.right)
+    if any(isinstance(s, ast.Constant) and not isinstance(s.value, (int, float)) for s in sides):
+        return False
+    if isinstance(node.op, ast.Pow):
+        power = node.right.operand if isinstance(node.right, ast.UnaryOp) else node.right
+        if not isinstance(power, ast.Constant) or not isinstance(power.value, (int, float)):
+            return False
+        return abs(power.value) <= _MAX_EXPONENT and not isinstance(node.left, ast.Constant)
+    return not all(isinstance(s, ast.Constant) for s in sides)
 
 
 def _check_contrast(node: ast.expr, text: str) -> None:
@@ -271,7 +323,12 @@ def evaluate(expression: str, frame: pd.DataFrame) -> np.ndarray[Any, np.dtype[n
         BadFormula: text is used as a number.
 
     """
-    value = _value(ast.parse(expression, mode="eval").body, frame, expression)
+    try:
+        value = _value(ast.parse(expression, mode="eval").body, frame, expression)
+    except (TypeError, ValueError) as error:
+        raise BadFormula(
+            f"{expression!r} mixes text and numbers", remedy="compare like with like, for example status == 2"
+        ) from error
     array = np.asarray(value)
     if array.dtype == object or array.dtype.kind in "US":
         raise BadFormula(
@@ -287,8 +344,6 @@ _OPERATORS: dict[type[ast.AST], Any] = {
     ast.Mult: np.multiply,
     ast.Div: np.divide,
     ast.Pow: np.power,
-    ast.BitAnd: np.logical_and,
-    ast.BitOr: np.logical_or,
     ast.Eq: np.equal,
     ast.NotEq: np.not_equal,
     ast.Lt: np.less,
@@ -305,7 +360,7 @@ def _value(node: ast.expr, frame: pd.DataFrame, text: str) -> Any:
         case ast.Name(id=name):
             return frame[name].to_numpy()
         case ast.Constant(value=value):
-            return value
+            return float(value) if isinstance(value, int) else value
         case ast.UnaryOp(op=op, operand=operand) if type(op) in _OPERATORS:
             return _OPERATORS[type(op)](_value(operand, frame, text))
         case ast.BinOp(left=a, op=op, right=b) if type(op) in _OPERATORS:
@@ -327,6 +382,12 @@ def matrix(formula: Formula, frame: pd.DataFrame) -> pd.DataFrame:
         columns = {"Intercept": np.ones(len(frame))} if formula.intercept else {}
         return pd.DataFrame({**columns, **{t: frame[t] for t in formula.terms}})
     context = {name: function for name, function in _FUNCTIONS.items() if name != "I"}
-    with np.errstate(all="ignore"):
-        built = formulaic.model_matrix(formula.right, frame, context=context, na_action="ignore", output="pandas")
-    return pd.DataFrame(built).astype(float)
+    try:
+        with np.errstate(all="ignore"):
+            built = formulaic.model_matrix(formula.right, frame, context=context, na_action="ignore", output="pandas")
+        return pd.DataFrame(built).astype(float)
+    except (formulaic.errors.FormulaicError, TypeError, ValueError, KeyError, OverflowError) as error:
+        raise BadFormula(
+            f"the terms of {formula.text!r} cannot be computed: {str(error).splitlines()[0]}",
+            remedy="use categories with C(), numbers with log() and the like; base= must be a level's text",
+        ) from error

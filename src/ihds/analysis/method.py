@@ -91,12 +91,12 @@ Layout = tuple[tuple[str, tuple[int, ...]], ...]
 def flatten(value: Contribution, rows: int, sites: int) -> tuple[Layout, NDArray[np.uint64]]:
     """Return the layout and the fixed-point words (mod 2^64) of a contribution.
 
-    Raises:
-        OutOfRange: a field is not finite or exceeds its declared bound; the field is named.
-
+    The last word counts sites whose values did not fit: they send zeros and a one, so that the
+    *total* fails loudly while nobody learns which site it was.
     """
     layout: list[tuple[str, tuple[int, ...]]] = []
     words: list[NDArray[np.uint64]] = []
+    overflow = 0
     for name, declared in leaves(type(value)).items():
         array = np.asarray(getattr(value, name), dtype=np.float64)
         layout.append((name, array.shape))
@@ -104,13 +104,10 @@ def flatten(value: Contribution, rows: int, sites: int) -> tuple[Layout, NDArray
         np.rint(scaled, out=scaled)
         limit = 2.0 ** (RING_BITS - np.ceil(np.log2(max(sites, 1))))
         if scaled.size and not (scaled.max() <= limit and scaled.min() >= -limit):  # NaN fails too
-            raise OutOfRange(
-                f"{type(value).__name__}.{name} does not fit its declared range "
-                f"({declared.bound:g} x {rows} {declared.per}s)",
-                remedy="rescale the variable, or look for separation or a wrong unit",
-            )
+            overflow = 1
+            scaled = np.zeros_like(scaled)
         words.append(scaled.astype(np.int64).view(np.uint64))
-    return tuple(layout), words[0] if len(words) == 1 else np.concatenate(words)
+    return tuple(layout), np.concatenate([*words, np.array([overflow], dtype=np.uint64)])
 
 
 def unflatten(
@@ -120,8 +117,14 @@ def unflatten(
 
     Raises:
         BadMessage: the layout is not that of ``cls``.
-
+        OutOfRange: at least one site's values did not fit the declared range.
     """
+    if not len(words) or words[-1] != 0:
+        raise OutOfRange(
+            f"the values of {cls.__name__} do not fit their declared range at some site",
+            remedy="rescale the variables, or look for separation or a wrong unit",
+        )
+    words = words[:-1]
     declared = leaves(cls)
     if [name for name, _ in layout] != list(declared):
         raise BadMessage(f"a site answered with other fields than {cls.__name__}")
@@ -226,6 +229,8 @@ def _checked(value: Any, hint: Any, what: str) -> Any:
         return None if value is None else _checked(value, options[0], what)
     if typing.get_origin(hint) is tuple:
         items = value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, (list, tuple)):
+            raise BadInput(f"{what} is {value!r}", remedy="give names, with commas")
         return tuple(_checked(item, options[0], what) for item in items)
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         if not np.isfinite(value):

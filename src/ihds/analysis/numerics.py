@@ -9,6 +9,27 @@ from ihds.errors import Collinear
 
 Floats = NDArray[np.float64]
 
+#: Newton's method has settled when the step is this small against the standard errors.
+SETTLED = 1e-8
+
+
+def newton_decrement(step: Floats, score: Floats) -> float:
+    """Return the squared length of a step in standard errors (Boyd & Vandenberghe 2004, §9.5)."""
+    return float(abs(step @ score))
+
+
+def runs_away(gains: tuple[float, float, float]) -> bool:
+    """Return whether three gains in a row shrink by a constant factor: separation (Albert & Anderson 1984).
+
+    Near a finite maximum the gains of Newton's method shrink quadratically; towards an infinite
+    one each is about 1/e of the one before.
+    """
+    first, second, third = gains
+    if not 0 < third < 0.05 or not np.isfinite(first):
+        return False
+    return 0.2 < second / first < 0.7 and 0.2 < third / second < 0.7
+
+
 #: Smallest eigenvalue of a correlation-scaled information matrix that counts as full rank.
 RANK_TOLERANCE = 1e-10
 

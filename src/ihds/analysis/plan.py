@@ -6,6 +6,7 @@ the coordinator and the gate know of statistics.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -124,13 +125,29 @@ class SiteWork:
     table: pd.DataFrame
     _rows: tuple[object, design.Rows] | None = None
     _design: tuple[bytes, design.Design] | None = None
+    _twin: SiteWork | None = None
+
+    def with_twin(self) -> SiteWork:
+        """Return the work with a twin that holds no row: what leaves must have the twin's shape."""
+        self._twin = SiteWork(self.plan, self.table.iloc[:0])
+        return self
 
     def local(self, state: PlanState) -> Contribution:
         """Return this site's contribution to the round that ``state`` asks for."""
         agreed = state.agreement
         if self._rows is None or self._rows[0] != agreed.levels:
             self._rows = (agreed.levels, self.plan.agreement.rows(agreed, self.table))
-        rows = self._rows[1]
+        contribution = self._local(state, self._rows[1])
+        if self._twin is not None and _shape(contribution) != _shape(self._twin.local(state)):
+            raise BadMessage("this round's answer would have a length that depends on the rows")
+        return contribution
+
+    def persons(self) -> int:
+        """Return how many persons the present rows hold."""
+        return 0 if self._rows is None else len(np.unique(self._rows[1].person))
+
+    def _local(self, state: PlanState, rows: design.Rows) -> Contribution:
+        agreed = state.agreement
         if agreed.phase != "done":
             return self.plan.agreement.local(agreed, rows)
         key = pack(agreed.frame)
@@ -139,6 +156,11 @@ class SiteWork:
                 raise BadMessage("the agreed columns are not those of the formula")
             self._design = (key, design.build(self.plan.agreement.ask, agreed.frame, rows))
         return self.plan.chosen.local(self.plan.params, self.plan.inner(state), self._design[1])
+
+
+def _shape(value: Contribution) -> tuple[str, Layout]:
+    shapes = ((f.name, np.shape(getattr(value, f.name))) for f in dataclasses.fields(value))
+    return type(value).__name__, tuple(shapes)
 
 
 def run(plan: Plan, tables: list[pd.DataFrame]) -> Result:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -25,6 +26,7 @@ VC_CONTEXT = "https://www.w3.org/2018/credentials/v1"
 STATUS_CONTEXT = "https://w3id.org/vc/status-list/2021/v1"
 TOKEN_SECONDS = 300
 _LEEWAY = 5
+_LONGEST_TOKEN = 3600
 _TYPE_ALIAS = "org.eclipse.dspace.dcp.vc.type:"
 _ID_ALIAS = "org.eclipse.dspace.dcp.vc.id:"
 _STATUS_BITS = 131_072
@@ -69,7 +71,8 @@ class TokenGate:
     resolver: Resolver
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     _seen: dict[str, float] = field(default_factory=dict)
-    _since: float = field(default_factory=lambda: time.time())
+    _since: float = field(default_factory=time.time)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def check(self, token: str) -> dict[str, Any]:
         """Return the claims of a token addressed to this node.
@@ -89,13 +92,17 @@ class TokenGate:
         issued, expires = claims.get("iat"), claims.get("exp")
         if not isinstance(issued, (int, float)) or not isinstance(expires, (int, float)):
             raise NotAuthenticated("the token has no iat or exp")
-        if issued > at + _LEEWAY or float(claims.get("nbf", 0)) > at + _LEEWAY:
+        if expires - issued > _LONGEST_TOKEN:
+            raise NotAuthenticated(f"the token is valid for more than {_LONGEST_TOKEN} seconds")
+        before = claims.get("nbf", 0)
+        if issued > at + _LEEWAY or not isinstance(before, (int, float)) or before > at + _LEEWAY:
             raise NotAuthenticated("the token is not valid yet")
         if expires < at - _LEEWAY:
             raise NotAuthenticated("the token has expired")
         if issued < int(self._since) - _LEEWAY:
             raise NotAuthenticated("the token was made before this node started; make a new one")
-        self._remember(str(claims.get("jti") or ""), expires, at)
+        with self._lock:
+            self._remember(str(claims.get("jti") or ""), expires, at)
         return claims
 
     def _remember(self, jti: str, expires: float, at: float) -> None:
@@ -220,7 +227,7 @@ class Verifier:
             for token in claims.get("vp", {}).get("verifiableCredential", []):
                 kind, credential = self.credential(str(token), holder)
                 if kind in found:
-                    found[kind].append(credential)
+                    found[kind].append({**credential, "@token": str(token)})
         return found
 
     def credential(self, token: str, holder: str) -> tuple[str, dict[str, Any]]:
@@ -270,6 +277,8 @@ class Verifier:
         try:
             answer = self.http.get_json(url)
             claims = self.resolver.verify(str(answer.get("credential", "")), "assertionMethod", issuer)
+            if claims.get("sub") != url or claims.get("exp", 0) < self.identity.clock().timestamp() - _LEEWAY:
+                raise NotAuthenticated("it is another list, or an old one")
             return str(claims["vc"]["credentialSubject"]["encodedList"])
         except (NotAuthenticated, KeyError) as error:
             raise Refused(f"the status list {url} does not verify: {error}") from error

@@ -15,7 +15,8 @@ import tomli_w
 
 from ihds.errors import BadInput, BadLevel, UnknownVariable
 
-Kind = Literal["number", "category", "text", "identifier"]
+#: ``empty`` stands in drafts only: a column without any value fits every kind.
+Kind = Literal["number", "category", "text", "identifier", "empty"]
 
 #: A dictionary lists the categories of a variable only up to this many (DataSHIELD's levels.max).
 MAX_LEVELS = 40
@@ -148,15 +149,22 @@ def agree(codebooks: dict[str, Codebook]) -> Codebook:
         found = {s: c.variables[name] for s, c in codebooks.items() if name in c.variables}
         if len(found) < len(names):
             continue
+        found = {s: v for s, v in found.items() if v.kind != "empty"} or found
         kinds = {s: v.kind for s, v in found.items()}
+        if set(kinds.values()) == {"category", "text"}:  # many texts at one site, few at another
+            merged[name] = replace(variable, kind="text", levels=())
+            continue
         if len(set(kinds.values())) > 1:
             raise BadLevel(
                 f"variable {name!r} is not the same thing everywhere: "
                 + ", ".join(f"{s} has a {k}" for s, k in kinds.items()),
                 remedy="correct the column, or declare it in a codebook all sites share",
             )
-        levels = first.variables[name].levels
-        if any(v.levels != levels for v in found.values()):
+        variable = next(iter(found.values()))
+        levels = variable.levels
+        if any(not v.levels for v in found.values()):
+            levels = ()  # one site cannot list them, so nobody can
+        elif any(v.levels != levels for v in found.values()):
             levels = _ordered({lv for v in found.values() for lv in v.levels})
         bins = [v.time_bin for v in found.values() if v.time_bin is not None]
         ends = [v.horizon for v in found.values() if v.horizon is not None]

@@ -46,7 +46,7 @@ def _read_file(path: Path, site: str) -> pd.DataFrame:
             return pd.DataFrame(pq.read_table(path).to_pandas())
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = next(csv.reader(file, strict=True), [])
-        names = [name.strip() for name in header]
+        names = [name.strip() or f"unnamed_{j + 1}" for j, name in enumerate(header)]  # R's row names
         twice = next((n for n in names if names.count(n) > 1), None)
         if twice is not None:
             raise BadTable(f"{site}: column {twice!r} stands twice", remedy="rename one of them")
@@ -113,6 +113,8 @@ def _stripped(value: object) -> str | None:
 def describe_column(name: str, column: pd.Series) -> Variable:
     """Return the draft codebook entry of one column, from its kind and its categories only."""
     values = column.dropna().unique()
+    if not len(values):
+        return Variable(name, "empty")
     if column.dtype.kind == "f":
         whole = len(values) <= MAX_LEVELS and bool(np.all(values == np.round(values)))
         levels = tuple(_level_text(v) for v in sorted(values)) if whole else ()
@@ -167,6 +169,8 @@ def _numbers(column: pd.Series, variable: Variable, site: str) -> pd.Series:
             f"{wrong[0] + 1}, which is not a number",
             remedy="correct the value, leave it empty, or declare it as a missing code",
         )
+    if variable.levels:
+        _check_levels(numbers.map(_level_text).where(numbers.notna(), None), variable, site)
     for limit, side in ((variable.minimum, "below"), (variable.maximum, "above")):
         if limit is not None:
             bad = numbers < limit if side == "below" else numbers > limit
@@ -182,14 +186,18 @@ def _numbers(column: pd.Series, variable: Variable, site: str) -> pd.Series:
 def _categories(column: pd.Series, variable: Variable, site: str) -> pd.Series:
     text = column.astype(object).map(_level_text).astype(object).where(column.notna(), None)
     if variable.levels:
-        wrong = np.flatnonzero((text.notna() & ~text.isin(variable.levels)).to_numpy())
-        if len(wrong):
-            raise BadTable(
-                f"{site}: column {variable.name!r} holds {text.iloc[wrong[0]]!r} in row "
-                f"{wrong[0] + 1}, which is not one of its levels ({', '.join(variable.levels)})",
-                remedy="recode the value, or add the level to the codebook of every site",
-            )
+        _check_levels(text, variable, site)
     return text
+
+
+def _check_levels(text: pd.Series, variable: Variable, site: str) -> None:
+    wrong = np.flatnonzero((text.notna() & ~text.isin(variable.levels)).to_numpy())
+    if len(wrong):
+        raise BadTable(
+            f"{site}: column {variable.name!r} holds {text.iloc[wrong[0]]!r} in row "
+            f"{wrong[0] + 1}, which is not one of its levels ({', '.join(variable.levels)})",
+            remedy="recode the value, or add the level to the codebook of every site",
+        )
 
 
 def _level_text(value: object) -> str:

@@ -6,6 +6,7 @@ exactly the permitted view, local, disclosure check, budget, mask, audit; then t
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,11 +16,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ihds.analysis.method import Contribution
 from ihds.analysis.plan import Plan, PlanState, SiteWork
 from ihds.audit.log import Event, Log, now
 from ihds.canonical import pack, sha256, unpack
 from ihds.data.source import Scope, Source
-from ihds.errors import IhdsError, NotAuthenticated, NotFound, Refused
+from ihds.errors import AnalysisFailed, BadMessage, IhdsError, NotAuthenticated, NotFound, Refused
 from ihds.federation.study import Reply, Round, Study
 from ihds.governance.jurisdiction import Export, may_leave, thresholds
 from ihds.governance.jurisdictions.usa import COUNTRIES_OF_CONCERN
@@ -31,6 +33,8 @@ from ihds.privacy.accountant import Budget
 from ihds.privacy.disclosure import Thresholds, model_reasons, site_reasons
 from ihds.privacy.secagg import MaskKey
 from ihds.store.store import Put, Record
+
+_log = logging.getLogger("ihds.gate")
 
 #: What one opened sum costs of a permit's budget.
 ROUND_CHARGE = Fraction(1)
@@ -90,7 +94,7 @@ class Gate:
     signatures: Signatures
     clock: Callable[[], datetime] = now
     _works: dict[str, _Open] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
 
     # -- before the first round ----------------------------------------------------------------
 
@@ -105,7 +109,8 @@ class Gate:
 
         """
         grant = self.grants.in_force(transfer)
-        study = Study.from_dict(self.signatures.verify(signed, grant.permit.user)["study"])
+        claims = self.signatures.verify(signed, grant.permit.user)
+        study = Study.from_dict(claims.get("study") or {})
         self._judge(study, study.plan(), grant)
         found = self.log.get("gate.study", study.id)
         if found is None:
@@ -118,6 +123,8 @@ class Gate:
                 "digest": "",
                 "reply": "",
                 "closed": False,
+                "phase": "dictionary",
+                "frame": "",
             }
             details = {**self._ids(study, grant), "method": study.method, "params": study.params}
             self.log.commit(Event("study.opened", study.user, details), Put("gate.study", study.id, 0, record))
@@ -150,7 +157,7 @@ class Gate:
             claims = self.signatures.verify(signed, holder)
             if claims.get("study") != study.digest() or claims.get("sub") != holder:
                 raise NotAuthenticated(f"the mask key of {holder} is for another study")
-            keys[holder] = str(claims["maskKey"])
+            keys[holder] = _mask_key(claims)
         if record.body["roster"] not in (None, keys):
             raise Refused("a holder's mask key changed during the study", remedy="start a new study")
         if record.body["roster"] is None:
@@ -170,28 +177,32 @@ class Gate:
             Refused: any step says no; the refusal is in the log.
 
         """
-        with self._lock:
-            try:
-                return self._answer(study_id, transfer, body)
-            except IhdsError as error:
-                self._refusal(study_id, error)
-                raise
+        try:
+            asked = unpack(Round, body)
+            # 1 permit and agreement in force: asked of others, so before the lock
+            grant = self.grants.in_force(transfer)
+            self.signatures.verify(asked.signature, grant.permit.user)
+            with self._lock:
+                return self._answer(study_id, transfer, asked, grant)
+        except IhdsError as error:
+            self._refusal(study_id, error)
+            raise
 
-    def _answer(self, study_id: str, transfer: str, body: bytes) -> bytes:
-        asked = unpack(Round, body)
+    def _answer(self, study_id: str, transfer: str, asked: Round, grant: Grant) -> bytes:
         record = self._record(study_id, transfer)
-        # 1 permit and agreement in force
-        grant = self.grants.in_force(transfer)
         held = self._work(record, grant)
         study, plan = held.study, held.plan
         self._judge(study, plan, grant)
         state_bytes = asked.state.tobytes()
         number = self._check_round(record, study, asked.signature, state_bytes)
         state = unpack(PlanState, state_bytes)
-        # 2 open exactly the permitted view (done in _work, kept between rounds) and 3 local
-        contribution = held.work.local(state)
+        # 2 open exactly the permitted view (done in _work, kept between rounds), after what the
+        #   public state alone tells: rules that need no row are judged before any row is touched
+        self._check_state(record, plan, state, grant, held.persons)
+        # 3 local
+        contribution = self._local(record, held.work, state)
         # 4 disclosure check
-        self._disclose(plan, state, grant, held.persons)
+        self._disclose(held.work, grant)
         # 5 budget
         repeat = number == record.body["round"]
         spending = [] if repeat else [self._spend(grant)]
@@ -205,7 +216,13 @@ class Gate:
             if sha256(reply) != record.body["reply"]:
                 raise Refused("this site's data changed during the round", remedy="start a new study")
             return reply
-        after = {"round": number, "digest": sha256(state_bytes), "reply": sha256(reply)}
+        after = {
+            "round": number,
+            "digest": sha256(state_bytes),
+            "reply": sha256(reply),
+            "phase": state.agreement.phase,
+            "frame": sha256(pack(state.agreement.frame)),
+        }
         details = {
             **self._ids(study, grant),
             "round": number,
@@ -272,8 +289,15 @@ class Gate:
         verdict = may_leave(export)
         if isinstance(verdict, No):
             reasons += verdict.reasons
+        if study.user in study.holders or len(set(study.holders)) != len(study.holders):
+            reasons.append("holders: the user may not be a holder, and no holder may stand twice")
+        if set(study.holders) != {h for h, _ in grant.permit.datasets}:
+            reasons.append("holders: a study asks all holders of its permit, so that no two can be subtracted")
         reasons += self._codebook_reasons(plan, grant)
         ask = plan.agreement.ask
+        clock = ask.formula.response[:-1] if ask.clock == "grid" and own.min_time_bin > 0 else ()
+        if any(ask.formula.label(r) not in plan.codebook.variables for r in clock):
+            reasons.append("min_time_bin: the time must be a plain column, not scaled or shifted")
         if ask.clock == "grid" and ask.time_bin < own.min_time_bin:
             reasons.append(f"min_time_bin: the time bin must be at least {own.min_time_bin:g}")
         if reasons:
@@ -287,8 +311,10 @@ class Gate:
             own = mine.variables.get(name)
             if own is None:
                 reasons.append(f"variable {name!r} is not in this site's codebook")
-            elif own.kind != theirs.kind:
+            elif own.kind not in (theirs.kind, "empty"):
                 reasons.append(f"variable {name!r} is a {own.kind} here, not a {theirs.kind}")
+            elif theirs.levels and own.kind == "number" and not own.levels:
+                reasons.append(f"variable {name!r} has no published levels here")
         if mine.person and plan.codebook.person != mine.person:
             reasons.append(f"this site counts persons by {mine.person!r}; the study does not")
         return reasons
@@ -310,7 +336,9 @@ class Gate:
             announced = {h: bytes.fromhex(k) for h, k in body["roster"].items()}
             named = study.digest()
             pair_seeds = secagg.seeds(MaskKey(bytes.fromhex(body["key"])), self.me, announced, named)
-            self._works[study_id] = _Open(study, named, plan, view.apply(plan.work), pair_seeds, view.persons)
+            self._works[study_id] = _Open(
+                study, named, plan, view.apply(plan.work).with_twin(), pair_seeds, view.persons
+            )
         return self._works[study_id]
 
     def _check_round(self, record: Record, study: Study, signature: str, state: bytes) -> int:
@@ -326,11 +354,26 @@ class Gate:
             raise Refused("this round was asked before with another state", remedy="start a new study")
         return number
 
-    def _disclose(self, plan: Plan, state: PlanState, grant: Grant, persons: int) -> None:
+    def _check_state(self, record: Record, plan: Plan, state: PlanState, grant: Grant, persons: int) -> None:
+        """Judge what the public state alone tells, before any row is touched."""
         limits = self._thresholds(grant)
-        frame, ask = state.agreement.frame, plan.agreement.ask
+        agreed, ask = state.agreement, plan.agreement.ask
+        frame, begun = agreed.frame, plan.agreement.begin()
         reasons = list(site_reasons(limits, persons))
-        if state.agreement.phase == "done" and ask.covariates == "matrix":
+        before, phase = _PHASES.index(record.body["phase"]), _PHASES.index(agreed.phase)
+        if record.body["round"] < 0 and phase != 0:
+            reasons.append("agreement: a study begins with the dictionary")
+        if record.body["round"] >= 0 and (phase < before or (phase == 0 and state.rounds > 0)):
+            reasons.append("agreement: its phases do not go back")
+        if record.body["phase"] == "done" and sha256(pack(frame)) != record.body["frame"]:
+            reasons.append("agreement: what was agreed on does not change afterwards")
+        if agreed.phase == "times" and not (ask.clock == "grid" and ask.time_bin == 0 == limits.min_time_bin):
+            reasons.append("min_time_bin: exact times are not allowed here")
+        if not _within(agreed.levels, begun.levels, whole=phase == 0) or frame.levels != agreed.levels:
+            reasons.append("levels: they are not those of the codebook")
+        if agreed.cells > _MAX_CELLS or len(frame.times) > _MAX_CELLS:
+            reasons.append("size: this round would be too large")
+        if agreed.phase == "done" and ask.covariates == "matrix":
             reasons += model_reasons(limits, frame.rows, len(frame.columns))
         if ask.clock == "grid" and ask.time_bin > 0 and len(frame.times):
             even = np.arange(len(frame.times)) * ask.time_bin
@@ -340,6 +383,32 @@ class Gate:
             reasons.append("min_time_bin: exact times are not allowed here")
         if reasons:
             raise Refused(f"{self.me} may not answer", reasons=tuple(reasons), remedy="widen the study")
+
+    def _local(self, record: Record, work: SiteWork, state: PlanState) -> Contribution:
+        """Compute; whatever goes wrong on rows gets one constant error and ends the study here."""
+        try:
+            with np.errstate(all="ignore"):
+                return work.local(state)
+        except Exception as error:  # noqa: BLE001 - its text may tell something of a row
+            _log.warning("study %s: %r", record.id, error)
+            body = {**record.body, "closed": True, "key": "", "roster": None}
+            self._works.pop(record.id, None)
+            self.log.commit(
+                Event("study.closed", self.me, {"study": record.id}),
+                Put("gate.study", record.id, record.version, body),
+            )
+            raise AnalysisFailed(
+                f"{self.me} could not compute this round; the study is closed there",
+                remedy="check formula and variables with 'describe'; the holder's own log says more",
+            ) from None
+
+    def _disclose(self, work: SiteWork, grant: Grant) -> None:
+        """Check the persons the model really uses, after missing values are left out."""
+        reasons = site_reasons(self._thresholds(grant), work.persons())
+        if reasons:
+            raise Refused(
+                f"{self.me} may not answer", reasons=reasons, remedy="use variables with fewer missing values"
+            )
 
     def _spend(self, grant: Grant) -> Put:
         found = self.log.get("gate.budget", grant.permit.id)
@@ -363,3 +432,30 @@ class Gate:
         if found is not None:
             details["permit"] = found.body["study"]["permit"]
             self.log.commit(Event("study.refused", self.me, details))
+
+
+_PHASES = ("dictionary", "moments", "times", "done")
+_MAX_CELLS = 1 << 22
+
+
+def _within(levels: dict[str, tuple[str, ...]], public: dict[str, tuple[str, ...]], *, whole: bool) -> bool:
+    """Return whether levels are the public ones, or in order a part of them."""
+    if set(levels) != set(public):
+        return False
+    if whole:
+        return levels == public
+    return all(tuple(lv for lv in public[n] if lv in set(kept)) == kept for n, kept in levels.items())
+
+
+def _mask_key(claims: dict[str, Any]) -> str:
+    """Return an announced X25519 key as hex.
+
+    Raises:
+        BadMessage: it is not such a key, or one that gives no secret.
+    """
+    text = str(claims.get("maskKey", ""))
+    try:
+        MaskKey.new().check(bytes.fromhex(text))
+    except ValueError as error:
+        raise BadMessage("a mask key is not a usable X25519 key") from error
+    return text

@@ -60,7 +60,7 @@ def evaluate(policy: Mapping[str, Any], facts: Facts) -> Decision:
         problems = _unknown_in(rule)
         if problems:
             reasons += problems
-        elif not _failures(rule, facts):
+        elif not _failures(rule, facts) or _absent(rule, facts):
             reasons.append(f"prohibition: {_words(rule)}")
     for rule in policy.get("obligation", []):
         reasons.append(f"obligation: {rule.get('action')!r} is a duty this node cannot discharge")
@@ -94,7 +94,13 @@ def _unknown_in(rule: Mapping[str, Any]) -> list[str]:
 def _unknown_constraint(constraint: Mapping[str, Any]) -> list[str]:
     logical = [k for k in _LOGICAL if k in constraint]
     if logical:
-        return [p for inner in constraint[logical[0]] for p in _unknown_constraint(inner)]
+        inner = constraint[logical[0]]
+        if len(constraint) != 1 or not isinstance(inner, list) or not inner:
+            return [f"constraint: {sorted(constraint)} is not one connective with parts"]
+        return [p for part in inner for p in _unknown_constraint(part)]
+    extra = sorted(set(constraint) - {"leftOperand", "operator", "rightOperand"})
+    if extra:
+        return [f"constraint: the term {extra[0]!r} is unknown"]
     left, operator = str(constraint.get("leftOperand")), str(constraint.get("operator"))
     found = []
     if term(left) not in VOCABULARY:
@@ -102,6 +108,12 @@ def _unknown_constraint(constraint: Mapping[str, Any]) -> list[str]:
     if operator.removeprefix("odrl:") not in _OPERATORS:
         found.append(f"constraint: the operator {operator!r} is unknown")
     return found
+
+
+def _absent(rule: Mapping[str, Any], facts: Facts) -> bool:
+    """Return whether a rule asks for something nobody knows; a prohibition then holds."""
+    parts = [c for c in rule.get("constraint", []) if "leftOperand" in c]
+    return any(term(str(c["leftOperand"])) not in facts for c in parts)
 
 
 def term(left: str) -> str:

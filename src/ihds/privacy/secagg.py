@@ -39,6 +39,10 @@ class MaskKey:
         """Return the 32 public bytes to announce."""
         return X25519PrivateKey.from_private_bytes(self.raw).public_key().public_bytes_raw()
 
+    def check(self, public: bytes) -> None:
+        """Raise ValueError if a public key is not 32 bytes or gives no shared secret (low order)."""
+        X25519PrivateKey.from_private_bytes(self.raw).exchange(X25519PublicKey.from_public_bytes(public))
+
     def __repr__(self) -> str:
         return "MaskKey(...)"
 

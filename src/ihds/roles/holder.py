@@ -127,11 +127,17 @@ class Holder:
         return permit, PermitState.REVOKED if revoked else PermitState.GRANTED
 
     def _remember(self, credential: dict[str, Any]) -> None:
-        """Keep the permit credential for later rounds; its status is asked anew each time."""
+        """Keep the signed permit for later rounds; signature and status are checked each time."""
         identifier = credential["credentialSubject"]["permit"]["id"]
         if self.node.log.get("held.permit", identifier) is None:
             event = Event("permit.received", self.node.did, {"permit": identifier})
-            self.node.log.commit(event, Put("held.permit", identifier, 0, {"credential": credential}))
+            put = Put(
+                "held.permit",
+                identifier,
+                0,
+                {"token": credential["@token"], "user": credential["credentialSubject"]["id"]},
+            )
+            self.node.log.commit(event, put)
 
     def may_start(self, process: Transfer, agreement: dict[str, Any]) -> Granted | No:
         """Judge a transfer request: the permit must still be in force."""
@@ -177,7 +183,8 @@ class Holder:
         record = self.node.log.get("held.permit", agreement["permit"])
         if record is None:
             raise Refused("the agreement names a permit that was never shown here")
-        permit, state = self._read(record.body["credential"])
+        _kind, credential = self.node.verifier.credential(record.body["token"], record.body["user"])
+        permit, state = self._read(credential)
         return Grant(permit, state, str(agreement["dataset"]), str(agreement["policy"]["@id"]))
 
     # -- endpoints -------------------------------------------------------------------------------
@@ -186,7 +193,8 @@ class Holder:
         """Return the study endpoint and the public catalogue."""
 
         def route(path: str, handler: Any, method: str, limit: int = 1 << 20) -> Route:
-            return Route(path, endpoint(handler, max_body=limit), methods=[method])
+            known = self._known if path.startswith("/data/") else None
+            return Route(path, endpoint(handler, max_body=limit, before=known), methods=[method])
 
         return [
             route("/data/studies", self._open, "POST"),
@@ -215,6 +223,10 @@ class Holder:
     def _transfer(self, call: Call) -> str:
         return self.node.connector.transfer_of(call.bearer).pid
 
+    def _known(self, call: Call) -> Answer:
+        self._transfer(call)
+        return Answer()
+
     def _open(self, call: Call) -> Answer:
         pid = self._transfer(call)
         return Answer({"announcement": self.gate.open(str(call.json().get("study", "")), pid)}, status=201)
@@ -237,7 +249,8 @@ class Holder:
         return Answer([healthdcat.dataset(self.record(d), f"{page}#{d.id}") for d in self.node.config.datasets])
 
     def _permits_changed(self, call: Call) -> Answer:
-        self.node.tokens.check(call.bearer)
+        if self.node.tokens.check(call.bearer)["iss"] not in self.node.config.access_bodies:
+            raise NotFound("there is nothing here for you")
         self.node.verifier.forget_status()
         for record in self.node.store.list("transfer"):
             if record.body["state"] == transfer.State.STARTED:

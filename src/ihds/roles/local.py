@@ -104,7 +104,7 @@ class LocalFederation:
             book = codebooks.agree({name: draft_codebook("local", t) for name, t in tables.items()})
         else:
             book = codebook if isinstance(codebook, Codebook) else Codebook.read(Path(codebook))
-            tables = {name: conform(t, book, name) for name, t in tables.items()}
+        tables = {name: conform(t, book, name) for name, t in tables.items()}
         return cls(tables, book, thresholds)
 
     def run(self, method: str, *, progress: Progress = quiet, **params: Any) -> Result:

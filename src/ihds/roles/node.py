@@ -28,7 +28,7 @@ from ihds.connector.dcp import Identity, TokenGate, Verifier
 from ihds.connector.dsp.binding import Connector, Decisions
 from ihds.data.source import data_file
 from ihds.data.sources import tabular
-from ihds.errors import BadInput, Conflict, IhdsError, NotAuthenticated, SetupFailed
+from ihds.errors import AuditBroken, BadInput, Conflict, IhdsError, NotAuthenticated, SetupFailed
 from ihds.ids import Did
 from ihds.roles.config import NodeConfig
 from ihds.store.store import Put, Store
@@ -318,6 +318,12 @@ def verify_folder(folder: Path) -> dict[str, Any]:
     try:
         jwk = key.public_jwk()
         size = audit.verify(store, config.did, lambda data, text: verify_bytes(data, text, jwk))
+        first = next(iter(store.read(0, 1)), "")
+        if '"kind":"node.created"' not in first:
+            raise AuditBroken(
+                f"{config.did}: the log does not begin with the making of the node",
+                remedy="compare with a back-up and with the checkpoints other nodes hold",
+            )
     finally:
         store.close()
     return {"node": config.name, "did": config.did, "entries": size, "proved": True}

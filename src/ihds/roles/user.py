@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,8 @@ from ihds.wire.jose import read_unverified
 if TYPE_CHECKING:
     from ihds.analysis.result import Result
     from ihds.roles.node import Command, Node
+
+_log = logging.getLogger("ihds.user")
 
 _AGREE_SECONDS = 60.0
 _SETTLED = frozenset({"STARTED", "TERMINATED", "COMPLETED"})
@@ -283,6 +286,11 @@ class User(OffersNothing):
         except IhdsError as error:
             self._mark(identifier, "failed", error)
             run.report("failed", {"study": identifier, "error": error.to_dict()})
+        except Exception:  # noqa: BLE001 - a bug must not leave a study "running" for ever
+            _log.exception("study %s failed", identifier)
+            failure = IhdsError("this node failed", remedy="tell its operator the time")
+            self._mark(identifier, "failed", failure)
+            run.report("failed", {"study": identifier, "error": failure.to_dict()})
 
     def _mark(self, identifier: str, status: str, error: IhdsError | None) -> None:
         record = self.node.log.get("study.request", identifier)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -35,6 +36,8 @@ def document_url(did: str) -> str:
         raise NotAuthenticated(f"{did} is not a did:web", remedy="give a did:web")
     host, *path = did.removeprefix("did:web:").split(":")
     netloc = unquote(host)
+    if any(c in unquote(part) for part in (host, *path) for c in "/?#@\\") or not re.fullmatch(r"[\w.:\[\]-]+", netloc):
+        raise NotAuthenticated(f"{did} is not a did:web", remedy="give a did:web")
     loopback = netloc.split(":")[0] in ("127.0.0.1", "localhost") or netloc.startswith("[::1]")
     scheme = "http" if loopback else "https"
     tail = "/".join([*path, "did.json"]) if path else ".well-known/did.json"

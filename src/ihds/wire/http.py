@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx
@@ -20,7 +20,7 @@ _log = logging.getLogger("ihds.http")
 
 #: Largest JSON message taken from a stranger, and largest contribution or state.
 MAX_JSON = 1 << 20
-MAX_BODY = 1 << 30
+MAX_BODY = 1 << 28
 
 
 @dataclass
@@ -141,7 +141,7 @@ class Call:
         """
         try:
             value = json.loads(self.body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadMessage("the body is not JSON", remedy="send a JSON object") from error
         if not isinstance(value, dict):
             raise BadMessage("the body is not a JSON object", remedy="send a JSON object")
@@ -169,25 +169,37 @@ def plain_error(_call: Call, error: IhdsError) -> Answer:
 
 
 def endpoint(
-    handler: Handler, *, max_body: int = MAX_JSON, on_error: OnError = plain_error
+    handler: Handler,
+    *,
+    max_body: int = MAX_JSON,
+    on_error: OnError = plain_error,
+    before: Handler | None = None,
 ) -> Callable[[Request], Awaitable[Response]]:
-    """Turn a plain function into a Starlette endpoint that runs in a worker thread."""
+    """Turn a plain function into a Starlette endpoint that runs in a worker thread.
+
+    ``before`` sees the request without its body and may refuse it before a byte is read.
+    """
 
     async def serve(request: Request) -> Response:
+        head = Call(
+            method=request.method,
+            path=dict(request.path_params),
+            query=dict(request.query_params),
+            headers=dict(request.headers),
+            body=b"",
+            client=request.client.host if request.client else "",
+        )
+        if before is not None:
+            refused = await run_in_threadpool(_guarded, before, on_error, head)
+            if refused.status >= 400:
+                return _response(refused)
         chunks, size = [], 0
         async for chunk in request.stream():
             size += len(chunk)
             if size > max_body:
                 return _response(_too_large(max_body))
             chunks.append(chunk)
-        call = Call(
-            method=request.method,
-            path=dict(request.path_params),
-            query=dict(request.query_params),
-            headers=dict(request.headers),
-            body=b"".join(chunks) if len(chunks) != 1 else chunks[0],
-            client=request.client.host if request.client else "",
-        )
+        call = replace(head, body=b"".join(chunks) if len(chunks) != 1 else chunks[0])
         return _response(await run_in_threadpool(_guarded, handler, on_error, call))
 
     return serve

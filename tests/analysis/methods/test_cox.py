@@ -98,7 +98,7 @@ def test_the_demo_model_equals_r():
     )
     result = federate(split(trial, 3, "person_id"), "cox", codebook=bladder_cancer.codebook(), formula=formula)
     assert_equals_r(result, reference("survival")["byar_ag"])
-    assert result.details["clusters"] == trial["person_id"].nunique()
+    assert result.details["clusters_within_sites"] == trial["person_id"].nunique()
 
 
 def test_an_event_inside_one_bin_is_counted_where_it_happens():

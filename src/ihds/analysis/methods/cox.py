@@ -25,7 +25,7 @@ import numpy as np
 from ihds.analysis import formula as formulas
 from ihds.analysis.design import DEFAULT_TIME_BIN, Ask, Design, Frame
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
-from ihds.analysis.numerics import invert
+from ihds.analysis.numerics import SETTLED, invert, newton_decrement, runs_away
 from ihds.analysis.result import Result, chi_square, wald_table
 from ihds.analysis.survival import break_ties, cells_of
 from ihds.data.codebook import Codebook
@@ -42,7 +42,6 @@ class Params:
     horizon: float | None = None
     robust: bool | None = None
     max_rounds: int = 60
-    tolerance: float = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +101,7 @@ class State:
     terms: tuple[str, ...]
     beta: Vector
     step: Vector
+    gains: tuple[float, float, float]
     log_likelihood: float
     null_log_likelihood: float
     null_score: Vector
@@ -129,6 +129,13 @@ def ask(params: Params, codebook: Codebook) -> Ask:
     formula = survival_formula(params.formula, codebook)
     if not formula.terms:
         raise BadFormula(f"{params.formula!r} has no covariate", remedy="add one, or use kaplan_meier")
+    clustered = codebook.variables.get(formula.label(formula.cluster))
+    if clustered is not None and clustered.kind == "category":
+        raise BadFormula(
+            f"cluster({formula.cluster}) is a category that several sites share",
+            remedy="name an identifier: clusters are taken to lie within one site",
+        )
+    formula = replace(formula, intercept=True)  # as coxph: categories keep their reference level
     own = "site" in formula.strata
     return Ask(
         formula=formula,
@@ -189,6 +196,7 @@ def begin(params: Params, frame: Frame) -> State:
         terms=frame.columns,
         beta=np.zeros(p),
         step=np.full(p, np.inf),
+        gains=(np.inf, np.inf, np.inf),
         log_likelihood=-np.inf,
         null_log_likelihood=-np.inf,
         null_score=np.zeros(p),
@@ -350,29 +358,32 @@ def _newton(params: Params, state: State, information: Matrix, phase: Any) -> St
     if not state.null_information.any():
         state = replace(state, null_information=information)
     step = covariance @ state.score
-    state = replace(state, covariance=covariance)
-    if float(np.abs(step).max()) <= params.tolerance:
+    gain = newton_decrement(step, state.score)
+    gains = (*state.gains[1:], gain)
+    state = replace(state, covariance=covariance, gains=gains)
+    if gain <= SETTLED**2:
         done: Any = "meat" if wants_robust(params) else "done"
-        return replace(state, phase=done, step=step)
-    _check_separation(state, step)
-    if state.rounds >= params.max_rounds:
-        raise DidNotConverge(
-            f"cox: the last step was {np.abs(step).max():.1e} after {state.rounds} rounds",
-            remedy="look for a rare category, or raise max_rounds",
-        )
-    return replace(state, phase=phase, beta=state.beta + step, step=step, halvings=0)
-
-
-def _check_separation(state: State, step: Vector) -> None:
-    """Refuse when the likelihood is flat while a coefficient still runs away (Heinze 2001)."""
-    gain = float(step @ state.score) / 2
-    running = np.abs(step) > 0.3
-    if gain < 1e-4 and bool(np.any(running & (np.abs(state.beta) > 5))):
+        return replace(state, phase=done, beta=state.beta + step, step=step)
+    if runs_away(gains):
         term = state.terms[int(np.argmax(np.abs(step)))]
         raise Separation(
             f"{term!r} predicts the event perfectly, so its coefficient is infinite",
             remedy="leave it out, merge categories, or use a penalised model",
         )
+    if state.rounds >= params.max_rounds:
+        raise DidNotConverge(
+            f"cox: the last step was {np.sqrt(gain):.1e} standard errors after {state.rounds} rounds",
+            remedy="look for a rare category, or raise max_rounds",
+        )
+    return replace(state, phase=phase, beta=state.beta + step, step=step, halvings=0)
+
+
+def _wald(beta: Vector, covariance: Matrix) -> tuple[float, int]:
+    """Return the Wald statistic and its rank: with fewer clusters than terms the variance is singular."""
+    values, vectors = np.linalg.eigh(covariance)
+    kept = values > values[-1] * 1e-10
+    along = vectors[:, kept].T @ beta
+    return float(along**2 @ (1 / values[kept])), int(kept.sum())
 
 
 def finish(params: Params, frame: Frame, state: State) -> Result | None:
@@ -383,10 +394,10 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     robust = frame.original(state.beta, state.robust)[1] if len(state.robust) else None
     p = len(beta)
     null_inverse = invert(state.null_information, state.terms)
-    wald = float(beta @ np.linalg.solve(robust if robust is not None else covariance, beta))
+    wald, rank = _wald(state.beta, state.robust if len(state.robust) else state.covariance)
     tests = (
         chi_square("likelihood ratio", 2 * (state.log_likelihood - state.null_log_likelihood), p),
-        chi_square("Wald", wald, p),
+        chi_square("Wald", wald, rank),
         chi_square("score", float(state.null_score @ null_inverse @ state.null_score), p),
     )
     grid = "each site's own times" if not len(frame.times) else f"time bins of {frame.time_bin:g}"
@@ -404,6 +415,6 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
             "ties": params.ties,
             "risk_sets": grid,
             "left_out_missing": frame.left_out,
-            "clusters": state.clusters or None,
+            "clusters_within_sites": state.clusters or None,
         },
     )

@@ -22,10 +22,10 @@ from scipy.special import gammaln
 from ihds.analysis import formula as formulas
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
-from ihds.analysis.numerics import invert
+from ihds.analysis.numerics import SETTLED, invert, newton_decrement, runs_away
 from ihds.analysis.result import Result, wald_table
 from ihds.data.codebook import Codebook
-from ihds.errors import BadFormula, DidNotConverge, Separation
+from ihds.errors import BadFormula, Collinear, DidNotConverge, Separation
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,6 @@ class Params:
     formula: str
     family: Literal["gaussian", "binomial", "poisson"] = "gaussian"
     max_rounds: int = 40
-    tolerance: float = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,9 @@ class State:
     beta: Vector
     null_beta: float
     step: Vector
-    null_step: float
+    gains: tuple[float, float, float]
+    settled: bool
+    null_gain: float
     covariance: Matrix
     log_likelihood: float
     null_log_likelihood: float
@@ -85,6 +86,8 @@ def ask(params: Params, codebook: Codebook) -> Ask:
     formula = formulas.parse(params.formula, codebook.variables, categories)
     if formula.survival or len(formula.response) != 1:
         raise BadFormula(f"{params.formula!r} needs one outcome", remedy="write outcome ~ covariates")
+    if not formula.terms and not formula.intercept:
+        raise BadFormula(f"{params.formula!r} has no term", remedy="add a covariate or the intercept")
     if formula.strata or formula.cluster:
         raise BadFormula("glm takes no strata() or cluster()", remedy="leave it out")
     outcome: Any = {"gaussian": "number", "binomial": "binary", "poisson": "count"}[params.family]
@@ -92,18 +95,16 @@ def ask(params: Params, codebook: Codebook) -> Ask:
 
 
 def begin(params: Params, frame: Frame) -> State:
-    """Start at beta = 0, or at the outcome's scale for counts."""
+    """Start at beta = 0; the first round of binomial and poisson then starts at the outcome itself."""
     p = len(frame.columns)
-    beta = np.zeros(p)
-    start = float(np.log(frame.outcome_scale)) if params.family == "poisson" else 0.0
-    if frame.intercept:
-        beta[0] = start
     return State(
         terms=frame.columns,
-        beta=beta,
-        null_beta=start,
+        beta=np.zeros(p),
+        null_beta=0.0,
         step=np.full(p, np.inf),
-        null_step=np.inf,
+        gains=(np.inf, np.inf, np.inf),
+        settled=False,
+        null_gain=np.inf,
         covariance=np.zeros((p, p)),
         log_likelihood=-np.inf,
         null_log_likelihood=-np.inf,
@@ -128,10 +129,40 @@ def _family(params: Params, eta: Vector, y: Vector, unit: float) -> tuple[Vector
             return mean, mean, y * eta - mean
 
 
+def _starting(params: Params, state: State) -> bool:
+    return state.rounds == 0 and params.family != "gaussian"
+
+
+def _start(params: Params, design: Design, unit: float) -> Sums:
+    """Return the weighted least squares of R's first iteration, which starts at the outcome itself."""
+    x, y = design.x, design.y
+    if params.family == "poisson":
+        mean = weight = y + 0.1 / unit
+        eta = np.log(mean * unit)
+    else:
+        mean = (y + 0.5) / 2
+        weight = mean * (1 - mean)
+        eta = np.log(mean / (1 - mean))
+    working = weight * (eta - design.offset) + (y - mean)
+    return Sums(
+        n=float(len(y)),
+        score=x.T @ working,
+        information=(x.T * weight) @ x,
+        log_likelihood=0.0,
+        null_score=float(working.sum()),
+        null_information=float(weight.sum()),
+        null_log_likelihood=0.0,
+        saturated=0.0,
+        constant=0.0,
+    )
+
+
 def local(params: Params, state: State, design: Design) -> Sums:
     """Return score, information and log-likelihood at the present coefficients."""
     x, y = design.x, design.y
     unit = design.frame.outcome_scale if params.family == "poisson" else 1.0
+    if _starting(params, state):
+        return _start(params, design, unit)
     offset = design.offset / (design.frame.outcome_scale if params.family == "gaussian" else 1.0)
     mean, weight, log_likelihood = _family(params, x @ state.beta + offset, y, unit)
     null_eta = np.full(len(y), state.null_beta if design.frame.intercept else 0.0) + offset
@@ -166,24 +197,32 @@ def aggregate(params: Params, state: State, total: Sums) -> State:
         return replace(state, beta=state.beta - step, step=step, rounds=rounds, halvings=state.halvings + 1)
     covariance = invert(total.information, state.terms)
     step = covariance @ total.score
+    gain = newton_decrement(step, total.score)
+    gains = (*state.gains[1:], gain) if not _starting(params, state) else state.gains
     null_step = total.null_score / max(total.null_information, 1e-300)
-    null_step = float(np.clip(null_step, -4.0, 4.0)) if params.family != "gaussian" else null_step
-    settled = float(np.abs(step).max()) <= params.tolerance
+    settled = gain <= SETTLED**2 and not _starting(params, state)
     if not settled:
-        _check_separation(params, state, step, total)
+        if params.family != "gaussian" and runs_away(gains):
+            term = state.terms[int(np.argmax(np.abs(step)))]
+            raise Separation(
+                f"{term!r} predicts the outcome perfectly, so its coefficient is infinite",
+                remedy="leave it out, merge categories, or use a penalised model",
+            )
         if rounds >= params.max_rounds:
             raise DidNotConverge(
-                f"glm: the last step was {np.abs(step).max():.1e} after {rounds} rounds",
+                f"glm: the last step was {np.sqrt(gain):.1e} standard errors after {rounds} rounds",
                 remedy="look for a rare category, or raise max_rounds",
             )
     return State(
         terms=state.terms,
-        beta=state.beta if settled else state.beta + step,
+        beta=state.beta + step,
         null_beta=state.null_beta + null_step,
         step=step,
-        null_step=float(null_step),
+        gains=gains,
+        settled=settled,
+        null_gain=float(abs(null_step * total.null_score)),
         covariance=covariance,
-        log_likelihood=total.log_likelihood,
+        log_likelihood=-np.inf if _starting(params, state) else total.log_likelihood,
         null_log_likelihood=total.null_log_likelihood,
         saturated=total.saturated,
         constant=total.constant,
@@ -192,29 +231,24 @@ def aggregate(params: Params, state: State, total: Sums) -> State:
     )
 
 
-def _check_separation(params: Params, state: State, step: Vector, total: Sums) -> None:
-    if params.family == "gaussian":
-        return
-    gain = float(step @ total.score) / 2
-    if gain < 1e-4 and bool(np.any((np.abs(step) > 0.3) & (np.abs(state.beta) > 5))):
-        term = state.terms[int(np.argmax(np.abs(step)))]
-        raise Separation(
-            f"{term!r} predicts the outcome perfectly, so its coefficient is infinite",
-            remedy="leave it out, merge categories, or use a penalised model",
-        )
-
-
 def finish(params: Params, frame: Frame, state: State) -> Result | None:
     """Return the table once model and null model have settled."""
-    null_done = abs(state.null_step) <= 1e-8 or not frame.intercept
-    if float(np.abs(state.step).max()) > params.tolerance or not null_done:
+    null_done = state.null_gain <= SETTLED**2 or not frame.intercept
+    if not state.settled or not null_done:
         return None
     n, p, unit = frame.rows, len(frame.columns), frame.outcome_scale
+    if n <= p and params.family == "gaussian":
+        raise DidNotConverge(f"{n} rows leave no residual for {p} parameters", remedy="use fewer terms")
     beta, covariance = frame.original(state.beta, state.covariance)
     fitted, null = state.log_likelihood, state.null_log_likelihood
     dispersion, residual_df = 1.0, None
     if params.family == "gaussian":
         deviance, null_deviance = -2 * fitted * unit**2, -2 * null * unit**2
+        if not deviance > 1e-9 * null_deviance:
+            raise Collinear(
+                "the covariates determine the outcome: its residuals are lost in rounding",
+                remedy="look for the outcome, or a copy of it, among the covariates",
+            )
         residual_df = float(n - p)
         dispersion = deviance / residual_df
         beta = beta * unit

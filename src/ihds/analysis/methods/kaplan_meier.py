@@ -14,7 +14,8 @@ Status     reviewed
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -27,6 +28,9 @@ from ihds.analysis.result import Curve, Result
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula
 from ihds.privacy.disclosure import merge_bins
+
+#: R's survfit takes a curve for one half within this (the square root of the machine's epsilon).
+_HALF_TOLERANCE = 1.5e-8
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,10 @@ STATE = State
 def ask(params: Params, codebook: Codebook) -> Ask:
     """Ask for a survival outcome by groups on a shared grid."""
     formula = survival_formula(params.formula, codebook)
+    if formula.strata:
+        raise BadFormula("kaplan_meier takes no strata()", remedy="name the category as a group instead")
+    if params.tau is not None and params.tau <= 0:
+        raise BadFormula(f"tau is {params.tau:g}", remedy="give a positive time")
     return groups_ask(formula, params.time_bin, params.horizon, codebook)
 
 
@@ -79,9 +87,13 @@ def groups_ask(formula: Any, time_bin: float | None, horizon: float | None, code
         BadFormula: a group is not a plain category, or the site is a stratum.
 
     """
+    if formula.offset or formula.cluster:
+        raise BadFormula("curves and tests take no offset() or cluster()", remedy="leave it out")
+    formula = replace(formula, terms=tuple(re.sub(r"^C\((\w+)\)$", r"\1", t) for t in formula.terms))
     for term in formula.terms:
-        if formula.label(term) not in codebook.variables:
-            raise BadFormula(f"{term!r} is not a category", remedy="name one or more categories, or 1")
+        name = formula.label(term)
+        if name not in codebook.variables:
+            raise BadFormula(f"{name!r} is not a category", remedy="name one or more categories, or 1")
     if "site" in formula.strata:
         raise BadFormula("strata(site) would show single sites", remedy="leave it out")
     return Ask(
@@ -164,7 +176,7 @@ def _curve(label: str, frame: Frame, tau: float | None, d: Vector, leave: Vector
         upper = np.where(survival > 0, np.minimum(1.0, survival * np.exp(z * se_log)), np.nan)
         se = np.where(survival > 0, survival * se_log, np.nan)
     shown = merge_bins(leave, frame.min_cell)
-    below = np.flatnonzero((survival <= 0.5) & (d > 0))
+    below = np.flatnonzero((survival <= 0.5 + _HALF_TOLERANCE) & (d > 0))
     median = _median(times, survival, below)
     last = float(times[np.flatnonzero(leave > 0)[-1]]) if leave.any() else 0.0
     end = last if tau is None else min(tau, last)
@@ -192,8 +204,8 @@ def _median(times: Vector, survival: Vector, below: Any) -> float | None:
     if not len(below):
         return None
     first = int(below[0])
-    if abs(survival[first] - 0.5) < 1e-12:
-        lower = np.flatnonzero(survival < 0.5 - 1e-12)
+    if abs(survival[first] - 0.5) < _HALF_TOLERANCE:
+        lower = np.flatnonzero(survival < 0.5 - _HALF_TOLERANCE)
         if len(lower):
             return float((times[first] + times[lower[0]]) / 2)
     return float(times[first])

@@ -22,9 +22,10 @@ from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.method import Vector
 from ihds.analysis.methods.cox import survival_formula
 from ihds.analysis.methods.kaplan_meier import Exits, at_risk, count_cells, groups_ask
+from ihds.analysis.numerics import invert
 from ihds.analysis.result import Result, chi_square
 from ihds.data.codebook import Codebook
-from ihds.errors import BadFormula, ConstantColumn
+from ihds.errors import BadFormula, Collinear, ConstantColumn
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,10 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     variance[np.diag_indices(groups)] += np.einsum("sk,sgk->g", factor, share)
     used = expected > 0
     difference = (observed - expected)[used][1:]
-    statistic = float(difference @ np.linalg.solve(variance[np.ix_(used, used)][1:, 1:], difference))
+    if bool(np.any(np.diag(variance)[used] <= 1e-10 * expected[used])):
+        raise Collinear("each group lies in a stratum of its own", remedy="leave the stratum out")
+    terms = tuple(label for label, u in zip(frame.groups, used, strict=True) if u)[1:]
+    statistic = float(difference @ invert(variance[np.ix_(used, used)][1:, 1:], terms) @ difference)
     rows = [
         {"group": label, "observed": float(o), "expected": float(e)}
         for label, o, e in zip(frame.groups, observed, expected, strict=True)

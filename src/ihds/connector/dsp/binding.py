@@ -46,7 +46,7 @@ from ihds.store.store import Put, Record
 from ihds.wire.http import Answer, Call, Http, endpoint
 
 _log = logging.getLogger("ihds.dsp")
-_RETRY = frozenset({404, 408, 425, 429})
+_RETRY = frozenset({401, 404, 408, 409, 425, 429})
 
 Process = Negotiation | Transfer
 
@@ -281,7 +281,8 @@ class Connector:
             if self._repeated(process, body):
                 return Answer(process.acknowledgement())
             event = transfer.read(body, kind, process)
-            if event is transfer.Event.START and process.state is transfer.State.STARTED and body.get("dataAddress"):
+            renewed = process.role == "consumer" and process.state is transfer.State.STARTED
+            if event is transfer.Event.START and renewed and body.get("dataAddress"):
                 after = process  # the provider renews the token
             else:
                 after = transfer.step(process, event, _other_role(process))
@@ -439,6 +440,7 @@ class Connector:
         body = {
             "kind": kind,
             "pid": process.pid,
+            "counterparty": process.counterparty,
             "made": at.timestamp(),
             "due": at.timestamp() + self.delay_seconds,
             "attempts": 0,
@@ -473,12 +475,19 @@ class Connector:
         with ThreadPoolExecutor(8, "outbox") as pool:
             while not self._stop.is_set():
                 wait = 1.0
-                for row in self._due():
+                try:
+                    due = self._due()
+                except Exception:  # noqa: BLE001 - the database may be away for a moment
+                    _log.exception("the outbox cannot be read")
+                    due = []
+                for row in due:
                     if isinstance(row, float):
                         wait = min(wait, row)
                     else:
                         with self._lock:
-                            self._busy.add(row.body["pid"])
+                            if row.body["counterparty"] in self._busy:
+                                continue
+                            self._busy.add(row.body["counterparty"])
                         pool.submit(self._attempt, row)
                 self._wake.wait(max(wait, 0.005))
                 self._wake.clear()
@@ -490,10 +499,10 @@ class Connector:
             busy = set(self._busy)
         rows: list[Record | float] = []
         for row in self.log.store.list("outbox"):
-            pid = row.body["pid"]
-            if pid in busy or pid in seen:
+            peer = row.body["counterparty"]  # one slow or hostile peer delays only itself
+            if peer in busy or row.body["pid"] in seen:
                 continue
-            seen.add(pid)
+            seen.add(row.body["pid"])
             left = row.body["due"] - at
             rows.append(row if left <= 0 else left)
         return rows
@@ -517,7 +526,7 @@ class Connector:
             self._postpone(row, PeerFailed("this node failed"))
         finally:
             with self._lock:
-                self._busy.discard(row.body["pid"])
+                self._busy.discard(row.body["counterparty"])
             self._wake.set()
 
     def _perform(self, row: Record) -> None:
