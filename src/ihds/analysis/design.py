@@ -92,7 +92,11 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """One site's complete rows before centring."""
+    """One site's complete rows before centring.
+
+    ``persons`` counts those of the complete rows, the set-aside ones included: a formula must not
+    be able to choose who is counted.
+    """
 
     matrix: Floats
     outcome: Floats
@@ -107,6 +111,7 @@ class Rows:
     codes: dict[str, Ints]
     left_out: int
     undefined: int
+    persons: int
 
     def __len__(self) -> int:
         return len(self.person)
@@ -279,6 +284,7 @@ def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], 
         codes={name: kept_rows(code) for name, code in coded.items()},
         left_out=left_out,
         undefined=int(n - good.sum()),
+        persons=len(np.unique(person)),
     )
 
 

@@ -144,7 +144,7 @@ class SiteWork:
 
     def persons(self) -> int:
         """Return how many persons the present rows hold."""
-        return 0 if self._rows is None else len(np.unique(self._rows[1].person))
+        return 0 if self._rows is None else self._rows[1].persons
 
     def _local(self, state: PlanState, rows: design.Rows) -> Contribution:
         agreed = state.agreement
