@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import time
 
 import httpx
@@ -12,6 +14,7 @@ from ihds import errors
 from ihds.demo import CURVES, pooled
 from ihds.ids import StudyId
 from ihds.roles.node import verify_folder
+from tests.conftest import ROOT
 from tests.space import APPLICATION, COX, Space, running
 
 HOLDERS = ("lih", "ncck", "us-site")
@@ -263,3 +266,34 @@ def test_idle_nodes_do_nothing(space):
     before = {n: len(space.entries(n)) for n in space.configs}
     time.sleep(1.5)
     assert {n: len(space.entries(n)) for n in space.configs} == before
+
+
+def test_the_tutorial_does_what_it_says(space, capsys, monkeypatch):
+    """Every command and the Python lines of the tutorial are run, in order, as they stand there."""
+    from ihds.cli import main
+
+    text = (ROOT / "docs/tutorials/first-study.md").read_text()
+    shell, python = re.findall(r"```(?:sh|python)\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(space.folder)
+    names = {}
+    ran = 0
+    for line in shell.replace("\\\n", " ").splitlines():
+        command, _, remark = line.partition("#")
+        for placeholder, value in names.items():
+            command = command.replace(placeholder, value)
+        words = shlex.split(command)
+        if not words or words[0] != "ihds":
+            continue
+        if words[1:3] == ["permit", "revoke"]:
+            lines = python.replace("urn:uuid:PERMIT", names["urn:uuid:PERMIT"])
+            notebook: dict = {}
+            exec(compile(lines, "tutorial", "exec"), notebook)
+            notebook["space"].close()
+        assert main(words[1:]) == (12 if "refused" in remark else 0), command
+        out = capsys.readouterr().out
+        ran += 1
+        if words[1] == "apply":
+            names["urn:uuid:APPLICATION"] = re.search(r"urn:uuid:[0-9a-f-]{36}", out)[0]
+        if words[1:3] == ["permit", "decide"]:
+            names["urn:uuid:PERMIT"] = re.search(r"urn:uuid:[0-9a-f-]{36}", out)[0]
+    assert ran == 12

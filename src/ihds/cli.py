@@ -49,6 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         _err.print("interrupted; a study goes on in its node: ihds study show")
         return 130
+    finally:
+        if getattr(given, "space", None) is not None:
+            given.space.close()
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -216,7 +219,8 @@ def _node_run(given: Any) -> None:
 
 
 def _space(given: Any) -> Any:
-    return ihds.connect(given.node)
+    given.space = ihds.connect(given.node)
+    return given.space
 
 
 def _search(given: Any) -> None:
@@ -447,7 +451,7 @@ def _study_run(given: Any) -> None:
                 raise BadInput("no method is named", remedy="write for example: ihds study run cox --formula …")
             more = {"purpose": given.purpose, "max_rounds": given.stop_after}
             if given.permit or not given.dataset:
-                more["permit"] = given.permit or space._only_permit()
+                more["permit"] = given.permit or space.only_permit()
             else:
                 more["datasets"] = given.dataset
             study = space.start(given.method, _params(given), **more)

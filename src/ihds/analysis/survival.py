@@ -1,4 +1,4 @@
-"""Risk sets as sums: the counting both the curves and the Cox model rest on.
+"""Risk sets as sums: the counting that the curves, the tests and the Cox model share.
 
 Bins are numbered 0..K-1; a row is at risk in ``entry < bin <= exit`` and, if ``event``, has its
 event in ``exit``. Strata and groups multiply the bins: cell = stratum * K + bin.
@@ -6,13 +6,18 @@ event in ``exit``. Strata and groups multiply the bins: cell = stratum * K + bin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import re
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ihds.analysis.design import Design, Floats, Ints
+from ihds.analysis import formula as formulas
+from ihds.analysis.design import DEFAULT_TIME_BIN, Ask, Design, Floats, Ints
+from ihds.analysis.method import Contribution, Leaves, Vector
+from ihds.data.codebook import Codebook
+from ihds.errors import BadFormula
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,17 +98,14 @@ def segment_sums(values: Floats, order: Ints, first: Ints) -> Floats:
     return result
 
 
-def cells_of(design: Design, by_group: bool = False) -> Cells:
-    """Return the cells of a design by stratum, or by stratum and group; made once."""
-    key = "cells-by-group" if by_group else "cells"
-    if key not in design.cache:
+def cells_of(design: Design) -> Cells:
+    """Return the cells of a design by stratum; made once."""
+    if "cells" not in design.cache:
         strata = max(1, len(design.frame.strata))
-        code = design.stratum
-        if by_group:
-            groups = max(1, len(design.frame.groups))
-            code, strata = code * groups + design.group, strata * groups
-        design.cache[key] = Cells.of(design.exit, design.entry, design.event, code, strata, len(design.times))
-    cells: Cells = design.cache[key]
+        design.cache["cells"] = Cells.of(
+            design.exit, design.entry, design.event, design.stratum, strata, len(design.times)
+        )
+    cells: Cells = design.cache["cells"]
     return cells
 
 
@@ -147,11 +149,101 @@ def break_ties(d: Floats, s0: Floats, d0: Floats, ties: str) -> Ties:
     )
 
 
-def cumulative(values: Floats) -> Floats:
-    """Return the running sum along the last axis."""
-    return np.cumsum(values, axis=-1)
+def survival_formula(text: str, codebook: Codebook) -> formulas.Formula:
+    """Parse a formula that must have a Surv() response."""
+    categories = [n for n, v in codebook.variables.items() if v.kind == "category"]
+    formula = formulas.parse(text, codebook.variables, categories)
+    if not formula.survival:
+        raise BadFormula(f"{text!r} has no Surv() response", remedy="write Surv(time, status) ~ ...")
+    return formula
 
 
-def optional(value: float) -> Any:
-    """Return None for a number that does not exist."""
-    return float(value) if np.isfinite(value) else None
+def grid_width(chosen: float | None, formula: formulas.Formula, codebook: Codebook) -> float:
+    """Return the time bin: the one asked for, the codebook's, or 30."""
+    if chosen is not None:
+        if chosen < 0:
+            raise BadFormula(f"time_bin is {chosen:g}", remedy="give 0 or a positive width")
+        return chosen
+    declared = [codebook.variables[n].time_bin for n in _clock_variables(formula, codebook)]
+    found = [b for b in declared if b is not None]
+    return found[-1] if found else DEFAULT_TIME_BIN
+
+
+def grid_end(chosen: float | None, formula: formulas.Formula, codebook: Codebook) -> float | None:
+    """Return the horizon: the one asked for, or the codebook's."""
+    if chosen is not None:
+        return chosen
+    declared = [codebook.variables[n].horizon for n in _clock_variables(formula, codebook)]
+    found = [h for h in declared if h is not None]
+    return found[-1] if found else None
+
+
+def _clock_variables(formula: formulas.Formula, codebook: Codebook) -> list[str]:
+    names = [formula.label(r) for r in formula.response[:-1]]
+    return [n for n in names if n in codebook.variables]
+
+
+def groups_ask(formula: Any, time_bin: float | None, horizon: float | None, codebook: Codebook) -> Ask:
+    """Return the ask shared by the curve and the log-rank test.
+
+    Raises:
+        BadFormula: a group is not a plain category, or the site is a stratum.
+
+    """
+    if formula.offset or formula.cluster:
+        raise BadFormula("curves and tests take no offset() or cluster()", remedy="leave it out")
+    formula = replace(formula, terms=tuple(re.sub(r"^C\((\w+)\)$", r"\1", t) for t in formula.terms))
+    for term in formula.terms:
+        name = formula.label(term)
+        if name not in codebook.variables:
+            raise BadFormula(f"{name!r} is not a category", remedy="name one or more categories, or 1")
+    if "site" in formula.strata:
+        raise BadFormula("strata(site) would show single sites", remedy="leave it out")
+    return Ask(
+        formula=formula,
+        outcome="survival",
+        covariates="groups",
+        clock="grid",
+        time_bin=grid_width(time_bin, formula, codebook),
+        horizon=grid_end(horizon, formula, codebook),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Exits(Contribution):
+    """Who leaves and enters the risk set, per group and bin."""
+
+    kind: ClassVar[str] = "curve"
+
+    events: Annotated[Vector, Leaves("(groups*bins,)", "persons", bound=1, counts_persons=True)]
+    leave: Annotated[Vector, Leaves("(groups*bins,)", "persons", bound=1, counts_persons=True)]
+    enter: Annotated[Vector, Leaves("(groups*bins,)", "persons", bound=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """The opened totals, once there."""
+
+    counted: bool
+    events: Vector
+    leave: Vector
+    enter: Vector
+
+
+def count_cells(design: Design, code: Any, groups: int) -> tuple[Vector, Vector, Vector]:
+    """Return events, exits and late entries per (code, bin), each (groups * bins,)."""
+    bins = len(design.times)
+    size = max(1, groups) * bins
+    seen = design.exit > design.entry
+    late = seen & (design.entry >= 0)
+    leave = np.bincount((code * bins + design.exit)[seen], minlength=size)
+    enter = np.bincount((code * bins + design.entry)[late], minlength=size)
+    events = np.bincount((code * bins + design.exit)[seen & design.event], minlength=size)
+    return events.astype(float), leave.astype(float), enter.astype(float)
+
+
+def at_risk(leave: Vector, enter: Vector) -> Vector:
+    """Return those at risk per bin along the last axis: exits at or after, less entries."""
+    left = np.cumsum(leave[..., ::-1], axis=-1)[..., ::-1]
+    entered = np.cumsum(enter[..., ::-1], axis=-1)[..., ::-1]
+    return np.asarray(left - entered)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ihds.analysis.result import Result
-from ihds.errors import IhdsError, PeerFailed, SetupFailed, from_dict
+from ihds.errors import PeerFailed, SetupFailed, from_dict
 from ihds.roles.config import FILE, NodeConfig
 from ihds.roles.node import API_KEY_FILE
 from ihds.wire.http import Http
@@ -90,11 +90,20 @@ class Space:
             IhdsError: the study was refused or failed, or waits for a site.
 
         """
-        chosen = permit or self._only_permit()
+        chosen = permit or self.only_permit()
         study = self.start(method, params, permit=chosen, purpose=purpose)
         return self.follow(study, report)
 
-    def _only_permit(self) -> str:
+    def close(self) -> None:
+        """Close the connections to the node."""
+        self.http.close()
+
+    def only_permit(self) -> str:
+        """Return the only permit in force.
+
+        Raises:
+            SetupFailed: there is none, or more than one.
+        """
         held = [p["permit"] for p in self.permits() if p["permit_state"] == "GRANTED"]
         if len(held) != 1:
             raise SetupFailed(f"{len(held)} permits are in force", remedy="name one: run(..., permit='urn:uuid:...')")
@@ -120,10 +129,10 @@ class Space:
                 report(step)
             last = step
         if last.get("error"):
-            raise _study_error(last["error"])
+            raise from_dict(last["error"])
         shown = self.call("study.show", study=study)
         if shown["error"]:
-            raise _study_error(shown["error"])
+            raise from_dict(shown["error"])
         if shown["result"] is None:
             raise PeerFailed(f"study {study} is {shown['status']}", remedy=f"ihds study run --resume {study}")
         return Result.from_dict(shown["result"])
@@ -142,7 +151,3 @@ class Space:
     def study(self, study: str) -> dict[str, Any]:
         """Return a study with its result."""
         return dict(self.call("study.show", study=study))
-
-
-def _study_error(body: dict[str, Any]) -> IhdsError:
-    return from_dict(body)

@@ -22,12 +22,11 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from ihds.analysis import formula as formulas
-from ihds.analysis.design import DEFAULT_TIME_BIN, Ask, Design, Frame
+from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.numerics import SETTLED, invert, newton_decrement, runs_away
 from ihds.analysis.result import Result, chi_square, wald_table
-from ihds.analysis.survival import break_ties, cells_of
+from ihds.analysis.survival import break_ties, cells_of, grid_end, grid_width, survival_formula
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, DidNotConverge, Separation
 
@@ -145,40 +144,6 @@ def ask(params: Params, codebook: Codebook) -> Ask:
         time_bin=0.0 if own else grid_width(params.time_bin, formula, codebook),
         horizon=grid_end(params.horizon, formula, codebook),
     )
-
-
-def survival_formula(text: str, codebook: Codebook) -> formulas.Formula:
-    """Parse a formula that must have a Surv() response."""
-    categories = [n for n, v in codebook.variables.items() if v.kind == "category"]
-    formula = formulas.parse(text, codebook.variables, categories)
-    if not formula.survival:
-        raise BadFormula(f"{text!r} has no Surv() response", remedy="write Surv(time, status) ~ ...")
-    return formula
-
-
-def grid_width(chosen: float | None, formula: formulas.Formula, codebook: Codebook) -> float:
-    """Return the time bin: the one asked for, the codebook's, or 30."""
-    if chosen is not None:
-        if chosen < 0:
-            raise BadFormula(f"time_bin is {chosen:g}", remedy="give 0 or a positive width")
-        return chosen
-    declared = [codebook.variables[n].time_bin for n in _clock_variables(formula, codebook)]
-    found = [b for b in declared if b is not None]
-    return found[-1] if found else DEFAULT_TIME_BIN
-
-
-def grid_end(chosen: float | None, formula: formulas.Formula, codebook: Codebook) -> float | None:
-    """Return the horizon: the one asked for, or the codebook's."""
-    if chosen is not None:
-        return chosen
-    declared = [codebook.variables[n].horizon for n in _clock_variables(formula, codebook)]
-    found = [h for h in declared if h is not None]
-    return found[-1] if found else None
-
-
-def _clock_variables(formula: formulas.Formula, codebook: Codebook) -> list[str]:
-    names = [formula.label(r) for r in formula.response[:-1]]
-    return [n for n in names if n in codebook.variables]
 
 
 def wants_robust(params: Params) -> bool:

@@ -14,17 +14,16 @@ Status     reviewed
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtri
 
 from ihds.analysis.design import Ask, Design, Frame
-from ihds.analysis.method import Contribution, Leaves, Vector
-from ihds.analysis.methods.cox import grid_end, grid_width, survival_formula
+from ihds.analysis.method import Vector
 from ihds.analysis.result import Curve, Result
+from ihds.analysis.survival import Counted, Exits, at_risk, count_cells, groups_ask, survival_formula
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula
 from ihds.privacy.disclosure import merge_bins
@@ -43,31 +42,10 @@ class Params:
     tau: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Exits(Contribution):
-    """Who leaves and enters the risk set, per group and bin."""
-
-    kind: ClassVar[str] = "curve"
-
-    events: Annotated[Vector, Leaves("(groups*bins,)", "persons", bound=1, counts_persons=True)]
-    leave: Annotated[Vector, Leaves("(groups*bins,)", "persons", bound=1, counts_persons=True)]
-    enter: Annotated[Vector, Leaves("(groups*bins,)", "persons", bound=1)]
-
-
 CONTRIBUTIONS = (Exits,)
 
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """The opened totals, once there."""
-
-    counted: bool
-    events: Vector
-    leave: Vector
-    enter: Vector
-
-
-STATE = State
+STATE = Counted
 
 
 def ask(params: Params, codebook: Codebook) -> Ask:
@@ -80,67 +58,22 @@ def ask(params: Params, codebook: Codebook) -> Ask:
     return groups_ask(formula, params.time_bin, params.horizon, codebook)
 
 
-def groups_ask(formula: Any, time_bin: float | None, horizon: float | None, codebook: Codebook) -> Ask:
-    """Return the ask shared by the curve and the log-rank test.
-
-    Raises:
-        BadFormula: a group is not a plain category, or the site is a stratum.
-
-    """
-    if formula.offset or formula.cluster:
-        raise BadFormula("curves and tests take no offset() or cluster()", remedy="leave it out")
-    formula = replace(formula, terms=tuple(re.sub(r"^C\((\w+)\)$", r"\1", t) for t in formula.terms))
-    for term in formula.terms:
-        name = formula.label(term)
-        if name not in codebook.variables:
-            raise BadFormula(f"{name!r} is not a category", remedy="name one or more categories, or 1")
-    if "site" in formula.strata:
-        raise BadFormula("strata(site) would show single sites", remedy="leave it out")
-    return Ask(
-        formula=formula,
-        outcome="survival",
-        covariates="groups",
-        clock="grid",
-        time_bin=grid_width(time_bin, formula, codebook),
-        horizon=grid_end(horizon, formula, codebook),
-    )
-
-
-def begin(params: Params, frame: Frame) -> State:
+def begin(params: Params, frame: Frame) -> Counted:
     """Start with nothing counted."""
-    return State(False, np.zeros(0), np.zeros(0), np.zeros(0))
+    return Counted(False, np.zeros(0), np.zeros(0), np.zeros(0))
 
 
-def local(params: Params, state: State, design: Design) -> Exits:
+def local(params: Params, state: Counted, design: Design) -> Exits:
     """Count events, exits and entries per group and bin."""
     return Exits(*count_cells(design, design.group, len(design.frame.groups)))
 
 
-def count_cells(design: Design, code: Any, groups: int) -> tuple[Vector, Vector, Vector]:
-    """Return events, exits and late entries per (code, bin), each (groups * bins,)."""
-    bins = len(design.times)
-    size = max(1, groups) * bins
-    seen = design.exit > design.entry
-    late = seen & (design.entry >= 0)
-    leave = np.bincount((code * bins + design.exit)[seen], minlength=size)
-    enter = np.bincount((code * bins + design.entry)[late], minlength=size)
-    events = np.bincount((code * bins + design.exit)[seen & design.event], minlength=size)
-    return events.astype(float), leave.astype(float), enter.astype(float)
-
-
-def at_risk(leave: Vector, enter: Vector) -> Vector:
-    """Return those at risk per bin along the last axis: exits at or after, less entries."""
-    left = np.cumsum(leave[..., ::-1], axis=-1)[..., ::-1]
-    entered = np.cumsum(enter[..., ::-1], axis=-1)[..., ::-1]
-    return np.asarray(left - entered)
-
-
-def aggregate(params: Params, state: State, total: Exits) -> State:
+def aggregate(params: Params, state: Counted, total: Exits) -> Counted:
     """Keep the totals."""
-    return State(True, total.events, total.leave, total.enter)
+    return Counted(True, total.events, total.leave, total.enter)
 
 
-def finish(params: Params, frame: Frame, state: State) -> Result | None:
+def finish(params: Params, frame: Frame, state: Counted) -> Result | None:
     """Return one curve per group."""
     if not state.counted:
         return None

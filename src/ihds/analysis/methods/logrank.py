@@ -20,10 +20,9 @@ import numpy as np
 
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.method import Vector
-from ihds.analysis.methods.cox import survival_formula
-from ihds.analysis.methods.kaplan_meier import Exits, at_risk, count_cells, groups_ask
 from ihds.analysis.numerics import invert
 from ihds.analysis.result import Result, chi_square
+from ihds.analysis.survival import Counted, Exits, at_risk, count_cells, groups_ask, survival_formula
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, Collinear, ConstantColumn
 
@@ -41,17 +40,7 @@ class Params:
 CONTRIBUTIONS = (Exits,)
 
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """The opened totals, once there."""
-
-    counted: bool
-    events: Vector
-    leave: Vector
-    enter: Vector
-
-
-STATE = State
+STATE = Counted
 
 
 def ask(params: Params, codebook: Codebook) -> Ask:
@@ -62,7 +51,7 @@ def ask(params: Params, codebook: Codebook) -> Ask:
     return groups_ask(formula, params.time_bin, params.horizon, codebook)
 
 
-def begin(params: Params, frame: Frame) -> State:
+def begin(params: Params, frame: Frame) -> Counted:
     """Start with nothing counted.
 
     Raises:
@@ -71,21 +60,21 @@ def begin(params: Params, frame: Frame) -> State:
     """
     if len(frame.groups) < 2:
         raise ConstantColumn("there is only one group to compare", remedy="name another variable")
-    return State(False, np.zeros(0), np.zeros(0), np.zeros(0))
+    return Counted(False, np.zeros(0), np.zeros(0), np.zeros(0))
 
 
-def local(params: Params, state: State, design: Design) -> Exits:
+def local(params: Params, state: Counted, design: Design) -> Exits:
     """Count events, exits and entries per stratum, group and bin."""
     groups, strata = len(design.frame.groups), len(design.frame.strata)
     return Exits(*count_cells(design, design.stratum * groups + design.group, groups * strata))
 
 
-def aggregate(params: Params, state: State, total: Exits) -> State:
+def aggregate(params: Params, state: Counted, total: Exits) -> Counted:
     """Keep the totals."""
-    return State(True, total.events, total.leave, total.enter)
+    return Counted(True, total.events, total.leave, total.enter)
 
 
-def finish(params: Params, frame: Frame, state: State) -> Result | None:
+def finish(params: Params, frame: Frame, state: Counted) -> Result | None:
     """Return the test."""
     if not state.counted:
         return None

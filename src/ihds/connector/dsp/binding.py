@@ -48,7 +48,7 @@ from ihds.wire.http import Answer, Call, Http, endpoint
 _log = logging.getLogger("ihds.dsp")
 _RETRY = frozenset({401, 404, 408, 409, 425, 429})
 
-Process = Negotiation | Transfer
+Conversation = Negotiation | Transfer
 
 
 class Decisions(Protocol):
@@ -300,16 +300,16 @@ class Connector:
 
         return receive
 
-    def _own(self, kind: str, pid: str, who: str) -> tuple[Process, Record]:
+    def _own(self, kind: str, pid: str, who: str) -> tuple[Conversation, Record]:
         record = self.log.get(kind, pid)
         if record is None or record.body["counterparty"] != who:
             raise NotFound(f"no {kind} {pid!r}")
         return _process(record), record
 
-    def _repeated(self, process: Process, body: dict[str, Any]) -> bool:
+    def _repeated(self, process: Conversation, body: dict[str, Any]) -> bool:
         return bool(process.last) and process.last == digest(body)
 
-    def _other(self, process: Process, body: dict[str, Any]) -> str:
+    def _other(self, process: Conversation, body: dict[str, Any]) -> str:
         name = "providerPid" if process.role == "consumer" else "consumerPid"
         return process.other_pid or str(body[name])
 
@@ -380,7 +380,7 @@ class Connector:
             raise NotFound(f"no agreement {identifier!r}")
         return record.body
 
-    def wait(self, kind: str, pid: str, until: frozenset[str], seconds: float) -> Process:
+    def wait(self, kind: str, pid: str, until: frozenset[str], seconds: float) -> Conversation:
         """Wait until a process is in one of the states; return it.
 
         Raises:
@@ -404,7 +404,7 @@ class Connector:
                     )
                 self._changed.wait(min(left, 0.5))
 
-    def _by_pid(self, kind: str, pid: str) -> tuple[Process, Record]:
+    def _by_pid(self, kind: str, pid: str) -> tuple[Conversation, Record]:
         record = self.log.get(kind, pid)
         if record is None:
             raise NotFound(f"no {kind} {pid!r}")
@@ -412,7 +412,7 @@ class Connector:
 
     # -- transactions ----------------------------------------------------------------------------
 
-    def _commit(self, process: Process, version: int, what: str, *more: Put) -> None:
+    def _commit(self, process: Conversation, version: int, what: str, *more: Put) -> None:
         kind = "negotiation" if isinstance(process, Negotiation) else "transfer"
         details = {
             "permit": self._permit(process),
@@ -428,13 +428,13 @@ class Connector:
             self._changed.notify_all()
         self._wake.set()
 
-    def _permit(self, process: Process) -> str:
+    def _permit(self, process: Conversation) -> str:
         if isinstance(process, Negotiation):
             return process.permit
         record = self.log.get("agreement", process.agreement_id)
         return str(record.body["permit"]) if record else ""
 
-    def _row(self, process: Process, **content: Any) -> Put:
+    def _row(self, process: Conversation, **content: Any) -> Put:
         kind = "negotiation" if isinstance(process, Negotiation) else "transfer"
         at = now()
         body = {
@@ -448,10 +448,10 @@ class Connector:
         }
         return Put("outbox", f"{time.time_ns():020d}-{secrets.token_hex(4)}", 0, body)
 
-    def _task(self, process: Process, task: str) -> Put:
+    def _task(self, process: Conversation, task: str) -> Put:
         return self._row(process, task=task)
 
-    def _message(self, process: Process, path: str, body: dict[str, Any]) -> Put:
+    def _message(self, process: Conversation, path: str, body: dict[str, Any]) -> Put:
         return self._row(process, task="deliver", path=path, body=body)
 
     def _agreement_record(self, process: Negotiation) -> Put:
@@ -630,7 +630,7 @@ class Connector:
             )
         return process
 
-    def _deliver(self, process: Process, record: Record, row: Record, done: Put) -> None:
+    def _deliver(self, process: Conversation, record: Record, row: Record, done: Put) -> None:
         token = self.identity.token(process.counterparty, self.credential_access(process.counterparty))
         url = process.callback.rstrip("/") + row.body["path"]
         status, answer = self.http.json("POST", url, row.body["body"], token)
@@ -659,7 +659,7 @@ class Connector:
         claims = {"iss": self.identity.did, "sub": verifier, "use": "presentation", "exp": at + 300}
         return self.identity.key.sign_jwt(claims)
 
-    def _abandon(self, process: Process, record: Record, row: Record, done: Put, status: int, answer: Any) -> None:
+    def _abandon(self, process: Conversation, record: Record, row: Record, done: Put, status: int, answer: Any) -> None:
         said = answer.get("reason") or answer.get("message") if isinstance(answer, dict) else answer
         reasons = (f"{row.body['body']['@type']} was answered {status}: {said}",)
         ended = process.state in ("TERMINATED", "COMPLETED", "FINALIZED")
@@ -707,7 +707,7 @@ _TRANSFER_PATHS = {
 }
 
 
-def _process(record: Record) -> Process:
+def _process(record: Record) -> Conversation:
     return (Negotiation if record.kind == "negotiation" else Transfer).from_dict(record.body)
 
 

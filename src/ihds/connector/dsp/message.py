@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from ihds.errors import BadMessage
@@ -41,6 +42,40 @@ def check(body: Mapping[str, Any], kind: str, *required: str) -> None:
             raise BadMessage(f"{kind}: {name} must be a text of at most 2048 characters")
         if name in ("offer", "agreement") and not isinstance(value, Mapping):
             raise BadMessage(f"{kind}: {name} must be an object")
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What a negotiation and a transfer have in common: an own pid and the counterparty's."""
+
+    pid: str
+    other_pid: str
+    role: Role
+
+    @property
+    def consumer_pid(self) -> str:
+        """The consumer's pid."""
+        return self.pid if self.role == "consumer" else self.other_pid
+
+    @property
+    def provider_pid(self) -> str:
+        """The provider's pid."""
+        return self.pid if self.role == "provider" else self.other_pid
+
+    @property
+    def pids(self) -> dict[str, str]:
+        """Both pids, as messages name them."""
+        return {"consumerPid": self.consumer_pid, "providerPid": self.provider_pid}
+
+    def check_pids(self, body: Mapping[str, Any], kind: str) -> None:
+        """Check that a message names this process.
+
+        Raises:
+            BadMessage: it names another.
+        """
+        for name, pid in self.pids.items():
+            if pid and body[name] != pid:
+                raise BadMessage(f"{kind}: {name} is {body[name]!r}, not {pid!r}")
 
 
 def other(role: Role) -> Role:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from ihds.connector.dsp.message import Role, check, message, other
+from ihds.connector.dsp.message import Process, Role, check, message, other
 from ihds.errors import BadMessage, IllegalTransition
 from ihds.governance.lifecycle import Table, advance
 
@@ -63,16 +63,13 @@ SENDER: dict[Event, Role] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Negotiation:
+class Negotiation(Process):
     """One side's record of a negotiation.
 
     ``permit`` is the permit it is held under, if named; ``access`` the token with which the
     provider may ask for the consumer's credentials.
     """
 
-    pid: str
-    other_pid: str
-    role: Role
     state: State
     counterparty: str
     callback: str
@@ -83,16 +80,6 @@ class Negotiation:
     last: str = ""
     reason: tuple[str, ...] = ()
 
-    @property
-    def consumer_pid(self) -> str:
-        """The consumer's pid."""
-        return self.pid if self.role == "consumer" else self.other_pid
-
-    @property
-    def provider_pid(self) -> str:
-        """The provider's pid."""
-        return self.pid if self.role == "provider" else self.other_pid
-
     def to_dict(self) -> dict[str, Any]:
         """Return the stored form."""
         return {**asdict(self), "reason": list(self.reason)}
@@ -102,16 +89,13 @@ class Negotiation:
         """Read the stored form."""
         return cls(**{**body, "state": State(body["state"]), "reason": tuple(body["reason"])})
 
-    def _pids(self) -> dict[str, str]:
-        return {"consumerPid": self.consumer_pid, "providerPid": self.provider_pid}
-
     def acknowledgement(self) -> dict[str, Any]:
         """Return the ContractNegotiation answer."""
-        return message("ContractNegotiation", **self._pids(), state=str(self.state))
+        return message("ContractNegotiation", **self.pids, state=str(self.state))
 
     def error(self, code: str, reasons: list[str]) -> dict[str, Any]:
         """Return the ContractNegotiationError answer."""
-        return message("ContractNegotiationError", **self._pids(), code=code, reason=reasons)
+        return message("ContractNegotiationError", **self.pids, code=code, reason=reasons)
 
 
 def step(negotiation: Negotiation, event: Event, sender: Role) -> Negotiation:
@@ -142,10 +126,7 @@ def read(body: Mapping[str, Any], kind: str, negotiation: Negotiation) -> Event:
         "ContractAgreementMessage": ("consumerPid", "providerPid", "agreement"),
     }.get(kind, ("consumerPid", "providerPid"))
     check(body, kind, *needs)
-    expected = {"consumerPid": negotiation.consumer_pid, "providerPid": negotiation.provider_pid}
-    for name, pid in expected.items():
-        if pid and body[name] != pid:
-            raise BadMessage(f"{kind}: {name} is {body[name]!r}, not {pid!r}")
+    negotiation.check_pids(body, kind)
     if kind == "ContractNegotiationEventMessage":
         found = {"ACCEPTED": Event.ACCEPT, "FINALIZED": Event.FINALIZE}.get(
             str(body.get("eventType")).rsplit("/", 1)[-1].removeprefix("dspace:")
@@ -167,7 +148,7 @@ def say(negotiation: Negotiation, event: Event, callback: str) -> tuple[str, dic
 
     ``callback`` is this node's address, sent with the first message only.
     """
-    pids = {"consumerPid": negotiation.consumer_pid, "providerPid": negotiation.provider_pid}
+    pids = negotiation.pids
     base = f"/negotiations/{negotiation.other_pid}"
     match event:
         case Event.REQUEST:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from ihds.connector.dsp.message import Role, check, message
+from ihds.connector.dsp.message import Process, Role, check, message
 from ihds.errors import BadMessage, IllegalTransition
 from ihds.governance.lifecycle import Table, advance
 
@@ -51,12 +51,9 @@ NEXT: Table[State, Event] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Transfer:
+class Transfer(Process):
     """One side's record of a transfer. ``address`` is the data address the provider gave."""
 
-    pid: str
-    other_pid: str
-    role: Role
     state: State
     counterparty: str
     callback: str
@@ -65,16 +62,6 @@ class Transfer:
     address: dict[str, Any] | None = None
     last: str = ""
     reason: tuple[str, ...] = ()
-
-    @property
-    def consumer_pid(self) -> str:
-        """The consumer's pid."""
-        return self.pid if self.role == "consumer" else self.other_pid
-
-    @property
-    def provider_pid(self) -> str:
-        """The provider's pid."""
-        return self.pid if self.role == "provider" else self.other_pid
 
     def to_dict(self) -> dict[str, Any]:
         """Return the stored form."""
@@ -89,8 +76,7 @@ class Transfer:
         """Return the TransferProcess answer."""
         return message(
             "TransferProcess",
-            consumerPid=self.consumer_pid,
-            providerPid=self.provider_pid,
+            **self.pids,
             state=str(self.state),
         )
 
@@ -98,8 +84,7 @@ class Transfer:
         """Return the TransferError answer."""
         return message(
             "TransferError",
-            consumerPid=self.consumer_pid,
-            providerPid=self.provider_pid,
+            **self.pids,
             code=code,
             reason=reasons,
         )
@@ -135,16 +120,13 @@ def read(body: Mapping[str, Any], kind: str, transfer: Transfer) -> Event:
 
     """
     check(body, kind, "consumerPid", "providerPid")
-    expected = {"consumerPid": transfer.consumer_pid, "providerPid": transfer.provider_pid}
-    for name, pid in expected.items():
-        if pid and body[name] != pid:
-            raise BadMessage(f"{kind}: {name} is {body[name]!r}, not {pid!r}")
+    transfer.check_pids(body, kind)
     return _EVENTS[kind]
 
 
 def say(transfer: Transfer, event: Event, callback: str) -> tuple[str, dict[str, Any]]:
     """Return the path below the counterparty's base and the message for an own event."""
-    pids = {"consumerPid": transfer.consumer_pid, "providerPid": transfer.provider_pid}
+    pids = transfer.pids
     base = f"/transfers/{transfer.other_pid}"
     reasons = list(transfer.reason)
     match event:
