@@ -163,12 +163,12 @@ class Agreement:
 
     def _dictionary(self, state: AgreeState, rows: Rows) -> Dictionary:
         persons = [
-            float(len(np.unique(rows.person[rows.codes[name] == i])))
+            float(designs.distinct(rows.person[rows.codes[name] == i]))
             for name, levels in state.levels.items()
             for i in range(len(levels))
         ]
         cells = [
-            float(len(np.unique(rows.person[code == i]))) if names else 0.0
+            float(designs.distinct(rows.person[code == i])) if names else 0.0
             for code, names, size in zip(
                 (rows.group, rows.stratum),
                 (designs.group_names(self.ask), designs.strata_names(self.ask)),

@@ -284,8 +284,13 @@ def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], 
         codes={name: kept_rows(code) for name, code in coded.items()},
         left_out=left_out,
         undefined=int(n - good.sum()),
-        persons=len(np.unique(person)),
+        persons=distinct(person.astype(np.int64)),
     )
+
+
+def distinct(codes: Ints) -> int:
+    """Return how many different codes there are; codes are small whole numbers."""
+    return int(np.count_nonzero(np.bincount(codes[codes >= 0]))) if len(codes) else 0
 
 
 def _categorical(codes: Ints, levels: tuple[str, ...]) -> pd.Categorical:

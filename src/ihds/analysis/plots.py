@@ -61,10 +61,10 @@ def _forest(result: Result, axes: Axes) -> None:
     axes.set_ylim(0.4, len(shown) + 0.6)
     if ratio:
         axes.set_xscale("log")
-        from matplotlib.ticker import NullFormatter, ScalarFormatter
-
-        axes.xaxis.set_major_formatter(ScalarFormatter())
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        low, high = axes.get_xlim()
+        shown_ticks = [t for t in (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 10, 20) if low <= t <= high]
+        axes.set_xticks(shown_ticks, [f"{t:g}" for t in shown_ticks])
+        axes.set_xticks([], minor=True)
     name = {"cox": "hazard ratio", "binomial": "odds ratio", "poisson": "rate ratio"}
     axes.set_xlabel(name.get("cox" if result.method == "cox" else str(result.details.get("family")), "estimate"))
     axes.spines[["top", "right", "left"]].set_visible(False)

@@ -80,6 +80,7 @@ class _Open:
     work: SiteWork
     seeds: dict[str, bytes]
     persons: int
+    levels: dict[str, tuple[str, ...]]
 
 
 @dataclass
@@ -181,24 +182,23 @@ class Gate:
             asked = unpack(Round, body)
             # 1 permit and agreement in force: asked of others, so before the lock
             grant = self.grants.in_force(transfer)
-            self.signatures.verify(asked.signature, grant.permit.user)
+            claims = self.signatures.verify(asked.signature, grant.permit.user)
             with self._lock:
-                return self._answer(study_id, transfer, asked, grant)
+                return self._answer(study_id, transfer, asked.state.tobytes(), claims, grant)
         except IhdsError as error:
             self._refusal(study_id, error)
             raise
 
-    def _answer(self, study_id: str, transfer: str, asked: Round, grant: Grant) -> bytes:
+    def _answer(self, study_id: str, transfer: str, state_bytes: bytes, claims: dict[str, Any], grant: Grant) -> bytes:
         record = self._record(study_id, transfer)
         held = self._work(record, grant)
         study, plan = held.study, held.plan
         self._judge(study, plan, grant)
-        state_bytes = asked.state.tobytes()
-        number = self._check_round(record, study, asked.signature, state_bytes)
+        number = self._check_round(record, study, claims, state_bytes)
         state = unpack(PlanState, state_bytes)
         # 2 open exactly the permitted view (done in _work, kept between rounds), after what the
         #   public state alone tells: rules that need no row are judged before any row is touched
-        self._check_state(record, plan, state, grant, held.persons)
+        self._check_state(record, held, state, grant)
         # 3 local
         contribution = self._local(record, held.work, state)
         # 4 disclosure check
@@ -336,13 +336,12 @@ class Gate:
             announced = {h: bytes.fromhex(k) for h, k in body["roster"].items()}
             named = study.digest()
             pair_seeds = secagg.seeds(MaskKey(bytes.fromhex(body["key"])), self.me, announced, named)
-            self._works[study_id] = _Open(
-                study, named, plan, view.apply(plan.work).with_twin(), pair_seeds, view.persons
-            )
+            work = view.apply(plan.work).with_twin()
+            levels = plan.agreement.begin().levels
+            self._works[study_id] = _Open(study, named, plan, work, pair_seeds, view.persons, levels)
         return self._works[study_id]
 
-    def _check_round(self, record: Record, study: Study, signature: str, state: bytes) -> int:
-        claims = self.signatures.verify(signature, study.user)
+    def _check_round(self, record: Record, study: Study, claims: dict[str, Any], state: bytes) -> int:
         digest = sha256(state)
         number = claims.get("round")
         if claims.get("study") != study.id or claims.get("permit") != study.permit or claims.get("state") != digest:
@@ -354,12 +353,12 @@ class Gate:
             raise Refused("this round was asked before with another state", remedy="start a new study")
         return number
 
-    def _check_state(self, record: Record, plan: Plan, state: PlanState, grant: Grant, persons: int) -> None:
+    def _check_state(self, record: Record, held: _Open, state: PlanState, grant: Grant) -> None:
         """Judge what the public state alone tells, before any row is touched."""
         limits = self._thresholds(grant)
-        agreed, ask = state.agreement, plan.agreement.ask
-        frame, begun = agreed.frame, plan.agreement.begin()
-        reasons = list(site_reasons(limits, persons))
+        agreed, ask = state.agreement, held.plan.agreement.ask
+        frame = agreed.frame
+        reasons = list(site_reasons(limits, held.persons))
         before, phase = _PHASES.index(record.body["phase"]), _PHASES.index(agreed.phase)
         if record.body["round"] < 0 and phase != 0:
             reasons.append("agreement: a study begins with the dictionary")
@@ -369,7 +368,7 @@ class Gate:
             reasons.append("agreement: what was agreed on does not change afterwards")
         if agreed.phase == "times" and not (ask.clock == "grid" and ask.time_bin == 0 == limits.min_time_bin):
             reasons.append("min_time_bin: exact times are not allowed here")
-        if not _within(agreed.levels, begun.levels, whole=phase == 0) or frame.levels != agreed.levels:
+        if not _within(agreed.levels, held.levels, whole=phase == 0) or frame.levels != agreed.levels:
             reasons.append("levels: they are not those of the codebook")
         if agreed.cells > _MAX_CELLS or len(frame.times) > _MAX_CELLS:
             reasons.append("size: this round would be too large")

@@ -38,6 +38,7 @@ class Holder:
         self.node = node
         self.source = TabularSource(data_file(node.folder))
         self.gate = Gate(node.did, node.config.country, self.source, node.log, self, node.signatures)
+        self._believed: dict[str, dict[str, Any]] = {}
         self._entries = [self._entry(d) for d in node.config.datasets]
 
     # -- what it offers --------------------------------------------------------------------------
@@ -183,7 +184,10 @@ class Holder:
         record = self.node.log.get("held.permit", agreement["permit"])
         if record is None:
             raise Refused("the agreement names a permit that was never shown here")
-        _kind, credential = self.node.verifier.credential(record.body["token"], record.body["user"])
+        token = str(record.body["token"])
+        if token not in self._believed:  # a changed token is verified anew; its end is checked by decide
+            self._believed[token] = self.node.verifier.credential(token, record.body["user"])[1]
+        credential = self._believed[token]
         permit, state = self._read(credential)
         return Grant(permit, state, str(agreement["dataset"]), str(agreement["policy"]["@id"]))
 

@@ -177,7 +177,7 @@ def endpoint(
 ) -> Callable[[Request], Awaitable[Response]]:
     """Turn a plain function into a Starlette endpoint that runs in a worker thread.
 
-    ``before`` sees the request without its body and may refuse it before a byte is read.
+    ``before`` sees a large request without its body and may refuse it before a byte is read.
     """
 
     async def serve(request: Request) -> Response:
@@ -189,7 +189,9 @@ def endpoint(
             body=b"",
             client=request.client.host if request.client else "",
         )
-        if before is not None:
+        announced = request.headers.get("content-length", "")
+        large = not announced.isdigit() or int(announced) > MAX_JSON
+        if before is not None and large:
             refused = await run_in_threadpool(_guarded, before, on_error, head)
             if refused.status >= 400:
                 return _response(refused)
