@@ -112,9 +112,10 @@ class Nodes:
         for process in self.processes.values():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGTERM)
+        deadline = time.monotonic() + 4
         for process in self.processes.values():
             try:
-                process.wait(timeout=5)
+                process.wait(timeout=max(0.1, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -307,6 +308,16 @@ def _wait_paused(space: Space, study: str) -> None:
         pass
 
 
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _interrupt(*_: object) -> None:
+    """End the story once; further signals must not cut the stopping of the nodes short."""
+    for number in _ENDINGS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def main() -> int:
     """Play the demo; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m ihds.demo", description=__doc__)
@@ -314,8 +325,8 @@ def main() -> int:
     parser.add_argument("--report", type=Path, default=Path("ihds-report.html"))
     parser.add_argument("--keep", action="store_true", help="leave the nodes running")
     given = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    for number in _ENDINGS:
+        signal.signal(number, _interrupt)
     folder = given.folder or Path(tempfile.mkdtemp(prefix="ihds-demo-"))
     say = Say()
     ok = False

@@ -108,3 +108,17 @@ def test_a_store_that_cannot_be_opened_says_so(tmp_path):
     with pytest.raises(SetupFailed) as caught:
         Store(f"sqlite:///{tmp_path / 'absent' / 'store.sqlite'}")
     assert caught.value.remedy
+
+
+def test_a_log_proves_itself_on_either_database(url):
+    from ihds.audit.log import Event, Log, verify
+    from ihds.wire.jose import SigningKey, verify_bytes
+
+    key = SigningKey.new("did:web:n#k")
+    opened = Store(url)
+    log = Log(opened, "did:web:n", key)
+    for n in range(5):
+        log.commit(Event("study.round", "did:web:n", {"n": n, "name": "é"}), Put("a", str(n), 0, {"n": n}))
+    jwk = key.public_jwk()
+    assert verify(opened, "did:web:n", lambda data, text: verify_bytes(data, text, jwk)) == 5
+    opened.close()
