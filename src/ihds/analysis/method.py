@@ -94,20 +94,19 @@ def flatten(value: Contribution, rows: int, sites: int) -> tuple[Layout, NDArray
     The last word counts sites whose values did not fit: they send zeros and a one, so that the
     *total* fails loudly while nobody learns which site it was.
     """
-    layout: list[tuple[str, tuple[int, ...]]] = []
-    words: list[NDArray[np.uint64]] = []
-    overflow = 0
+    arrays = {name: np.asarray(getattr(value, name), dtype=np.float64) for name in leaves(type(value))}
+    words = np.zeros(sum(a.size for a in arrays.values()) + 1, dtype=np.int64)
+    limit = 2.0 ** (RING_BITS - np.ceil(np.log2(max(sites, 1))))
+    at = 0
     for name, declared in leaves(type(value)).items():
-        array = np.asarray(getattr(value, name), dtype=np.float64)
-        layout.append((name, array.shape))
-        scaled = np.multiply(array.ravel(), 2.0 ** fraction_bits(declared, rows, sites))
+        scaled = np.multiply(arrays[name].ravel(), 2.0 ** fraction_bits(declared, rows, sites))
         np.rint(scaled, out=scaled)
-        limit = 2.0 ** (RING_BITS - np.ceil(np.log2(max(sites, 1))))
         if scaled.size and not (scaled.max() <= limit and scaled.min() >= -limit):  # NaN fails too
-            overflow = 1
-            scaled = np.zeros_like(scaled)
-        words.append(scaled.astype(np.int64).view(np.uint64))
-    return tuple(layout), np.concatenate([*words, np.array([overflow], dtype=np.uint64)])
+            words[-1] = 1
+        else:
+            words[at : at + scaled.size] = scaled
+        at += scaled.size
+    return tuple((name, a.shape) for name, a in arrays.items()), words.view(np.uint64)
 
 
 def unflatten(

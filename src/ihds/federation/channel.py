@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Protocol
 
 from ihds.errors import PeerFailed, SiteMissing
 from ihds.federation.gate import Gate
 from ihds.ids import Did
-from ihds.wire.http import Http, raise_for
+from ihds.wire.http import Http, Line, raise_for
 
 
 class Channel(Protocol):
@@ -69,6 +70,7 @@ class HttpChannel:
     http: Http
     endpoint: str
     token: str
+    line: Line
 
     def open(self, signed: str) -> str:
         """Send the signed study."""
@@ -81,19 +83,19 @@ class HttpChannel:
 
     def answer(self, study_id: str, body: bytes) -> bytes:
         """Send a round."""
-        url = f"{self.endpoint}/studies/{study_id}/rounds"
+        path = f"/studies/{study_id}/rounds"
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/octet-stream"}
         try:
-            answer = self.http.send("POST", url, body=body, headers=headers)
+            status, answer = self.line.post(path, body, headers)
         except PeerFailed as error:
             raise self._missing(error) from error
-        if answer.status_code >= 400:
+        if status >= 400:
             try:
-                reported = answer.json()
+                reported = json.loads(answer)
             except ValueError:
                 reported = None
-            raise_for(answer.status_code, reported, url)
-        return answer.content
+            raise_for(status, reported, self.endpoint + path)
+        return answer
 
     def close(self, study_id: str) -> None:
         """End the study."""

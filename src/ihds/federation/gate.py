@@ -209,7 +209,7 @@ class Gate:
         # 6 mask
         layout, words = plan.flatten(state, contribution)
         round_digest = sha256(f"{held.digest}|{number}|".encode() + state_bytes)
-        masked = secagg.mask(words, self.me, held.seeds, round_digest)
+        masked = secagg.add_masks(words, self.me, held.seeds, round_digest)
         reply = pack(Reply(type(contribution).__name__, layout, masked))
         # 7 audit, then the reply
         if repeat:

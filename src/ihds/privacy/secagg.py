@@ -70,11 +70,15 @@ def _derive(secret: bytes, salt: bytes, info: bytes) -> bytes:
 
 
 def mask(words: Words, me: str, pair_seeds: dict[str, bytes], round_digest: str) -> Words:
-    """Return ``words`` (n,) plus this holder's share of masks, modulo 2^64.
+    """Return a copy of ``words`` (n,) plus this holder's share of masks, modulo 2^64.
 
     Summed over all holders of the study the masks vanish.
     """
-    masked = words.copy()
+    return add_masks(words.copy(), me, pair_seeds, round_digest)
+
+
+def add_masks(masked: Words, me: str, pair_seeds: dict[str, bytes], round_digest: str) -> Words:
+    """Add this holder's share of masks to words in place, and return them."""
     streams = []
     for other, seed in sorted(pair_seeds.items()):
         key = _derive(seed, b"", f"ihds mask stream|{round_digest}".encode())

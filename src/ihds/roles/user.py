@@ -34,6 +34,7 @@ from ihds.governance.permit import Permit
 from ihds.ids import ApplicationId, Did, PermitId, StudyId
 from ihds.roles.authority import OffersNothing
 from ihds.store.store import Put, Record
+from ihds.wire.http import Line
 from ihds.wire.jose import read_unverified
 
 if TYPE_CHECKING:
@@ -357,7 +358,11 @@ class User(OffersNothing):
 
     def _rounds(self, identifier: str, transfers: dict[str, str], run: Run, max_rounds: int | None) -> Result | None:
         channels = [self._channel(holder, pid) for holder, pid in transfers.items()]
-        return self.coordinator.run(identifier, channels, run.report, max_rounds)
+        try:
+            return self.coordinator.run(identifier, channels, run.report, max_rounds)
+        finally:
+            for channel in channels:
+                channel.line.close()
 
     def _records(self, datasets: list[list[str]]) -> list[DatasetRecord]:
         found = []
@@ -450,7 +455,7 @@ class User(OffersNothing):
 
     def _channel(self, holder: str, pid: str) -> HttpChannel:
         endpoint, token = read_address(self._transfer(pid).address)
-        return HttpChannel(Did.parse(holder), self.node.http, endpoint, token)
+        return HttpChannel(Did.parse(holder), self.node.http, endpoint, token, Line(endpoint))
 
     def _complete(self, transfers: dict[str, str]) -> None:
         for pid in transfers.values():

@@ -7,7 +7,9 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 from starlette.concurrency import run_in_threadpool
@@ -103,6 +105,53 @@ class Http:
         """Close all connections."""
         if self._client is not None:
             self._client.close()
+
+
+@dataclass
+class Line:
+    """One kept-alive connection to one peer, for requests that may be repeated and bodies of any size.
+
+    The standard library's client reads a large body in one piece, where ``Http`` parses it in
+    thousands; a round of a study travels this way.
+    """
+
+    base: str
+    timeout_seconds: float = 120.0
+    _connection: HTTPConnection | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def post(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+        """Send a body below the base address; return status and answer.
+
+        Raises:
+            PeerFailed: no answer came, twice.
+        """
+        parts = urlsplit(self.base)
+        with self._lock:
+            for attempt in (1, 2):  # a kept connection may have been closed by the peer
+                if self._connection is None:
+                    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+                    self._connection = kind(parts.netloc, timeout=self.timeout_seconds)
+                try:
+                    self._connection.request("POST", parts.path + path, body, headers)
+                    answer = self._connection.getresponse()
+                    return answer.status, answer.read()
+                except (OSError, HTTPException) as error:
+                    self._connection.close()
+                    self._connection = None
+                    if attempt == 2:
+                        raise PeerFailed(
+                            f"{self.base} does not answer: {error or type(error).__name__}",
+                            remedy="check that the node runs and that its address can be reached from here",
+                        ) from error
+        raise AssertionError
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
 
 def raise_for(status: int, answer: Any, url: str) -> None:
