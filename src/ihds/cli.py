@@ -391,11 +391,9 @@ def _param_options(parser: argparse.ArgumentParser) -> None:
 def _params(given: Any) -> dict[str, Any]:
     found: dict[str, Any] = {
         name: getattr(given, name)
-        for name in ("formula", "ties", "time_bin", "family", "variables")
+        for name in ("formula", "ties", "time_bin", "strata", "family", "variables")
         if getattr(given, name) is not None
     }
-    if given.strata:
-        found["formula"] = f"{found.get('formula', '')} + strata({given.strata})"
     for pair in given.param:
         name, _, value = pair.partition("=")
         try:

@@ -54,7 +54,10 @@ class Plan:
 
     def __post_init__(self) -> None:
         chosen = method(self.name)
-        params = make_params(chosen, self.values)
+        values = dict(self.values)
+        if "strata" in values and "formula" in values:  # strata="site" is short for + strata(site)
+            values["formula"] = f"{values['formula']} + strata({values.pop('strata')})"
+        params = make_params(chosen, values)
         ask = chosen.ask(params, self.codebook)
         object.__setattr__(self, "chosen", chosen)
         object.__setattr__(self, "params", params)

@@ -122,7 +122,7 @@ class Coordinator:
             "params": study.params,
             "holders": [{"did": h} for h in study.holders],
             "thresholds": dataclasses.asdict(study.thresholds),
-            "secure_aggregation": "pairwise masks over Z_2^64; X25519, HKDF-SHA256, AES-256-CTR",
+            "secure_aggregation": "pairwise masks over Z_2^64; X25519, HKDF-SHA256, AES-128-CTR",
             "left_each_site": body["left"],
         }
         result = result.with_provenance(state.rounds, provenance)

@@ -2,9 +2,9 @@
 
 Each holder makes one X25519 key per study and signs it with its DID key (outside this module).
 Two holders derive a seed bound to the study and to both DIDs; per round the seed and the digest of
-the round give an AES-256-CTR stream, which one adds and the other subtracts (Bonawitz et al.,
-CCS 2017, without recovery of drop-outs: a missing site stops the round). Because the round's
-digest enters the stream, a coordinator that tells two sites different rounds gets noise.
+the round give an AES-128-CTR stream (as strong as X25519), which one adds and the other subtracts
+(Bonawitz et al., CCS 2017, without recovery of drop-outs: a missing site stops the round). Because
+the round's digest enters the stream, a coordinator that tells two sites different rounds gets noise.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def seeds(mine: MaskKey, me: str, announced: dict[str, bytes], study: str) -> di
     return found
 
 
-def _derive(secret: bytes, salt: bytes, info: bytes) -> bytes:
-    return HKDF(algorithm=hashes.SHA256(), length=32, salt=salt, info=info).derive(secret)
+def _derive(secret: bytes, salt: bytes, info: bytes, length: int = 32) -> bytes:
+    return HKDF(algorithm=hashes.SHA256(), length=length, salt=salt, info=info).derive(secret)
 
 
 def mask(words: Words, me: str, pair_seeds: dict[str, bytes], round_digest: str) -> Words:
@@ -81,8 +81,8 @@ def add_masks(masked: Words, me: str, pair_seeds: dict[str, bytes], round_digest
     """Add this holder's share of masks to words in place, and return them."""
     streams = []
     for other, seed in sorted(pair_seeds.items()):
-        key = _derive(seed, b"", f"ihds mask stream|{round_digest}".encode())
-        stream = Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()
+        key = _derive(seed, b"", f"ihds mask stream|{round_digest}".encode(), length=16)
+        stream = Cipher(algorithms.AES128(key), modes.CTR(bytes(16))).encryptor()
         streams.append((me < other, stream))
     size = min(_CHUNK, max(len(masked), 1))
     zeros = bytes(size * 8)

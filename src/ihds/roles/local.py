@@ -116,8 +116,6 @@ class LocalFederation:
             AnalysisFailed: the data cannot carry the model.
 
         """
-        if "strata" in params and "formula" in params:
-            params["formula"] = f"{params['formula']} + strata({params.pop('strata')})"
         user = Identity(Did("did:web:local:user"), SigningKey.new("did:web:local:user#key-1"))
         known: dict[str, dict[str, Any]] = {user.did: user.key.public_jwk()}
         sites = {}

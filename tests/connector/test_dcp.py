@@ -1,0 +1,132 @@
+"""Self-issued tokens, credentials and status lists: what must verify, and every way it must not."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from ihds.connector import dcp
+from ihds.connector.dcp import Identity, TokenGate, Verifier
+from ihds.errors import NotAuthenticated, Refused
+from ihds.ids import Did
+from ihds.wire.did import Resolver, document
+from ihds.wire.http import Http
+from ihds.wire.jose import SigningKey
+
+
+def make(name: str) -> Identity:
+    did = Did.parse(f"did:web:{name}.example")
+    return Identity(did, SigningKey.new(f"{did}#key-1"))
+
+
+A, B, EVIL = make("a"), make("b"), make("evil")
+KNOWN = {i.did: document(i.did, i.key, {}) for i in (A, B, EVIL)}
+
+
+def resolver() -> Resolver:
+    return Resolver(Http(), KNOWN)
+
+
+def signed(who=A, key=None, **changes):
+    at = int(datetime.now(UTC).timestamp())
+    claims = {
+        "iss": who.did,
+        "sub": who.did,
+        "aud": B.did,
+        "jti": str(id(changes)) + str(at),
+        "iat": at,
+        "exp": at + 300,
+    }
+    return (key or who.key).sign_jwt({**claims, **changes})
+
+
+def test_a_good_token_is_good_once():
+    gate, token = TokenGate(B.did, resolver()), A.token(B.did)
+    assert gate.check(token)["iss"] == A.did
+    with pytest.raises(NotAuthenticated, match="used before"):
+        gate.check(token)
+
+
+NOW = int(datetime.now(UTC).timestamp())
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"sub": B.did}, "not its subject"),
+        ({"aud": EVIL.did}, "not for"),
+        ({"iat": NOW - 900, "exp": NOW - 600}, "expired"),
+        ({"iat": NOW + 600, "exp": NOW + 900}, "not valid yet"),
+        ({"nbf": NOW + 600}, "not valid yet"),
+        ({"nbf": "soon"}, "not valid yet"),
+        ({"exp": NOW + 10**9}, "more than"),
+        ({"exp": None}, "no iat or exp"),
+        ({"jti": ""}, "used before"),
+        ({"iat": NOW - 100, "exp": NOW + 100}, "before this node started"),
+        ({"iss": EVIL.did}, "not one of"),
+    ],
+)
+def test_every_flaw_of_a_token_is_named(changes, word):
+    with pytest.raises(NotAuthenticated, match=word):
+        TokenGate(B.did, resolver()).check(signed(**changes))
+
+
+def test_a_token_signed_by_another_key_is_refused():
+    with pytest.raises(NotAuthenticated, match="signature|not one of"):
+        TokenGate(B.did, resolver()).check(signed(key=EVIL.key))
+    forged = SigningKey(EVIL.key.private, A.key.kid)
+    with pytest.raises(NotAuthenticated, match="signature"):
+        TokenGate(B.did, resolver()).check(signed(key=forged))
+
+
+@pytest.mark.parametrize("did", ["did:web:127.0.0.1%3A80%2Fa%3Fq%23", "did:web:a@b", "did:key:z6Mk", "did:web:a%2Fb"])
+def test_a_did_cannot_lead_a_node_elsewhere(did):
+    with pytest.raises(NotAuthenticated):
+        Resolver(Http()).resolve(did)
+
+
+def credential(issuer=A, subject=B.did, **more):
+    expires = more.pop("expires", datetime.now(UTC) + timedelta(days=1))
+    return dcp.issue(issuer, subject, "MembershipCredential", {"role": "holder"}, expires, **more)
+
+
+def verifier() -> Verifier:
+    return Verifier(B, resolver(), Http(), {"MembershipCredential": frozenset({A.did})})
+
+
+def test_a_credential_of_a_trusted_issuer_about_its_holder_is_believed():
+    kind, body = verifier().credential(credential(), B.did)
+    assert kind == "MembershipCredential"
+    assert body["credentialSubject"]["role"] == "holder"
+
+
+def test_every_flaw_of_a_credential_is_named():
+    with pytest.raises(NotAuthenticated, match="not trusted"):
+        verifier().credential(credential(EVIL), B.did)
+    with pytest.raises(NotAuthenticated, match="somebody other"):
+        verifier().credential(credential(subject=EVIL.did), B.did)
+    with pytest.raises(NotAuthenticated, match="expired"):
+        verifier().credential(credential(expires=datetime.now(UTC) - timedelta(days=1)), B.did)
+
+
+def test_a_status_bit_is_read_back_and_beyond_the_list_counts_as_revoked():
+    encoded = dcp.encode_bits({0, 7, 8, 131_071})
+    assert [i for i in (0, 1, 7, 8, 9, 131_071) if dcp.read_bit(encoded, i)] == [0, 7, 8, 131_071]
+    assert dcp.read_bit(encoded, 131_072)
+
+
+def test_a_status_that_cannot_be_learnt_counts_as_no():
+    body = {"issuer": A.did, "credentialStatus": dcp.status_entry("http://127.0.0.1:9/status", 1)}
+    with pytest.raises(Refused, match="cannot be fetched"):
+        verifier().revoked(body)
+
+
+def test_scopes_choose_credentials():
+    held = [{"id": "1", "type": "A"}, {"id": "2", "type": "B"}]
+    query = {"type": "PresentationQueryMessage", "scope": [dcp.scope_of("B")]}
+    assert dcp.wanted(query, held) == [held[1]]
+    assert dcp.wanted({**query, "scope": ["org.eclipse.dspace.dcp.vc.id:1"]}, held) == [held[0]]
+    for wrong in ({}, {"type": "PresentationQueryMessage"}, {**query, "presentationDefinition": {}}):
+        with pytest.raises(Exception, match="PresentationQueryMessage|exactly one"):
+            dcp.wanted(wrong, held)
