@@ -61,14 +61,6 @@ class StudyId(Identifier):
     noun = "study id"
 
 
-class ProcessId(Identifier):
-    """Names a DSP negotiation or transfer at one of its two parties."""
-
-    __slots__ = ()
-    noun = "process id"
-    pattern = re.compile(r"\S{1,256}")  # DSP: any IRI or string
-
-
 class Did(Identifier):
     """Names an institution: a decentralised identifier (W3C DID 1.0)."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -86,10 +85,6 @@ class Result:
         cleaned = _clean(asdict(self))
         assert isinstance(cleaned, dict)
         return cleaned
-
-    def to_json(self) -> str:
-        """Return the JSON text."""
-        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False)
 
     @classmethod
     def from_dict(cls, body: dict[str, Any]) -> Result:

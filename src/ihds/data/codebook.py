@@ -73,11 +73,6 @@ class Codebook:
         kept = {n: v for n, v in self.variables.items() if n in names}
         return replace(self, variables=kept)
 
-    def with_levels(self, levels: dict[str, tuple[str, ...]]) -> Codebook:
-        """Return the codebook with the levels of some variables replaced."""
-        changed = {n: replace(self.variable(n), levels=v) for n, v in levels.items()}
-        return replace(self, variables={**self.variables, **changed})
-
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form, without empty entries."""
         variables = []

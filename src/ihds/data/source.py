@@ -9,7 +9,6 @@ from typing import Protocol, TypeVar
 
 import pandas as pd
 
-from ihds.canonical import digest
 from ihds.data.codebook import Codebook
 from ihds.errors import NotFound, Refused
 
@@ -22,10 +21,6 @@ class Scope:
 
     dataset: str
     variables: frozenset[str]
-
-    def fingerprint(self) -> str:
-        """Return a digest that names the scope."""
-        return digest([self.dataset, sorted(self.variables)])
 
 
 class Source(Protocol):
