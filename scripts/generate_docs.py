@@ -33,6 +33,7 @@ def leaves_table(contributions: tuple[type, ...]) -> str:
             lines.append(
                 f"| {contribution.__name__} | {contribution.kind} | `{name}` | `{declared.shape}` | {declared.unit} |"
             )
+    lines += ["", "With every contribution travels one more masked word: 1 if this site's values did not fit, else 0."]
     return "\n".join(lines)
 
 

@@ -235,13 +235,6 @@ def test_versions_did_and_catalogue_are_public(space):
     assert description["healthdcatap:numberOfUniqueIndividuals"]["@value"].endswith("0")
 
 
-def test_no_answer_of_a_holder_holds_a_single_sites_numbers(space):
-    """The log of the researcher, who saw every reply, holds totals only."""
-    text = json.dumps(space.entries("researcher"))
-    assert "words" not in text
-    assert "maskKey" not in text
-
-
 def test_unknown_studies_and_permits_are_not_found(space):
     researcher = space.space("researcher")
     with pytest.raises(errors.NotFound):
