@@ -157,9 +157,9 @@ class Agreement:
             return 0.0
         return float(np.sum(rows.stop > self.ask.horizon))
 
-    def _values(self, rows: Rows) -> NDArray[np.float64]:
-        outcome = rows.outcome if len(rows.outcome) else np.zeros(len(rows))
-        return np.column_stack([rows.matrix, outcome])
+    def _values(self, rows: Rows) -> list[NDArray[np.float64]]:
+        """Return the columns of the model, then the outcome (n,) each."""
+        return [*rows.matrix.T, rows.outcome if len(rows.outcome) else np.zeros(len(rows))]
 
     def _dictionary(self, state: AgreeState, rows: Rows) -> Dictionary:
         persons = [
@@ -179,9 +179,7 @@ class Agreement:
         ]
         outcome = rows.event if self.ask.outcome == "survival" else rows.outcome
         codes = [float(np.sum(outcome == v)) for v in (0.0, 1.0, 2.0)]
-        values = np.abs(self._values(rows))
-        present = np.isfinite(values) & (values > 0)
-        logs = np.log2(values, out=np.zeros_like(values), where=present)
+        sizes = np.array([_magnitude(column) for column in self._values(rows)])
         beyond = np.zeros(_DOUBLINGS)
         if self.ask.clock == "grid" and self.ask.time_bin > 0 and len(rows):
             placed = designs.bins(rows.stop, self.ask.time_bin)
@@ -199,18 +197,16 @@ class Agreement:
             cell_persons=cell_persons,
             cell_sites=(cell_persons > 0).astype(float),
             codes=np.array([*codes, len(outcome) - sum(codes)]),
-            nonzero=present.sum(axis=0).astype(float),
-            magnitude=logs.sum(axis=0),
+            nonzero=sizes[:, 0],
+            magnitude=sizes[:, 1],
             beyond=beyond,
         )
 
     def _moments(self, state: AgreeState, rows: Rows) -> Moments:
         centre = np.append(state.frame.centre, state.frame.outcome_centre)
         scale = np.append(state.frame.scale, state.frame.outcome_scale)
-        z = (self._values(rows) - centre) / scale
-        present = np.isfinite(z)
-        z = np.where(present, z, 0.0)
-        return Moments(present.sum(axis=0).astype(float), z.sum(axis=0), (z * z).sum(axis=0), float(rows.offset.sum()))
+        moments = np.array([_moments_of(*each) for each in zip(self._values(rows), centre, scale, strict=True)])
+        return Moments(moments[:, 0], moments[:, 1], moments[:, 2], float(rows.offset.sum()))
 
     # -- at the centre ----------------------------------------------------------------------
 
@@ -453,6 +449,22 @@ def _hash(bits: NDArray[np.uint64], salt: int) -> NDArray[np.uint64]:
 def _cells_of(bits: NDArray[np.uint64], cells: int) -> list[NDArray[np.int64]]:
     third = cells // 3
     return [(_hash(bits, s + 1) % np.uint64(third)).astype(np.int64) + s * third for s in range(3)]
+
+
+def _magnitude(column: NDArray[np.float64]) -> tuple[float, float]:
+    """Return how many values are neither missing nor 0, and the sum of log2 of their sizes."""
+    size = np.abs(column)
+    present = np.isfinite(size) & (size > 0)
+    size = size if present.all() else size[present]
+    return float(len(size)), float(np.log2(size).sum())
+
+
+def _moments_of(column: NDArray[np.float64], centre: float, scale: float) -> tuple[float, float, float]:
+    """Return count, sum and sum of squares of the present values about a centre, in units of a scale."""
+    z = (column - centre) / scale
+    present = np.isfinite(z)
+    z = z if present.all() else z[present]
+    return float(len(z)), float(z.sum()), float(z @ z)
 
 
 def _bloom(times: Vector, cells: int) -> TimeSet:

@@ -121,7 +121,7 @@ class Rows:
 class Design:
     """One site's rows in the agreed frame.
 
-    Shapes: ``x`` (n, p) centred and scaled; ``y``, ``offset`` (n,); ``entry`` and ``exit`` are
+    Shapes: ``x`` (n, p) centred and scaled, column by column in memory; ``y``, ``offset`` (n,); ``entry`` and ``exit`` are
     bins, a row being at risk in ``entry < bin <= exit``; ``times`` are the bins' upper edges.
     ``cache`` is for a method's own reuse between rounds.
     """
@@ -189,8 +189,8 @@ def column_names(ask: Ask, levels: dict[str, tuple[str, ...]]) -> tuple[str, ...
         for name in ask.formula.variables
     }
     frame = _aliased(pd.DataFrame(template, index=range(size)), ask.formula)
-    built = formulas.matrix(ask.formula, frame)
-    names = [_column_label(ask.formula, str(c)) for c in built.columns]
+    built, _ = formulas.matrix(ask.formula, frame)
+    names = [_column_label(ask.formula, c) for c in built]
     return tuple(n for n in names if ask.outcome != "survival" or n != INTERCEPT)
 
 
@@ -219,7 +219,7 @@ def group_names(ask: Ask) -> list[str]:
 
 
 def _aliased(frame: pd.DataFrame, formula: Formula) -> pd.DataFrame:
-    return frame.rename(columns=dict(formula.alias))
+    return frame.rename(columns=dict(formula.alias)) if formula.alias else frame
 
 
 def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], table: pd.DataFrame) -> Rows:
@@ -233,9 +233,12 @@ def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], 
     person_column = codebook.person if codebook.person in table.columns else ""
     extra = [person_column] if person_column and person_column not in formula.variables else []
     used = table[[*sorted(formula.variables), *extra]]
-    kept = used.dropna(subset=sorted(formula.variables)) if ask.complete else used
-    left_out = len(used) - len(kept)
-    kept = kept.reset_index(drop=True)
+    missing = np.zeros(len(used), dtype=bool)
+    for name in formula.variables if ask.complete else ():
+        missing |= used[name].isna().to_numpy()
+    left_out = int(missing.sum())
+    kept = used[~missing] if left_out else used
+    kept.index = pd.RangeIndex(len(kept))
     person = pd.factorize(kept[person_column])[0] if person_column else np.arange(len(kept))
     coded = {name: _codes(kept[name], lv) for name, lv in levels.items()}
     whole = {n: _categorical(c, levels[n]) for n, c in coded.items()}
@@ -255,9 +258,11 @@ def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], 
     if ask.covariates == "table":
         matrix = kept[list(names)].to_numpy(dtype=float) if names else matrix
     elif ask.covariates == "matrix" and n:
-        built = formulas.matrix(formula, plain.assign(**{_alias_of(k, formula): v for k, v in whole.items()}))
-        built = built.rename(columns=lambda c: _column_label(formula, str(c)))
-        matrix = np.ascontiguousarray(built[list(names)].to_numpy(dtype=float))
+        coded_rows = plain.assign(**{_alias_of(k, formula): v for k, v in whole.items()}) if whole else plain
+        built, matrix = formulas.matrix(formula, coded_rows)
+        labels = [_column_label(formula, c) for c in built]
+        if labels != list(names):
+            matrix = np.asfortranarray(matrix[:, [labels.index(name) for name in names]])
     cluster = person.astype(np.int64)
     if formula.cluster:
         named = formula.cluster in plain.columns
@@ -326,10 +331,8 @@ def _defined(
 ) -> NDArray[np.bool_]:
     """Return which rows can be used (n,): finite, times in order, counts not negative."""
     good = np.isfinite(offset)
-    if matrix.size:
-        good &= ~np.isinf(matrix).any(axis=1)
-        if ask.complete:
-            good &= ~np.isnan(matrix).any(axis=1)
+    for column in matrix.T:
+        good &= np.isfinite(column) if ask.complete else ~np.isinf(column)
     if len(outcome):
         good &= np.isfinite(outcome)
         if ask.outcome == "count":
@@ -382,9 +385,11 @@ def build(ask: Ask, frame: Frame, rows: Rows) -> Design:
         entry, exit_ = place(coded, times, width)
     else:
         entry = exit_ = np.zeros(len(rows), dtype=np.int64)
+    x = rows.matrix - frame.centre
+    x /= frame.scale
     return Design(
         frame=frame,
-        x=(rows.matrix - frame.centre) / frame.scale,
+        x=x,
         y=(rows.outcome - frame.outcome_centre) / frame.outcome_scale,
         offset=rows.offset - frame.offset_centre,
         entry=entry,

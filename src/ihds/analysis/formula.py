@@ -373,19 +373,23 @@ def _value(node: ast.expr, frame: pd.DataFrame, text: str) -> Any:
     raise BadFormula(f"{text!r} cannot be evaluated", remedy=_FORBIDDEN_HINT)
 
 
-def matrix(formula: Formula, frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the model matrix (n, p) of the right-hand side, intercept column excluded for none.
+def matrix(formula: Formula, frame: pd.DataFrame) -> tuple[list[str], np.ndarray[Any, np.dtype[np.float64]]]:
+    """Return names and columns (n, p) of the right-hand side's model matrix, column by column in memory.
 
     Categories must already be pandas categoricals with the agreed levels.
     """
     if all(t in frame.columns and frame[t].dtype.kind == "f" for t in formula.terms):  # nothing to expand
-        columns = {"Intercept": np.ones(len(frame))} if formula.intercept else {}
-        return pd.DataFrame({**columns, **{t: frame[t] for t in formula.terms}})
+        names = ["Intercept"] * formula.intercept + list(formula.terms)
+        columns = np.empty((len(frame), len(names)), order="F")
+        columns[:, : int(formula.intercept)] = 1.0
+        for j, term in enumerate(formula.terms, start=int(formula.intercept)):
+            columns[:, j] = frame[term].to_numpy()
+        return names, columns
     context = {name: function for name, function in _FUNCTIONS.items() if name != "I"}
     try:
         with np.errstate(all="ignore"):
             built = formulaic.model_matrix(formula.right, frame, context=context, na_action="ignore", output="pandas")
-        return pd.DataFrame(built).astype(float)
+        return [str(c) for c in built.columns], np.asfortranarray(pd.DataFrame(built).to_numpy(dtype=float))
     except (formulaic.errors.FormulaicError, TypeError, ValueError, KeyError, OverflowError) as error:
         raise BadFormula(
             f"the terms of {formula.text!r} cannot be computed: {str(error).splitlines()[0]}",

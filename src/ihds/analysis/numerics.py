@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -55,3 +57,22 @@ def invert(information: Floats, terms: tuple[str, ...]) -> Floats:
             remedy="leave one of them out of the formula",
         )
     return np.asarray(np.linalg.inv(scaled) / np.outer(size, size))
+
+
+#: Rows worked on at once, so that a block of columns stays in the processor's cache.
+BLOCK = 8192
+
+
+def blocks(n: int) -> Iterator[slice]:
+    """Return the blocks of ``n`` rows; one empty block if there are none."""
+    return (slice(at, min(at + BLOCK, n)) for at in range(0, max(n, 1), BLOCK))
+
+
+def weighted_gram(x: Floats, weight: Floats) -> Floats:
+    """Return the sum over rows of weight times the outer product of ``x`` (n, p), block by block."""
+    total = np.zeros((x.shape[1], x.shape[1]))
+    columns = x.T
+    for rows in blocks(len(x)):
+        part = columns[:, rows]
+        total += (part * weight[rows]) @ part.T
+    return total

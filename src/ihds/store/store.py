@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import OperationalError
 
 from ihds.errors import Conflict, SetupFailed
 
@@ -67,7 +68,8 @@ Append = Callable[[str], tuple[str, str]]
 class Store:
     """Serialisable, durable once ``transact`` returns, shared by processes through the database.
 
-    Statements are written once with SQLAlchemy and compiled once for the database at hand.
+    Statements are written once with SQLAlchemy and compiled once for the database at hand; they run
+    on the driver's own connections, every one in autocommit, so a transaction is said in words.
     """
 
     def __init__(self, url: str) -> None:
@@ -76,7 +78,7 @@ class Store:
         Raises:
             SetupFailed: it cannot be reached.
         """
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"pool_reset_on_return": None}
         if url.startswith("sqlite"):
             options["paramstyle"] = "named"
         if url in ("sqlite://", "sqlite:///:memory:"):
@@ -85,16 +87,17 @@ class Store:
             url = url.replace("postgresql://", "postgresql+psycopg://", 1)
         try:
             self._engine = sa.create_engine(url, **options)
-            if self._engine.dialect.name == "sqlite":
-                sa.event.listen(self._engine, "connect", _careful)
-                sa.event.listen(self._engine, "begin", _begin)
-            with self._engine.begin() as connection:
-                if self._engine.dialect.name == "postgresql":  # two replicas may start at once
+            lite = self._engine.dialect.name == "sqlite"
+            self._begin = "BEGIN IMMEDIATE" if lite else "BEGIN"
+            sa.event.listen(self._engine, "connect", _careful if lite else _autocommit)
+            with self._engine.connect() as connection:
+                connection.exec_driver_sql(self._begin)
+                if not lite:  # two replicas may start at once
                     connection.execute(sa.text("SELECT pg_advisory_xact_lock(71)"))
                 _meta.create_all(connection)
                 if connection.execute(sa.select(_head)).first() is None:
                     connection.execute(_head.insert().values(one=1, body=""))
-            self._reader = self._engine.execution_options(isolation_level="AUTOCOMMIT")
+                connection.exec_driver_sql("COMMIT")
         except (OperationalError, ModuleNotFoundError) as error:
             raise SetupFailed(
                 f"the store {_safe(url)} cannot be opened: {str(error).splitlines()[0]}",
@@ -102,19 +105,28 @@ class Store:
             ) from error
         self._sql = {name: str(s.compile(dialect=self._engine.dialect)) for name, s in _STATEMENTS.items()}
 
-    def _run(self, connection: sa.Connection, name: str, **values: Any) -> sa.CursorResult[Any]:
-        return connection.exec_driver_sql(self._sql[name], values)
+    @contextmanager
+    def _cursor(self) -> Iterator[Any]:
+        connection = self._engine.raw_connection()
+        try:
+            yield connection.cursor()
+        finally:
+            connection.close()  # back to the pool
+
+    def _run(self, cursor: Any, name: str, **values: Any) -> Any:
+        cursor.execute(self._sql[name], values)
+        return cursor
 
     def get(self, kind: str, id: str) -> Record | None:  # noqa: A002
         """Return one record, or None."""
-        with self._reader.connect() as connection:
-            row = self._run(connection, "get", kind=kind, id=id).first()
+        with self._cursor() as cursor:
+            row = self._run(cursor, "get", kind=kind, id=id).fetchone()
         return _record(row) if row else None
 
     def list(self, kind: str) -> Sequence[Record]:
         """Return all records of a kind, by id."""
-        with self._reader.connect() as connection:
-            return [_record(row) for row in self._run(connection, "list", kind=kind)]
+        with self._cursor() as cursor:
+            return [_record(row) for row in self._run(cursor, "list", kind=kind)]
 
     def transact(self, puts: Sequence[Put], append: Append) -> None:
         """Write records and append one log entry: both or neither.
@@ -125,42 +137,45 @@ class Store:
         Raises:
             Conflict: a record's version is not the one named.
         """
-        try:
-            with self._engine.begin() as connection:
-                before = self._run(connection, "lock").scalar_one()
+        with self._cursor() as cursor:
+            cursor.execute(self._begin)
+            try:
+                before = self._run(cursor, "lock").fetchone()[0]
                 for put in puts:
-                    self._write(connection, put)
+                    self._write(cursor, put)
                 entry, after = append(before)
                 position = json.loads(after)["size"] - 1
-                self._run(connection, "append", position=position, entry=entry)
-                self._run(connection, "head", body=after)
-        except IntegrityError as error:
-            raise Conflict("the record exists already", remedy="read it again and retry") from error
+                self._run(cursor, "append", position=position, entry=entry)
+                self._run(cursor, "head", body=after)
+                cursor.execute("COMMIT")
+            except BaseException as error:
+                cursor.execute("ROLLBACK")
+                if isinstance(error, self._engine.dialect.loaded_dbapi.IntegrityError):
+                    raise Conflict("the record exists already", remedy="read it again and retry") from error
+                raise
 
-    def _write(self, connection: sa.Connection, put: Put) -> None:
+    def _write(self, cursor: Any, put: Put) -> None:
         key = {"kind": put.kind, "id": put.id}
         if put.body is None:
-            changed = self._run(connection, "delete", **key, old=put.version).rowcount
+            changed = self._run(cursor, "delete", **key, old=put.version).rowcount
         elif put.version == 0:
-            changed = self._run(connection, "insert", **key, version=1, body=json.dumps(put.body)).rowcount
+            changed = self._run(cursor, "insert", **key, version=1, body=json.dumps(put.body)).rowcount
         else:
             body = json.dumps(put.body)
-            changed = self._run(
-                connection, "replace", **key, old=put.version, version=put.version + 1, body=body
-            ).rowcount
+            changed = self._run(cursor, "replace", **key, old=put.version, version=put.version + 1, body=body).rowcount
         if changed != 1:
             raise Conflict(f"{put.kind} {put.id} was changed meanwhile", remedy="read it again and retry")
 
     def read(self, start: int = 0, stop: int | None = None) -> Iterator[str]:
         """Yield log entries in order."""
-        with self._reader.connect() as connection:
-            for row in self._run(connection, "read", start=start, stop=2**31 - 1 if stop is None else stop):
+        with self._cursor() as cursor:
+            for row in self._run(cursor, "read", start=start, stop=2**31 - 1 if stop is None else stop):
                 yield row[0]
 
     def head(self) -> str:
         """Return the text of the log's head."""
-        with self._reader.connect() as connection:
-            return str(self._run(connection, "peek").scalar_one())
+        with self._cursor() as cursor:
+            return str(self._run(cursor, "peek").fetchone()[0])
 
     def close(self) -> None:
         """Close all connections."""
@@ -190,17 +205,18 @@ _STATEMENTS: dict[str, Any] = {
 
 
 def _careful(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # SQLAlchemy says BEGIN itself, below
+    connection.isolation_level = None  # autocommit: nothing begins a transaction but ``transact``
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=10000"):
         connection.execute(f"PRAGMA {pragma}")
 
 
-def _begin(connection: Any) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+def _autocommit(connection: Any, _record: Any) -> None:
+    connection.autocommit = True
 
 
 def _record(row: Any) -> Record:
-    return Record(row.kind, row.id, row.version, json.loads(row.body))
+    kind, identifier, version, body = row
+    return Record(kind, identifier, version, json.loads(body))
 
 
 def _safe(url: str) -> str:

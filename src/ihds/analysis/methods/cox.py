@@ -24,7 +24,7 @@ import numpy as np
 
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
-from ihds.analysis.numerics import SETTLED, invert, newton_decrement, runs_away
+from ihds.analysis.numerics import SETTLED, invert, newton_decrement, runs_away, weighted_gram
 from ihds.analysis.result import Result, chi_square, wald_table
 from ihds.analysis.survival import break_ties, cells_of, grid_end, grid_width, survival_formula
 from ihds.data.codebook import Codebook
@@ -224,7 +224,7 @@ def _second_moment(cells: Any, x: Matrix, risk: Vector, a: Vector, b: Vector) ->
     weight = risk * cells.over_risk(a)
     events = cells.event_order
     weight[events] -= risk[events] * b[cells.exit[events]]
-    return np.asarray(x.T @ (weight[:, None] * x))
+    return weighted_gram(x, weight)
 
 
 def _score(params: Params, design: Design, x: Matrix, eta: Vector, risk: Vector) -> Score:

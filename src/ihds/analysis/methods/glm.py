@@ -22,7 +22,7 @@ from scipy.special import gammaln
 from ihds.analysis import formula as formulas
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
-from ihds.analysis.numerics import SETTLED, invert, newton_decrement, runs_away
+from ihds.analysis.numerics import SETTLED, blocks, invert, newton_decrement, runs_away
 from ihds.analysis.result import Result, wald_table
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, Collinear, DidNotConverge, Separation
@@ -121,8 +121,10 @@ def _family(params: Params, eta: Vector, y: Vector, unit: float) -> tuple[Vector
         case "gaussian":
             return eta, np.ones_like(eta), -0.5 * (y - eta) ** 2
         case "binomial":
-            mean = 1 / (1 + np.exp(-eta))
-            return mean, mean * (1 - mean), y * eta - np.logaddexp(0, eta)
+            tail = np.exp(-np.abs(eta))
+            larger = 1 / (1 + tail)  # the larger of mean and 1 - mean: neither loses digits far out
+            mean = np.where(eta >= 0, larger, tail * larger)
+            return mean, tail * larger * larger, y * eta - np.maximum(eta, 0) + np.log(larger)
         case _:
             with np.errstate(over="ignore"):
                 mean = np.exp(eta) / unit
@@ -133,9 +135,20 @@ def _starting(params: Params, state: State) -> bool:
     return state.rounds == 0 and params.family != "gaussian"
 
 
-def _start(params: Params, design: Design, unit: float) -> Sums:
+def local(params: Params, state: State, design: Design) -> Sums:
+    """Return score, information and log-likelihood at the present coefficients."""
+    of_block = _start if _starting(params, state) else _newton
+    parts = [of_block(params, state, design, rows) for rows in blocks(len(design.y))]
+    return Sums(*(sum(getattr(part, name) for part in parts) for name in Sums.__slots__))
+
+
+def _unit(params: Params, design: Design) -> float:
+    return design.frame.outcome_scale if params.family == "poisson" else 1.0
+
+
+def _start(params: Params, _state: State, design: Design, rows: slice) -> Sums:
     """Return the weighted least squares of R's first iteration, which starts at the outcome itself."""
-    x, y = design.x, design.y
+    x, y, unit = design.x[rows], design.y[rows], _unit(params, design)
     if params.family == "poisson":
         mean = weight = y + 0.1 / unit
         eta = np.log(mean * unit)
@@ -143,7 +156,7 @@ def _start(params: Params, design: Design, unit: float) -> Sums:
         mean = (y + 0.5) / 2
         weight = mean * (1 - mean)
         eta = np.log(mean / (1 - mean))
-    working = weight * (eta - design.offset) + (y - mean)
+    working = weight * (eta - design.offset[rows]) + (y - mean)
     return Sums(
         n=float(len(y)),
         score=x.T @ working,
@@ -157,19 +170,16 @@ def _start(params: Params, design: Design, unit: float) -> Sums:
     )
 
 
-def local(params: Params, state: State, design: Design) -> Sums:
-    """Return score, information and log-likelihood at the present coefficients."""
-    x, y = design.x, design.y
-    unit = design.frame.outcome_scale if params.family == "poisson" else 1.0
-    if _starting(params, state):
-        return _start(params, design, unit)
-    offset = design.offset / (design.frame.outcome_scale if params.family == "gaussian" else 1.0)
+def _newton(params: Params, state: State, design: Design, rows: slice) -> Sums:
+    """Return the sums of one Newton step, for the model and for its null model."""
+    x, y, unit = design.x[rows], design.y[rows], _unit(params, design)
+    offset = design.offset[rows] / (design.frame.outcome_scale if params.family == "gaussian" else 1.0)
     mean, weight, log_likelihood = _family(params, x @ state.beta + offset, y, unit)
     null_eta = np.full(len(y), state.null_beta if design.frame.intercept else 0.0) + offset
     if not offset.any():  # one value for everybody
         null_eta = null_eta[:1]
     null_mean, null_weight, null_log_likelihood = _family(params, null_eta, y, unit)
-    saturated, constant = np.zeros_like(y), np.zeros_like(y)
+    saturated, constant = np.zeros(1), np.zeros(1)
     if params.family == "poisson":
         positive = np.where(y > 0, y, 1.0)
         saturated = np.where(y > 0, y * np.log(positive * unit) - y, 0.0)
