@@ -232,13 +232,13 @@ def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], 
     formula = ask.formula
     person_column = codebook.person if codebook.person in table.columns else ""
     extra = [person_column] if person_column and person_column not in formula.variables else []
-    used = table[[*sorted(formula.variables), *extra]]
+    wanted = [*sorted(formula.variables), *extra]
+    used = table if set(wanted) == set(table.columns) else table[wanted]
     missing = np.zeros(len(used), dtype=bool)
     for name in formula.variables if ask.complete else ():
         missing |= used[name].isna().to_numpy()
     left_out = int(missing.sum())
-    kept = used[~missing] if left_out else used
-    kept.index = pd.RangeIndex(len(kept))
+    kept = (used[~missing] if left_out else used).set_axis(pd.RangeIndex(len(used) - left_out), copy=False)
     person = pd.factorize(kept[person_column])[0] if person_column else np.arange(len(kept))
     coded = {name: _codes(kept[name], lv) for name, lv in levels.items()}
     whole = {n: _categorical(c, levels[n]) for n, c in coded.items()}
@@ -256,18 +256,19 @@ def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], 
     names = column_names(ask, levels)
     matrix = np.zeros((n, len(names)))
     if ask.covariates == "table":
-        matrix = kept[list(names)].to_numpy(dtype=float) if names else matrix
+        matrix = kept[list(names)].to_numpy(dtype=float, copy=True) if names else matrix
     elif ask.covariates == "matrix" and n:
         coded_rows = plain.assign(**{_alias_of(k, formula): v for k, v in whole.items()}) if whole else plain
         built, matrix = formulas.matrix(formula, coded_rows)
         labels = [_column_label(formula, c) for c in built]
         if labels != list(names):
             matrix = np.asfortranarray(matrix[:, [labels.index(name) for name in names]])
-    cluster = person.astype(np.int64)
+    person = person.astype(np.int64, copy=False)
+    cluster = person
     if formula.cluster:
         named = formula.cluster in plain.columns
         cluster = pd.factorize(plain[formula.cluster] if named else formulas.evaluate(formula.cluster, plain))[0]
-        cluster = cluster.astype(np.int64)
+        cluster = cluster.astype(np.int64, copy=False)
     good = _defined(ask, matrix, outcome, offset, start, stop, event)
     for code in coded.values() if ask.complete else ():
         good &= code >= 0
@@ -285,11 +286,11 @@ def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], 
         group=kept_rows(_combined(group_names(ask), coded, levels, n)),
         stratum=kept_rows(_combined(strata_names(ask), coded, levels, n)),
         cluster=kept_rows(cluster),
-        person=kept_rows(person.astype(np.int64)),
+        person=kept_rows(person),
         codes={name: kept_rows(code) for name, code in coded.items()},
         left_out=left_out,
         undefined=int(n - good.sum()),
-        persons=distinct(person.astype(np.int64)),
+        persons=distinct(person),
     )
 
 
@@ -374,7 +375,7 @@ def event_flags(event: Floats, two_coded: bool) -> NDArray[np.bool_]:
 
 
 def build(ask: Ask, frame: Frame, rows: Rows) -> Design:
-    """Place a site's rows in the agreed frame."""
+    """Place a site's rows in the agreed frame; their matrix is taken over, not copied."""
     event = event_flags(rows.event, frame.two_coded)
     times = frame.times
     width = frame.time_bin
@@ -385,7 +386,8 @@ def build(ask: Ask, frame: Frame, rows: Rows) -> Design:
         entry, exit_ = place(coded, times, width)
     else:
         entry = exit_ = np.zeros(len(rows), dtype=np.int64)
-    x = rows.matrix - frame.centre
+    x = rows.matrix
+    x -= frame.centre
     x /= frame.scale
     return Design(
         frame=frame,

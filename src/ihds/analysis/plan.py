@@ -122,13 +122,14 @@ class Plan:
 
 @dataclass
 class SiteWork:
-    """One site's side of a plan; keeps the design between rounds while the frame stays the same."""
+    """One site's side of a plan; keeps rows and design between rounds while what was agreed stays."""
 
     plan: Plan
     table: pd.DataFrame
     _rows: tuple[object, design.Rows] | None = None
     _design: tuple[bytes, design.Design] | None = None
     _twin: SiteWork | None = None
+    _persons: int = 0
 
     def with_twin(self) -> SiteWork:
         """Return the work with a twin that holds no row: what leaves must have the twin's shape."""
@@ -137,28 +138,34 @@ class SiteWork:
 
     def local(self, state: PlanState) -> Contribution:
         """Return this site's contribution to the round that ``state`` asks for."""
-        agreed = state.agreement
-        if self._rows is None or self._rows[0] != agreed.levels:
-            self._rows = (agreed.levels, self.plan.agreement.rows(agreed, self.table))
-        contribution = self._local(state, self._rows[1])
+        if state.agreement.phase == "done":
+            placed = self._placed(state.agreement)
+            contribution = self.plan.chosen.local(self.plan.params, self.plan.inner(state), placed)
+        else:
+            contribution = self.plan.agreement.local(state.agreement, self._read(state.agreement))
         if self._twin is not None and _shape(contribution) != _shape(self._twin.local(state)):
             raise BadMessage("this round's answer would have a length that depends on the rows")
         return contribution
 
     def persons(self) -> int:
         """Return how many persons the present rows hold."""
-        return 0 if self._rows is None else self._rows[1].persons
+        return self._persons
 
-    def _local(self, state: PlanState, rows: design.Rows) -> Contribution:
-        agreed = state.agreement
-        if agreed.phase != "done":
-            return self.plan.agreement.local(agreed, rows)
+    def _read(self, agreed: AgreeState) -> design.Rows:
+        if self._rows is None or self._rows[0] != agreed.levels:
+            self._rows = (agreed.levels, self.plan.agreement.rows(agreed, self.table))
+            self._persons = self._rows[1].persons
+        return self._rows[1]
+
+    def _placed(self, agreed: AgreeState) -> design.Design:
         key = pack(agreed.frame)
         if self._design is None or self._design[0] != key:
             if agreed.frame.columns != design.column_names(self.plan.agreement.ask, agreed.frame.levels):
                 raise BadMessage("the agreed columns are not those of the formula")
+            rows = self._read(agreed)
             self._design = (key, design.build(self.plan.agreement.ask, agreed.frame, rows))
-        return self.plan.chosen.local(self.plan.params, self.plan.inner(state), self._design[1])
+            self._rows = None  # their matrix went into the design
+        return self._design[1]
 
 
 def _shape(value: Contribution) -> tuple[str, Layout]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Route
 
+from ihds.analysis.method import methods
 from ihds.audit.log import Event, now
 from ihds.catalogue import healthdcat
 from ihds.catalogue.record import DatasetRecord
@@ -40,6 +41,7 @@ class Holder:
         self.gate = Gate(node.did, node.config.country, self.source, node.log, self, node.signatures)
         self._believed: dict[str, dict[str, Any]] = {}
         self._entries = [self._entry(d) for d in node.config.datasets]
+        methods()  # a method that cannot be loaded fails here, not in somebody's first study
 
     # -- what it offers --------------------------------------------------------------------------
 

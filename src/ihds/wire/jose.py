@@ -90,6 +90,16 @@ def _jwk(public: ec.EllipticCurvePublicKey) -> ECKey:
     return ECKey.import_key(pem)
 
 
+@functools.lru_cache(maxsize=1024)
+def _imported(jwk: str) -> ECKey:
+    return ECKey.import_key(json.loads(jwk))
+
+
+def _public(jwk: dict[str, Any]) -> ECKey:
+    """Return a peer's key; reading one costs more than the signature it checks."""
+    return _imported(json.dumps(jwk, sort_keys=True))
+
+
 def verify_jwt(token: str, public_jwk: dict[str, Any]) -> dict[str, Any]:
     """Return the claims of a JWT signed by a key.
 
@@ -100,7 +110,7 @@ def verify_jwt(token: str, public_jwk: dict[str, Any]) -> dict[str, Any]:
     if len(token) > MAX_TOKEN:
         raise NotAuthenticated("the token is too long")
     try:
-        return dict(jwt.decode(token, ECKey.import_key(public_jwk), algorithms=[ALGORITHM]).claims)
+        return dict(jwt.decode(token, _public(public_jwk), algorithms=[ALGORITHM]).claims)
     except (JoseError, ValueError, KeyError, TypeError) as error:
         raise NotAuthenticated(f"the signature does not verify: {error}") from error
 
@@ -126,7 +136,7 @@ def read_unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def verify_bytes(data: bytes, signature: str, public_jwk: dict[str, Any]) -> bool:
     """Return whether ``sign`` made this signature."""
-    public = ECKey.import_key(public_jwk).public_key
+    public = _public(public_jwk).public_key
     try:
         public.verify(base64.b64decode(signature), data, ec.ECDSA(hashes.SHA256()))
     except (InvalidSignature, ValueError):

@@ -68,10 +68,12 @@ class TabularSource:
         if dataset in self._books:
             return self._books[dataset]
         with self._lock:
-            row = self._connection.execute("SELECT codebook FROM ihds_datasets WHERE dataset = ?", [dataset]).fetchone()
-        if row is None:
+            found = self._connection.execute(
+                "SELECT codebook FROM ihds_datasets WHERE dataset = ?", [dataset]
+            ).fetchall()
+        if not found:
             raise NotFound(f"this holder has no dataset {dataset!r}", remedy="see its catalogue")
-        book = self._books[dataset] = Codebook.from_dict(json.loads(row[0]))
+        book = self._books[dataset] = Codebook.from_dict(json.loads(found[0][0]))
         return book
 
     def open(self, scope: Scope) -> View:
@@ -80,18 +82,17 @@ class TabularSource:
         book = scoped(whole, scope)
         counted = f"COUNT(DISTINCT {_quoted(whole.person)})" if whole.person else "COUNT(*)"
         with self._lock:
-            row = self._connection.execute(
+            persons = self._connection.execute(
                 f"SELECT {counted} FROM {_quoted(scope.dataset)}"  # noqa: S608
-            ).fetchone()
+            ).fetchall()[0][0]
         columns = ", ".join(_quoted(name) for name in book.variables)
 
         def rows() -> pd.DataFrame:
             with self._lock:
-                return self._connection.execute(
-                    f"SELECT {columns} FROM {_quoted(scope.dataset)}"  # noqa: S608
-                ).df()
+                table = self._connection.sql(f"SELECT {columns} FROM {_quoted(scope.dataset)}").to_arrow_table()  # noqa: S608
+            return table.to_pandas(split_blocks=True)  # column by column: nothing is copied together
 
-        return View(scope, book, int(row[0]) if row else 0, rows)
+        return View(scope, book, int(persons), rows)
 
     def close(self) -> None:
         """Close the file."""
