@@ -201,8 +201,9 @@ def _read_holding(given: Any, name: str) -> tuple[DatasetConfig, pd.DataFrame, C
 def _node_run(given: Any) -> None:
     import uvicorn
 
-    from ihds.roles.node import Node
+    from ihds.roles.node import Node, keep_freed_memory
 
+    keep_freed_memory()
     node = Node(given.folder)
     _err.print(f"{node.config.name} ({node.config.role}, {node.config.country}) at {node.config.base_url}")
     uvicorn.run(

@@ -121,8 +121,9 @@ class Rows:
 class Design:
     """One site's rows in the agreed frame.
 
-    Shapes: ``x`` (n, p) centred and scaled, column by column in memory; ``y``, ``offset`` (n,); ``entry`` and ``exit`` are
-    bins, a row being at risk in ``entry < bin <= exit``; ``times`` are the bins' upper edges.
+    Shapes: ``x`` (n, p) centred and scaled, column by column in memory; ``y``, ``offset`` (n,);
+    ``entry`` and ``exit`` are bins, a row being at risk in ``entry < bin <= exit``; ``times`` are
+    the bins' upper edges.
     ``cache`` is for a method's own reuse between rounds.
     """
 
@@ -231,19 +232,19 @@ def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], 
     """
     formula = ask.formula
     person_column = codebook.person if codebook.person in table.columns else ""
-    extra = [person_column] if person_column and person_column not in formula.variables else []
-    wanted = [*sorted(formula.variables), *extra]
+    wanted = sorted(formula.variables | ({person_column} if person_column else set()))
     used = table if set(wanted) == set(table.columns) else table[wanted]
     missing = np.zeros(len(used), dtype=bool)
     for name in formula.variables if ask.complete else ():
         missing |= used[name].isna().to_numpy()
     left_out = int(missing.sum())
-    kept = (used[~missing] if left_out else used).set_axis(pd.RangeIndex(len(used) - left_out), copy=False)
+    kept = used[~missing] if left_out else used
+    kept = kept if isinstance(kept.index, pd.RangeIndex) else kept.reset_index(drop=True)
     person = pd.factorize(kept[person_column])[0] if person_column else np.arange(len(kept))
     coded = {name: _codes(kept[name], lv) for name, lv in levels.items()}
     whole = {n: _categorical(c, levels[n]) for n, c in coded.items()}
     plain = _aliased(kept, formula)
-    n = len(kept)
+    n, names = len(kept), column_names(ask, levels)
     start, stop, event, outcome = None, np.zeros(0), np.zeros(0), np.zeros(0)
     if ask.outcome == "survival":
         *begins, stops, events = (formulas.evaluate(r, plain) for r in formula.response)
@@ -253,13 +254,12 @@ def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], 
     offset = np.zeros(n)
     for expression in formula.offset:
         offset = offset + formulas.evaluate(expression, plain)
-    names = column_names(ask, levels)
     matrix = np.zeros((n, len(names)))
     if ask.covariates == "table":
         matrix = kept[list(names)].to_numpy(dtype=float, copy=True) if names else matrix
     elif ask.covariates == "matrix" and n:
-        coded_rows = plain.assign(**{_alias_of(k, formula): v for k, v in whole.items()}) if whole else plain
-        built, matrix = formulas.matrix(formula, coded_rows)
+        alias = dict(formula.alias)
+        built, matrix = formulas.matrix(formula, plain.assign(**{alias.get(k, k): v for k, v in whole.items()}))
         labels = [_column_label(formula, c) for c in built]
         if labels != list(names):
             matrix = np.asfortranarray(matrix[:, [labels.index(name) for name in names]])
@@ -302,10 +302,6 @@ def distinct(codes: Ints) -> int:
 def _categorical(codes: Ints, levels: tuple[str, ...]) -> pd.Categorical:
     names = np.array([*levels, None], dtype=object)  # code -1 is the last: missing
     return pd.Categorical(names[codes], categories=list(levels))
-
-
-def _alias_of(name: str, formula: Formula) -> str:
-    return dict(formula.alias).get(name, name)
 
 
 def _codes(column: pd.Series, levels: tuple[str, ...]) -> Ints:
@@ -377,8 +373,7 @@ def event_flags(event: Floats, two_coded: bool) -> NDArray[np.bool_]:
 def build(ask: Ask, frame: Frame, rows: Rows) -> Design:
     """Place a site's rows in the agreed frame; their matrix is taken over, not copied."""
     event = event_flags(rows.event, frame.two_coded)
-    times = frame.times
-    width = frame.time_bin
+    times, width = frame.times, frame.time_bin
     coded = Rows(**{**{f: getattr(rows, f) for f in Rows.__slots__}, "event": event.astype(float)})
     if ask.clock == "own":
         times, width = np.unique(rows.stop[event]), 0.0

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ihds.analysis.design import Ask, Design, Frame
+from ihds.analysis.numerics import blocks
 from ihds.analysis.result import Result
 from ihds.data.codebook import Codebook
 from ihds.errors import BadInput, BadMessage, OutOfRange
@@ -99,13 +100,15 @@ def flatten(value: Contribution, rows: int, sites: int) -> tuple[Layout, NDArray
     limit = 2.0 ** (RING_BITS - np.ceil(np.log2(max(sites, 1))))
     at = 0
     for name, declared in leaves(type(value)).items():
-        scaled = np.multiply(arrays[name].ravel(), 2.0 ** fraction_bits(declared, rows, sites))
-        np.rint(scaled, out=scaled)
-        if scaled.size and not (scaled.max() <= limit and scaled.min() >= -limit):  # NaN fails too
-            words[-1] = 1
-        else:
-            words[at : at + scaled.size] = scaled
-        at += scaled.size
+        flat, scale = arrays[name].ravel(), 2.0 ** fraction_bits(declared, rows, sites)
+        for part in blocks(flat.size):
+            scaled = np.rint(flat[part] * scale)
+            if scaled.size and not (scaled.max() <= limit and scaled.min() >= -limit):  # NaN fails too
+                words[at : at + flat.size] = 0
+                words[-1] = 1
+                break
+            words[at + part.start : at + part.stop] = scaled
+        at += flat.size
     return tuple((name, a.shape) for name, a in arrays.items()), words.view(np.uint64)
 
 

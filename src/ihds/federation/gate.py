@@ -211,15 +211,16 @@ class Gate:
         round_digest = sha256(f"{held.digest}|{number}|".encode() + state_bytes)
         masked = secagg.add_masks(words, self.me, held.seeds, round_digest)
         reply = pack(Reply(type(contribution).__name__, layout, masked))
+        fingerprint = MaskKey(bytes.fromhex(record.body["key"])).fingerprint(reply, round_digest)
         # 7 audit, then the reply
         if repeat:
-            if sha256(reply) != record.body["reply"]:
+            if fingerprint != record.body["reply"]:
                 raise Refused("this site's data changed during the round", remedy="start a new study")
             return reply
         after = {
             "round": number,
             "digest": sha256(state_bytes),
-            "reply": sha256(reply),
+            "reply": fingerprint,
             "phase": state.agreement.phase,
             "frame": sha256(pack(state.agreement.frame)),
         }

@@ -90,7 +90,8 @@ class TabularSource:
         def rows() -> pd.DataFrame:
             with self._lock:
                 table = self._connection.sql(f"SELECT {columns} FROM {_quoted(scope.dataset)}").to_arrow_table()  # noqa: S608
-            return table.to_pandas(split_blocks=True)  # column by column: nothing is copied together
+            frame: pd.DataFrame = table.to_pandas(split_blocks=True)  # column by column: nothing is copied together
+            return frame
 
         return View(scope, book, int(persons), rows)
 
