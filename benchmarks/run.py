@@ -318,16 +318,19 @@ def logistic_over_http() -> None:
     formula = "y ~ " + " + ".join(f"x{j}" for j in range(10))
 
     def play(space, permit, folder) -> None:
-        for attempt in ("first", "second"):
+        seconds, rounds, gap = [], 0, 0.0
+        for _ in range(6):
             result = space.run("glm", permit=permit, formula=formula, family="binomial")
-            seconds = sum(round_seconds(folder, result.provenance["study"]))
+            seconds.append(sum(round_seconds(folder, result.provenance["study"])))
+            rounds = result.rounds
             gap = max(abs(c.estimate - b) for c, b in zip(result.coefficients, beta, strict=True))
+        for what, took in (("very first study", seconds[0]), ("median of five more", statistics.median(seconds[1:]))):
             report(
-                f"logistic over HTTP, 5 sites x 1e5 x 10, {attempt} study",
-                seconds,
+                f"logistic over HTTP, 5 sites x 1e5 x 10, {what}",
+                took,
                 "numpy",
-                seconds / floor,
-                rounds=result.rounds,
+                took / floor,
+                rounds=rounds,
                 gap=f"{gap:.0e}",
                 goal="0.4 s",
             )

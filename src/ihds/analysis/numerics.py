@@ -20,6 +20,16 @@ def newton_decrement(step: Floats, score: Floats) -> float:
     return float(abs(step @ score))
 
 
+def has_settled(gain: float, previous: float) -> bool:
+    """Return whether the step of this gain leaves coefficients and covariance exact.
+
+    Either the step is negligible, or convergence is quadratic and the information changes by less
+    than 1e-9 over it: near the maximum the length of a step is C times the square of the one
+    before, and C times its length is that relative change; C cancels to the ratio of the gains.
+    """
+    return gain <= SETTLED**2 or (previous < 1.0 and gain <= 1e-9 * previous)
+
+
 def runs_away(gains: tuple[float, float, float]) -> bool:
     """Return whether three gains in a row shrink by a constant factor: separation (Albert & Anderson 1984).
 

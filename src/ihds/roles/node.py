@@ -157,7 +157,7 @@ class Node:
 
     def app(self) -> Starlette:
         """Return the node's web application."""
-        worker = threading.Thread(target=self.connector.work, name="outbox", daemon=True)
+        worker = threading.Thread(target=self.connector.outbox.work, name="outbox", daemon=True)
 
         @contextlib.asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -166,7 +166,7 @@ class Node:
             self.institution.started()
             yield
             self._stopping.set()
-            self.connector.stop()
+            self.connector.outbox.stop()
             self.institution.stopped()
             self.http.close()
 

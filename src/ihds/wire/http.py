@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -199,13 +200,14 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An outgoing response: JSON unless ``raw`` is given."""
+    """An outgoing response: JSON unless ``raw`` is given; ``after`` is called once it is sent."""
 
     body: Any = None
     status: int = 200
     raw: bytes | None = None
     headers: dict[str, str] = field(default_factory=dict)
     media_type: str = "application/json"
+    after: Callable[[], None] | None = None
 
 
 Handler = Callable[[Call], Answer]
@@ -272,7 +274,8 @@ def _too_large(limit: int) -> Answer:
 
 
 def _response(answer: Answer) -> Response:
+    after = BackgroundTask(answer.after) if answer.after else None
     if answer.raw is not None:
-        return Response(answer.raw, answer.status, answer.headers, answer.media_type)
+        return Response(answer.raw, answer.status, answer.headers, answer.media_type, after)
     content = b"" if answer.body is None else json.dumps(answer.body).encode()
-    return Response(content, answer.status, answer.headers, answer.media_type)
+    return Response(content, answer.status, answer.headers, answer.media_type, after)

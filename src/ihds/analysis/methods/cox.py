@@ -24,7 +24,7 @@ import numpy as np
 
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
-from ihds.analysis.numerics import SETTLED, invert, newton_decrement, runs_away, weighted_gram
+from ihds.analysis.numerics import has_settled, invert, newton_decrement, runs_away, weighted_gram
 from ihds.analysis.result import Result, chi_square, wald_table
 from ihds.analysis.survival import break_ties, cells_of, grid_end, grid_width, survival_formula
 from ihds.data.codebook import Codebook
@@ -326,7 +326,7 @@ def _newton(params: Params, state: State, information: Matrix, phase: Any) -> St
     gain = newton_decrement(step, state.score)
     gains = (*state.gains[1:], gain)
     state = replace(state, covariance=covariance, gains=gains)
-    if gain <= SETTLED**2:
+    if has_settled(gain, gains[1]):
         done: Any = "meat" if wants_robust(params) else "done"
         return replace(state, phase=done, beta=state.beta + step, step=step)
     if runs_away(gains):

@@ -22,7 +22,7 @@ from scipy.special import gammaln
 from ihds.analysis import formula as formulas
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
-from ihds.analysis.numerics import SETTLED, blocks, invert, newton_decrement, runs_away
+from ihds.analysis.numerics import blocks, has_settled, invert, newton_decrement, runs_away
 from ihds.analysis.result import Result, wald_table
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, Collinear, DidNotConverge, Separation
@@ -131,6 +131,10 @@ def _family(params: Params, eta: Vector, y: Vector, unit: float) -> tuple[Vector
             return mean, mean, y * eta - mean
 
 
+#: The null model gives a log-likelihood only, which a step of this gain changes by half of it.
+_NULL_GAIN = 1e-11
+
+
 def _starting(params: Params, state: State) -> bool:
     return state.rounds == 0 and params.family != "gaussian"
 
@@ -210,7 +214,7 @@ def aggregate(params: Params, state: State, total: Sums) -> State:
     gain = newton_decrement(step, total.score)
     gains = (*state.gains[1:], gain) if not _starting(params, state) else state.gains
     null_step = total.null_score / max(total.null_information, 1e-300)
-    settled = gain <= SETTLED**2 and not _starting(params, state)
+    settled = has_settled(gain, gains[1]) and not _starting(params, state)
     if not settled:
         if params.family != "gaussian" and runs_away(gains):
             term = state.terms[int(np.argmax(np.abs(step)))]
@@ -243,7 +247,7 @@ def aggregate(params: Params, state: State, total: Sums) -> State:
 
 def finish(params: Params, frame: Frame, state: State) -> Result | None:
     """Return the table once model and null model have settled."""
-    null_done = state.null_gain <= SETTLED**2 or not frame.intercept
+    null_done = state.null_gain <= _NULL_GAIN or not frame.intercept
     if not state.settled or not null_done:
         return None
     n, p, unit = frame.rows, len(frame.columns), frame.outcome_scale

@@ -1,20 +1,16 @@
-"""The HTTPS binding: endpoints, the outbox, and the worker that delivers it.
+"""The HTTPS binding: endpoints, and what a node says and does by itself, through the outbox.
 
-A state and the message it causes are one transaction. The worker delivers after the answer that
-triggered the message is on its way, in order per process, with backoff, again after a crash;
-the receiver recognises a repeat. Trust: a counterparty is who its token proves; it sees only its
-own processes, everything else is "not found".
+A state and the message it causes are one transaction; the receiver recognises a repeat. Trust: a
+counterparty is who its token proves; it sees only its own processes, everything else is "not found".
 """
 
 from __future__ import annotations
 
-import logging
 import secrets
 import threading
 import time
 import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Protocol
@@ -28,11 +24,11 @@ from ihds.connector.dcp import Identity, TokenGate
 from ihds.connector.dsp import catalog, negotiation, transfer
 from ihds.connector.dsp.message import check, message
 from ihds.connector.dsp.negotiation import Negotiation
+from ihds.connector.dsp.outbox import Outbox
 from ihds.connector.dsp.transfer import Transfer
 from ihds.errors import (
     BadInput,
     BadMessage,
-    Conflict,
     IhdsError,
     IllegalTransition,
     NotAuthenticated,
@@ -45,7 +41,6 @@ from ihds.governance.policy import Refused as No
 from ihds.store.store import Put, Record
 from ihds.wire.http import Answer, Call, Http, endpoint
 
-_log = logging.getLogger("ihds.dsp")
 _RETRY = frozenset({401, 404, 408, 409, 425, 429})
 
 Conversation = Negotiation | Transfer
@@ -71,6 +66,46 @@ class Decisions(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a node does next by itself: "judge", "may-start" or an event, after a pause in seconds."""
+
+    task: str
+    pause: float = 0.0
+
+
+class Reactions(Protocol):
+    """Which step a node takes by itself when a process has moved; ``own`` says that it moved it."""
+
+    def negotiation(self, process: Negotiation, event: negotiation.Event, own: bool) -> Step | None:
+        """Return the next step of a negotiation, if any."""
+        ...
+
+    def transfer(self, process: Transfer, event: transfer.Event, own: bool) -> Step | None:
+        """Return the next step of a transfer, if any."""
+        ...
+
+
+_PRUDENT = {
+    negotiation.Event.REQUEST: Step("judge"),
+    negotiation.Event.AGREE: Step(negotiation.Event.VERIFY),
+    negotiation.Event.VERIFY: Step(negotiation.Event.FINALIZE),
+    negotiation.Event.OFFER: Step(negotiation.Event.TERMINATE),
+}
+
+
+class Prudent:
+    """The shipped reactions: judge requests, verify what was agreed, take no offer but the one asked for."""
+
+    def negotiation(self, process: Negotiation, event: negotiation.Event, own: bool) -> Step | None:
+        """Return the next step of a negotiation, if any."""
+        return None if own else _PRUDENT.get(event)
+
+    def transfer(self, process: Transfer, event: transfer.Event, own: bool) -> Step | None:
+        """Return the next step of a transfer, if any."""
+        return Step("may-start") if event is transfer.Event.REQUEST and not own else None
+
+
 @dataclass
 class Connector:
     """One participant's control plane: provider and consumer."""
@@ -82,13 +117,12 @@ class Connector:
     base_url: str
     decisions: Decisions
     token_seconds: float = 900.0
-    give_up_seconds: float = 3600.0
-    delay_seconds: float = 0.03
-    _wake: threading.Event = field(default_factory=threading.Event)
-    _stop: threading.Event = field(default_factory=threading.Event)
-    _busy: set[str] = field(default_factory=set)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    reactions: Reactions = field(default_factory=Prudent)
+    outbox: Outbox = field(init=False)
     _changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def __post_init__(self) -> None:
+        self.outbox = Outbox(self.log, self.identity.did, self._perform, self._give_up)
 
     @property
     def address(self) -> str:
@@ -102,7 +136,7 @@ class Connector:
         base = "/dsp/2025-1"
 
         def route(path: str, handler: Callable[[Call], Answer], *methods: str) -> Route:
-            return Route(base + path, endpoint(handler, on_error=_error_answer), methods=list(methods))
+            return Route(base + path, endpoint(self._answering(handler), on_error=_error_answer), methods=list(methods))
 
         routes = [
             Route("/.well-known/dspace-version", endpoint(self._versions), methods=["GET"]),
@@ -119,6 +153,15 @@ class Connector:
         routes.append(route("/negotiations/{pid}", self._show("negotiation"), "GET"))
         routes.append(route("/transfers/{pid}", self._show("transfer"), "GET"))
         return routes
+
+    def _answering(self, handler: Callable[[Call], Answer]) -> Callable[[Call], Answer]:
+        """Let what a message causes wait until its answer is sent."""
+
+        def answer(call: Call) -> Answer:
+            with self.outbox.answering() as release:
+                return replace(handler(call), after=release)
+
+        return answer
 
     def _versions(self, _call: Call) -> Answer:
         return Answer(catalog.versions(self.identity.did))
@@ -166,7 +209,7 @@ class Connector:
                 access=str(claims.get("token") or ""),
             )
             asked = negotiation.step(fresh, negotiation.Event.REQUEST, "consumer")
-            self._commit(asked, 0, "request", self._task(asked, "judge"))
+            self._commit(asked, 0, "request", *self._next(asked, negotiation.Event.REQUEST, own=False))
         process, _ = self._own("negotiation", pid, who)
         return Answer(process.acknowledgement(), status=201)
 
@@ -199,30 +242,25 @@ class Connector:
                     after = replace(after, agreement=self._check_agreement(process, body["agreement"]))
                 case negotiation.Event.TERMINATE:
                     after = replace(after, reason=tuple(map(str, body.get("reason", []))))
-                case negotiation.Event.REQUEST | negotiation.Event.OFFER:
+                case negotiation.Event.REQUEST:
+                    after = replace(after, offer=self._offer(body["offer"]))
+                case negotiation.Event.OFFER:
                     after = replace(after, offer=dict(body["offer"]))
                 case _:
                     pass
-            self._commit(after, record.version, str(event), *self._reaction(after, event))
+            agreed = [self._agreement_record(after)] if event is negotiation.Event.FINALIZE else []
+            self._commit(after, record.version, str(event), *agreed, *self._next(after, event, own=False))
             return Answer(after.acknowledgement())
 
         return receive
 
-    def _reaction(self, process: Negotiation, event: negotiation.Event) -> list[Put]:
-        """Return the next step this side takes by itself."""
-        match event:
-            case negotiation.Event.REQUEST:
-                return [self._task(process, "judge")]
-            case negotiation.Event.AGREE:
-                return [self._task(process, str(negotiation.Event.VERIFY))]
-            case negotiation.Event.VERIFY:
-                return [self._task(process, str(negotiation.Event.FINALIZE))]
-            case negotiation.Event.FINALIZE:
-                return [self._agreement_record(process)]
-            case negotiation.Event.OFFER:
-                return [self._task(process, str(negotiation.Event.TERMINATE))]
-            case _:
-                return []
+    def _next(self, process: Conversation, event: negotiation.Event | transfer.Event, *, own: bool) -> list[Put]:
+        """Return the row of the step this side takes by itself after an event."""
+        if isinstance(process, Negotiation):
+            step = self.reactions.negotiation(process, negotiation.Event(event), own)
+        else:
+            step = self.reactions.transfer(process, transfer.Event(event), own)
+        return [self._row(process, step.pause, task=str(step.task))] if step else []
 
     def _check_agreement(self, process: Negotiation, agreement: dict[str, Any]) -> dict[str, Any]:
         for name, expected in (
@@ -262,11 +300,11 @@ class Connector:
                 format=str(body["format"]),
             )
             asked = transfer.step(fresh, transfer.Event.REQUEST, "consumer")
-            self._commit(asked, 0, "request", self._task(asked, "may-start"))
+            self._commit(asked, 0, "request", *self._next(asked, transfer.Event.REQUEST, own=False))
         else:
             process = Transfer.from_dict(found.body)
             if process.state is transfer.State.STARTED:  # a repeat asks for a fresh token
-                self._commit(process, found.version, "renew", self._task(process, "renew"))
+                self._commit(process, found.version, "renew", self._row(process, task="renew"))
         process, _ = self._own("transfer", pid, who)  # type: ignore[assignment]
         return Answer(process.acknowledgement(), status=201)
 
@@ -293,7 +331,7 @@ class Connector:
                 address=body.get("dataAddress", process.address),
                 reason=tuple(map(str, body.get("reason", []))),
             )
-            self._commit(after, record.version, str(event))
+            self._commit(after, record.version, str(event), *self._next(after, event, own=False))
             if after.state in (transfer.State.COMPLETED, transfer.State.TERMINATED):
                 self.decisions.ended(after)
             return Answer(after.acknowledgement())
@@ -329,7 +367,8 @@ class Connector:
         )
         asked = negotiation.step(fresh, negotiation.Event.REQUEST, "consumer")
         path, body = negotiation.say(fresh, negotiation.Event.REQUEST, self.address)
-        self._commit(asked, 0, "request", self._message(asked, path, body))
+        rows = [self._message(asked, path, body), *self._next(asked, negotiation.Event.REQUEST, own=True)]
+        self._commit(asked, 0, "request", *rows)
         return asked.pid
 
     def request_transfer(self, agreement_id: str, format_: str) -> str:
@@ -347,7 +386,8 @@ class Connector:
         )
         asked = transfer.step(fresh, transfer.Event.REQUEST, "consumer")
         path, body = transfer.say(fresh, transfer.Event.REQUEST, self.address)
-        self._commit(asked, 0, "request", self._message(asked, path, body))
+        rows = [self._message(asked, path, body), *self._next(asked, transfer.Event.REQUEST, own=True)]
+        self._commit(asked, 0, "request", *rows)
         return asked.pid
 
     def renew(self, pid: str) -> None:
@@ -362,11 +402,7 @@ class Connector:
         """Complete, suspend or terminate a transfer from this side."""
         process, record = self._by_pid("transfer", pid)
         assert isinstance(process, Transfer)
-        after = replace(transfer.step(process, event, process.role), reason=reasons)
-        path, body = transfer.say(after, event, self.address)
-        self._commit(after, record.version, str(event), self._message(after, path, body))
-        if after.state in (transfer.State.COMPLETED, transfer.State.TERMINATED):
-            self.decisions.ended(after)
+        self._say_transfer(replace(process, reason=reasons), record, event)
 
     def agreement(self, identifier: str) -> dict[str, Any]:
         """Return an agreement in force.
@@ -426,7 +462,7 @@ class Connector:
         self.log.commit(event, Put(kind, process.pid, version, process.to_dict()), *more)
         with self._changed:
             self._changed.notify_all()
-        self._wake.set()
+        self.outbox.wake()
 
     def _permit(self, process: Conversation) -> str:
         if isinstance(process, Negotiation):
@@ -434,22 +470,9 @@ class Connector:
         record = self.log.get("agreement", process.agreement_id)
         return str(record.body["permit"]) if record else ""
 
-    def _row(self, process: Conversation, **content: Any) -> Put:
+    def _row(self, process: Conversation, pause: float = 0.0, **content: Any) -> Put:
         kind = "negotiation" if isinstance(process, Negotiation) else "transfer"
-        at = now()
-        body = {
-            "kind": kind,
-            "pid": process.pid,
-            "counterparty": process.counterparty,
-            "made": at.timestamp(),
-            "due": at.timestamp() + self.delay_seconds,
-            "attempts": 0,
-            **content,
-        }
-        return Put("outbox", f"{time.time_ns():020d}-{secrets.token_hex(4)}", 0, body)
-
-    def _task(self, process: Conversation, task: str) -> Put:
-        return self._row(process, task=task)
+        return self.outbox.row(kind, process.pid, process.counterparty, pause, **content)
 
     def _message(self, process: Conversation, path: str, body: dict[str, Any]) -> Put:
         return self._row(process, task="deliver", path=path, body=body)
@@ -468,66 +491,7 @@ class Connector:
         }
         return Put("agreement", agreement["@id"], 0, body)
 
-    # -- the worker ------------------------------------------------------------------------------
-
-    def work(self) -> None:
-        """Deliver the outbox until ``stop``; meant for a thread of its own."""
-        with ThreadPoolExecutor(8, "outbox") as pool:
-            while not self._stop.is_set():
-                wait = 1.0
-                try:
-                    due = self._due()
-                except Exception:  # noqa: BLE001 - the database may be away for a moment
-                    _log.exception("the outbox cannot be read")
-                    due = []
-                for row in due:
-                    if isinstance(row, float):
-                        wait = min(wait, row)
-                    else:
-                        with self._lock:
-                            if row.body["counterparty"] in self._busy:
-                                continue
-                            self._busy.add(row.body["counterparty"])
-                        pool.submit(self._attempt, row)
-                self._wake.wait(max(wait, 0.005))
-                self._wake.clear()
-
-    def _due(self) -> list[Record | float]:
-        """Return rows that are due, at most one per process, and how long to wait for others."""
-        at, seen = time.time(), set()
-        with self._lock:
-            busy = set(self._busy)
-        rows: list[Record | float] = []
-        for row in self.log.store.list("outbox"):
-            peer = row.body["counterparty"]  # one slow or hostile peer delays only itself
-            if peer in busy or row.body["pid"] in seen:
-                continue
-            seen.add(row.body["pid"])
-            left = row.body["due"] - at
-            rows.append(row if left <= 0 else left)
-        return rows
-
-    def stop(self) -> None:
-        """End the worker."""
-        self._stop.set()
-        self._wake.set()
-
-    def _attempt(self, row: Record) -> None:
-        try:
-            current = self.log.get("outbox", row.id)
-            if current is not None:
-                self._perform(current)
-        except Conflict:
-            pass  # the process moved meanwhile; the row is looked at again
-        except IhdsError as error:
-            self._postpone(row, error)
-        except Exception:  # noqa: BLE001 - a bug must not stop the outbox
-            _log.exception("the outbox row %s failed", row.id)
-            self._postpone(row, PeerFailed("this node failed"))
-        finally:
-            with self._lock:
-                self._busy.discard(row.body["counterparty"])
-            self._wake.set()
+    # -- what the outbox asks for ------------------------------------------------------------------
 
     def _perform(self, row: Record) -> None:
         process, record = self._by_pid(row.body["kind"], row.body["pid"])
@@ -541,16 +505,19 @@ class Connector:
             case "may-start":
                 assert isinstance(process, Transfer)
                 verdict = self.decisions.may_start(process, self.agreement(process.agreement_id))
-                self._answer_transfer(process, record, done, verdict)
+                event = transfer.Event.START if isinstance(verdict, Granted) else transfer.Event.TERMINATE
+                refused = verdict.reasons if isinstance(verdict, No) else ()
+                self._say_transfer(replace(process, reason=refused), record, event, done)
             case "renew":
                 assert isinstance(process, Transfer)
                 address, token = self._address_for(process)
                 renewed = replace(process, address=address)
                 path, body = transfer.say(renewed, transfer.Event.START, self.address)
                 self._commit(process, record.version, "renew", done, token, self._message(process, path, body))
-            case own:
-                assert isinstance(process, Negotiation)
+            case own if isinstance(process, Negotiation):
                 self._say(process, record, negotiation.Event(own), done)
+            case own:
+                self._say_transfer(process, record, transfer.Event(own), done)
 
     def _judge(self, process: Negotiation, record: Record, done: Put) -> None:
         if process.state is not negotiation.State.REQUESTED:
@@ -560,8 +527,12 @@ class Connector:
         if isinstance(verdict, No):
             self._say(replace(process, reason=verdict.reasons), record, negotiation.Event.TERMINATE, done)
             return
+        self._say(process, record, negotiation.Event.AGREE, done)
+
+    def _agreement(self, process: Negotiation) -> dict[str, Any]:
+        """Return the agreement to an offer: its rules, between the two parties, from now."""
         rules = {k: v for k, v in process.offer.items() if k in ("permission", "prohibition", "obligation")}
-        agreement = {
+        return {
             **rules,
             "@id": uuid.uuid4().urn,
             "@type": "Agreement",
@@ -570,7 +541,6 @@ class Connector:
             "assignee": process.counterparty,
             "timestamp": now().strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
-        self._say(replace(process, agreement=agreement), record, negotiation.Event.AGREE, done)
 
     def _say(self, process: Negotiation, record: Record, event: negotiation.Event, done: Put) -> None:
         try:
@@ -578,27 +548,33 @@ class Connector:
         except IllegalTransition:  # the counterparty was faster, for example by terminating
             self._commit(process, record.version, "overtaken", done)
             return
+        if event is negotiation.Event.AGREE:
+            after = replace(after, agreement=self._agreement(after))
         path, body = negotiation.say(after, event, self.address)
         more = [self._agreement_record(after)] if event is negotiation.Event.FINALIZE else []
-        self._commit(after, record.version, str(event), done, self._message(after, path, body), *more)
+        rows = [self._message(after, path, body), *self._next(after, event, own=True)]
+        self._commit(after, record.version, str(event), done, *more, *rows)
 
-    def _answer_transfer(self, process: Transfer, record: Record, done: Put, verdict: Granted | No) -> None:
-        event = transfer.Event.START if isinstance(verdict, Granted) else transfer.Event.TERMINATE
+    def _say_transfer(self, process: Transfer, record: Record, event: transfer.Event, done: Put | None = None) -> None:
+        """Move a transfer from this side; a step of the outbox (``done``) may have been overtaken."""
+        settled = [done] if done else []
         try:
-            after = transfer.step(process, event, "provider")
+            after = transfer.step(process, event, process.role)
         except IllegalTransition:
+            if done is None:
+                raise
             self._commit(process, record.version, "overtaken", done)
             return
-        more = []
-        if isinstance(verdict, No):
-            after = replace(after, reason=verdict.reasons)
-        else:
+        stored = after
+        if event is transfer.Event.START and process.role == "provider":
             address, token = self._address_for(process)
-            more.append(token)
-            after = replace(after, address=address)
+            settled.append(token)
+            after = replace(after, address=address)  # the provider keeps only the token's hash
         path, body = transfer.say(after, event, self.address)
-        stored = replace(after, address=None)  # the provider keeps only the token's hash
-        self._commit(stored, record.version, str(event), done, self._message(after, path, body), *more)
+        rows = [self._message(after, path, body), *self._next(stored, event, own=True)]
+        self._commit(stored, record.version, str(event), *settled, *rows)
+        if stored.state in (transfer.State.COMPLETED, transfer.State.TERMINATED):
+            self.decisions.ended(stored)
 
     def _address_for(self, process: Transfer) -> tuple[dict[str, Any], Put]:
         token = secrets.token_urlsafe(32)
@@ -670,25 +646,11 @@ class Connector:
         with self._changed:
             self._changed.notify_all()
 
-    def _postpone(self, row: Record, error: IhdsError) -> None:
-        """Try again later; after a long time give up and terminate."""
-        current = self.log.get("outbox", row.id)
-        if current is None:
-            return
-        attempts = current.body["attempts"] + 1
-        pause = min(5.0, 0.1 * 2 ** min(attempts, 10))
-        at = time.time()
-        _log.info("outbox %s: %s; again in %.1f s", row.body["pid"], error.message, pause)
-        details = {"pid": row.body["pid"], "reasons": [error.message]}
-        if at - current.body["made"] > self.give_up_seconds:
-            process, record = self._by_pid(row.body["kind"], row.body["pid"])
-            done = Put("outbox", row.id, current.version, None)
-            fake = {**current.body, "body": current.body.get("body") or {"@type": row.body["task"]}}
-            self._abandon(process, record, Record("outbox", row.id, current.version, fake), done, 0, error.message)
-            return
-        body = {**current.body, "attempts": attempts, "due": at + pause}
-        event = LogEvent("message.delayed", self.identity.did, details)
-        self.log.commit(event, Put("outbox", row.id, current.version, body))
+    def _give_up(self, row: Record, error: IhdsError) -> None:
+        process, record = self._by_pid(row.body["kind"], row.body["pid"])
+        named = {**row.body, "body": row.body.get("body") or {"@type": row.body["task"]}}
+        done = Put("outbox", row.id, row.version, None)
+        self._abandon(process, record, Record("outbox", row.id, row.version, named), done, 0, error.message)
 
 
 _NEGOTIATION_PATHS: dict[str, str | None] = {
