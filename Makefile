@@ -5,7 +5,7 @@ STAMP := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
 KEEP ?=
 
-.PHONY: all setup setup-dev check fix test demo docs bench clean
+.PHONY: all setup setup-dev check fix test demo docs bench tck-dsp clean
 
 all: check test
 
@@ -54,5 +54,8 @@ docs: $(DEV)  ## write the generated pages anew
 bench: $(DEV)  ## ratios against peers in the same run
 	$(PY) benchmarks/run.py
 
+tck-dsp: $(DEV)  ## the official Dataspace Protocol kit, three runs in a row (Java 17, Maven)
+	$(PY) scripts/tck.py dsp --runs 3
+
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -17,7 +17,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from ihds.audit.log import Event
+from ihds.audit.log import Event, Log
 from ihds.connector.dsp import catalog, negotiation, transfer
 from ihds.connector.dsp.binding import Step
 from ihds.connector.dsp.negotiation import Negotiation
@@ -70,18 +70,22 @@ class KitDecisions:
 
 
 class KitReactions:
-    """Does what the scenario of a dataset or agreement scripts; ``pause`` leaves time to look at a state."""
+    """Does what the scenario of a dataset or agreement scripts; ``pause`` leaves time to look at a state.
 
-    def __init__(self, pause: float) -> None:
-        self.pause = pause
-        self.seen: dict[str, set[str]] = {}
+    Whether an event comes again is read in the node's own log, so a step taken twice counts once.
+    """
+
+    def __init__(self, log: Log, pause: float) -> None:
+        self.log, self.pause = log, pause
 
     def _step(self, key: str, pid: str, event: str, pause: float) -> Step | None:
-        seen = self.seen.setdefault(pid, set())
-        name = {"request": "counter", "start": "restart"}.get(event, event) if event in seen else event
-        seen.add(event)
         scenario = BY_KEY.get(key)
-        task = scenario.reactions.get(name) if scenario else None
+        if scenario is None:
+            return None
+        moves = (e["details"] for e in self.log.entries() if e["kind"].endswith(".advanced"))
+        again = any(m.get("pid") == pid and m.get("event") == event for m in moves)
+        name = {"request": "counter", "start": "restart"}.get(event, event) if again else event
+        task = scenario.reactions.get(name)
         return Step(task, pause) if task else None
 
     def negotiation(self, process: Negotiation, event: negotiation.Event, own: bool) -> Step | None:
@@ -111,7 +115,7 @@ def application(folder: Path, port: int, pause: float, delay: float) -> Starlett
     connector = node.connector
     connector.tokens = KitTokens()
     connector.decisions = KitDecisions(node.did)
-    connector.reactions = KitReactions(pause)
+    connector.reactions = KitReactions(node.log, pause)
     connector.outbox.delay_seconds = delay
     connector.outbox.give_up_seconds = 5.0
     for scenario in SCENARIOS:

@@ -81,7 +81,7 @@ _PROVIDER_TP = """
 01-01 | request>start start>terminate | >Start =STARTED >Termination =TERMINATED
 01-02 | request>start start>complete | >Start =STARTED >Completion =COMPLETED
 01-03 | request>start start>suspend suspend>terminate | >Start =STARTED >Suspension =SUSPENDED >Termination =TERMINATED
-01-04 | request>start start>suspend suspend>start restart>complete | >Start >Suspension =SUSPENDED >Start >Completion =COMPLETED
+01-04 | request>start start>suspend suspend>start restart>complete | >Start >Suspension >Start >Completion =COMPLETED
 01-05 | request>terminate | >Termination =TERMINATED
 02-01 | request>start | >Start <Termination =TERMINATED
 02-02 | request>start | >Start <Completion =COMPLETED
@@ -104,7 +104,7 @@ _CONSUMER_TP = """
 02-01 | start>terminate | >Request <Start >Termination =TERMINATED
 02-02 | start>complete | >Request <Start >Completion =COMPLETED
 02-03 | start>suspend suspend>terminate | >Request <Start >Suspension =SUSPENDED >Termination =TERMINATED
-02-04 | start>suspend suspend>start restart>complete | >Request <Start >Suspension =SUSPENDED >Start =STARTED >Completion =COMPLETED
+02-04 | start>suspend suspend>start restart>complete | >Request <Start >Suspension >Start >Completion =COMPLETED
 02-05 | request>terminate | >Request >Termination =TERMINATED
 03-01 | | >Request !Completion =REQUESTED
 03-02 | | >Request !Suspension =REQUESTED

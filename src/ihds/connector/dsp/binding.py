@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from starlette.routing import Route
 
@@ -29,6 +29,7 @@ from ihds.connector.dsp.transfer import Transfer
 from ihds.errors import (
     BadInput,
     BadMessage,
+    Conflict,
     IhdsError,
     IllegalTransition,
     NotAuthenticated,
@@ -155,11 +156,11 @@ class Connector:
         return routes
 
     def _answering(self, handler: Callable[[Call], Answer]) -> Callable[[Call], Answer]:
-        """Let what a message causes wait until its answer is sent."""
+        """Let what a message causes wait until its answer is sent; read anew what moved meanwhile."""
 
         def answer(call: Call) -> Answer:
             with self.outbox.answering() as release:
-                return replace(handler(call), after=release)
+                return replace(_again(lambda: handler(call)), after=release)
 
         return answer
 
@@ -615,17 +616,21 @@ class Connector:
         if status >= 400:
             self._abandon(process, record, row, done, status, answer)
             return
-        body = answer if isinstance(answer, dict) else {}
-        name = "providerPid" if process.role == "consumer" else "consumerPid"
         event = LogEvent(
             "message.delivered",
             process.counterparty,
             {"permit": self._permit(process), "pid": process.pid, "type": row.body["body"]["@type"]},
         )
-        if not process.other_pid and body.get(name):
-            learnt = replace(process, other_pid=str(body[name]))
-            put = Put(record.kind, process.pid, record.version, learnt.to_dict())
-            self.log.commit(event, done, put)
+        body = answer if isinstance(answer, dict) else {}
+        _again(lambda: self._delivered(row.body["kind"], process.pid, body, event, done))
+
+    def _delivered(self, kind: str, pid: str, answer: dict[str, Any], event: LogEvent, done: Put) -> None:
+        """Record that a message was acknowledged; the counterparty may have moved the process already."""
+        process, record = self._by_pid(kind, pid)
+        told = answer.get("providerPid" if process.role == "consumer" else "consumerPid")
+        if told and not process.other_pid:
+            learnt = replace(process, other_pid=str(told))
+            self.log.commit(event, done, Put(kind, pid, record.version, learnt.to_dict()))
         else:
             self.log.commit(event, done)
 
@@ -667,6 +672,20 @@ _TRANSFER_PATHS = {
     "completion": "TransferCompletionMessage",
     "termination": "TransferTerminationMessage",
 }
+
+
+_T = TypeVar("_T")
+
+
+def _again(step: Callable[[], _T], attempts: int = 8) -> _T:
+    """Take a step that reads and then writes; take it again if another writer was faster."""
+    while True:
+        try:
+            return step()
+        except Conflict:
+            attempts -= 1
+            if not attempts:
+                raise
 
 
 def _process(record: Record) -> Conversation:
