@@ -117,13 +117,13 @@ def page(name: str, title: str, version: str, summary: str) -> None:
     lines = [
         f"# {title}: the official compatibility kit",
         "",
-        f"`make tck-{name}` fetches kit {version} from Maven Central, runs it against a real `ihds` node and writes this",
-        "page.",
+        f"`make tck-{name}` fetches kit {version} from Maven Central, runs it against a real `ihds` node and writes",
+        "this page.",
         "",
         f"Result: **{summary}**.",
         "",
-        "The node's reactions, its caller's identity and the two webhooks come from `tests/kit/node.py`; the shipped node",
-        "loads none of them. Protocol, state tables, outbox, store and audit log are the shipped ones.",
+        "The node's reactions, its caller's identity and the two webhooks come from `tests/kit/node.py`; the shipped",
+        "node loads none of them. Protocol, state tables, outbox, store and audit log are the shipped ones.",
         "",
     ]
     if name == "dsp":
