@@ -5,7 +5,7 @@ STAMP := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
 KEEP ?=
 
-.PHONY: all setup setup-dev check fix test demo docs bench tck-dsp clean
+.PHONY: all setup setup-dev check fix test demo docs bench tck-dsp tck-dcp clean
 
 all: check test
 
@@ -56,6 +56,9 @@ bench: $(DEV)  ## ratios against peers in the same run
 
 tck-dsp: $(DEV)  ## the official Dataspace Protocol kit, three runs in a row (Java 17, Maven)
 	$(PY) scripts/tck.py dsp --runs 3
+
+tck-dcp: $(DEV)  ## the official Decentralized Claims Protocol kit, every role (Java 17, Maven)
+	$(PY) scripts/tck.py dcp
 
 clean:
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

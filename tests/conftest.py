@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from ihds.analysis.result import Result
 from ihds.data.codebook import Codebook, agree
 from ihds.data.table import conform, draft_codebook, read_table
 from ihds.privacy.disclosure import Thresholds
+
+os.environ["IHDS_SECRETS"] = tempfile.mkdtemp(prefix="ihds-test-secrets-")  # passphrases of nodes made by tests
 
 ROOT = Path(__file__).parent.parent
 VECTORS = Path(__file__).parent / "vectors"

@@ -119,7 +119,8 @@ def test_a_holder_becomes_a_node_and_proves_its_log(tmp_path, capsys):
     assert main([*call, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == len(bladder_cancer.site_part(0))
     assert (folder / "codebook.toml").read_text().count("[[variables]]") == 10
-    assert (folder / "key.pem").stat().st_mode & 0o077 == 0
+    assert (folder / "key-1.pem").stat().st_mode & 0o077 == 0
+    assert b"ENCRYPTED PRIVATE KEY" in (folder / "key-1.pem").read_bytes()
     assert main(["audit", "verify", str(folder)]) == 0
     assert main(call) == 18
     assert "holds a node already" in capsys.readouterr().err

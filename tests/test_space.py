@@ -156,14 +156,26 @@ def test_a_foreign_token_is_refused_everywhere(space, token):
     assert httpx.post(url(space, "lih", "/api/datasets"), json={}, headers=headers).status_code == 401
 
 
-def member_token(space: Space, audience: str) -> str:
-    from ihds.connector.dcp import Identity
-    from ihds.roles.node import KEY_FILE
-    from ihds.wire.jose import SigningKey
+def member(space: Space, name: str):
+    """Return what a node can say of itself: tokens that open its credentials, as the node makes them."""
+    from ihds.audit.log import now
+    from ihds.connector.dcp.presentation import scope_of
+    from ihds.connector.dcp.tokens import Identity
+    from ihds.wire.keys import Keyring
 
-    config = space.configs["researcher"]
-    key = SigningKey.read(space.folder / "researcher" / KEY_FILE, f"{config.did}#key-1")
-    return Identity(config.did, key).token(audience)
+    config = space.configs[name]
+    identity = Identity(config.did, Keyring(space.folder / name, config.did, config.passphrase_file))
+
+    def token(audience: str) -> str:
+        scopes = [scope_of("MembershipCredential")]
+        access = {"iss": config.did, "sub": audience, "scope": scopes, "exp": int(now().timestamp()) + 300}
+        return identity.token(audience, identity.key.sign_jwt(access, typ="presentation+jwt"))
+
+    return token
+
+
+def member_token(space: Space, audience: str) -> str:
+    return member(space, "researcher")(audience)
 
 
 def test_a_token_is_good_once_and_for_one_node(space):
@@ -185,12 +197,7 @@ def test_a_token_is_good_once_and_for_one_node(space):
 
 def test_other_peoples_processes_are_not_found(space):
     held = [e["details"]["pid"] for e in space.entries("lih") if e["kind"] == "negotiation.advanced"][0]
-    from ihds.connector.dcp import Identity
-    from ihds.wire.jose import SigningKey
-
-    config = space.configs["ncck"]
-    key = SigningKey.read(space.folder / "ncck" / "key.pem", f"{config.did}#key-1")
-    token = Identity(config.did, key).token(space.configs["lih"].did)
+    token = member(space, "ncck")(space.configs["lih"].did)
     answer = httpx.get(
         url(space, "lih", f"/dsp/2025-1/negotiations/{held}"), headers={"Authorization": f"Bearer {token}"}
     )

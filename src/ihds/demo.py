@@ -142,6 +142,7 @@ def build(folder: Path) -> Nodes:
             port=ports[name],
             authority=dids["authority"],
             access_bodies=(dids["access-body"],),
+            passphrase_file=str(folder / "secrets" / name),
             **more,
         )
 

@@ -6,8 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from ihds.connector import dcp
-from ihds.connector.dcp import Identity, TokenGate, Verifier
+from ihds.connector.dcp import credentials, status
+from ihds.connector.dcp.credentials import PROFILES, read
+from ihds.connector.dcp.presentation import Verifier, scope_of, wanted
+from ihds.connector.dcp.status import StatusLists
+from ihds.connector.dcp.tokens import Identity, TokenGate
 from ihds.errors import NotAuthenticated, Refused
 from ihds.ids import Did
 from ihds.wire.did import Resolver, document
@@ -21,7 +24,13 @@ def make(name: str) -> Identity:
 
 
 A, B, EVIL = make("a"), make("b"), make("evil")
-KNOWN = {i.did: document(i.did, i.key, {}) for i in (A, B, EVIL)}
+
+
+def documented(who: Identity):
+    return lambda: document(who.did, [(who.key.kid, who.key.public_jwk(), True)], {})
+
+
+KNOWN = {i.did: documented(i) for i in (A, B, EVIL)}
 
 
 def resolver() -> Resolver:
@@ -88,45 +97,91 @@ def test_a_did_cannot_lead_a_node_elsewhere(did):
 
 def credential(issuer=A, subject=B.did, **more):
     expires = more.pop("expires", datetime.now(UTC) + timedelta(days=1))
-    return dcp.issue(issuer, subject, "MembershipCredential", {"role": "holder"}, expires, **more)
+    return credentials.issue(issuer, subject, "MembershipCredential", {"role": "holder"}, expires, **more)
 
 
 def verifier() -> Verifier:
-    return Verifier(B, resolver(), Http(), {"MembershipCredential": frozenset({A.did})})
+    return Verifier(B, resolver(), Http(), lambda _kind: frozenset({A.did}), StatusLists(resolver(), Http()))
 
 
-def test_a_credential_of_a_trusted_issuer_about_its_holder_is_believed():
-    kind, body = verifier().credential(credential(), B.did)
-    assert kind == "MembershipCredential"
-    assert body["credentialSubject"]["role"] == "holder"
+def believed(token: str):
+    return verifier().credential(token, B.did, "MembershipCredential")
 
 
-def test_every_flaw_of_a_credential_is_named():
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_credential_of_a_trusted_issuer_about_its_holder_is_believed_in_both_forms(profile):
+    found = believed(credential(profile=profile))
+    assert (found.types, found.profile) == (("MembershipCredential",), profile)
+    assert found.subject["role"] == "holder"
+    assert found.valid_until - found.valid_from > timedelta(hours=23)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_every_flaw_of_a_credential_is_named(profile):
     with pytest.raises(NotAuthenticated, match="not trusted"):
-        verifier().credential(credential(EVIL), B.did)
+        believed(credential(EVIL, profile=profile))
     with pytest.raises(NotAuthenticated, match="somebody other"):
-        verifier().credential(credential(subject=EVIL.did), B.did)
+        believed(credential(subject=EVIL.did, profile=profile))
     with pytest.raises(NotAuthenticated, match="expired"):
-        verifier().credential(credential(expires=datetime.now(UTC) - timedelta(days=1)), B.did)
+        believed(credential(expires=datetime.now(UTC) - timedelta(days=1), profile=profile))
+    with pytest.raises(NotAuthenticated, match="not a DataPermitCredential"):
+        verifier().credential(credential(profile=profile), B.did, "DataPermitCredential")
 
 
-def test_a_status_bit_is_read_back_and_beyond_the_list_counts_as_revoked():
-    encoded = dcp.encode_bits({0, 7, 8, 131_071})
-    assert [i for i in (0, 1, 7, 8, 9, 131_071) if dcp.read_bit(encoded, i)] == [0, 7, 8, 131_071]
-    assert dcp.read_bit(encoded, 131_072)
+def test_presentations_are_of_one_form_each_and_for_one_verifier():
+    tokens = [credential(profile=p) for p in PROFILES]
+    shown = credentials.present(B, A.did, tokens)
+    assert len(shown) == 2
+    at = datetime.now(UTC).timestamp()
+    inner = [credentials.presented(resolver(), s, B.did, A.did, at) for s in shown]
+    assert inner == [[tokens[0]], [tokens[1]]]
+    with pytest.raises(NotAuthenticated, match="not for this node"):
+        credentials.presented(resolver(), shown[0], B.did, EVIL.did, at)
+    with pytest.raises(NotAuthenticated, match="not by"):
+        credentials.presented(resolver(), shown[0], A.did, A.did, at)
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {},
+        {"vc": "x"},
+        {"vc": {"type": ["A"], "credentialSubject": []}},
+        {"vc": {"type": ["A"], "credentialSubject": [{"id": "a"}, {"id": "b"}]}},
+        {"vc": {"type": ["A"], "issuer": "did:web:other", "credentialSubject": {"id": "b"}}},
+        {"vc": {"type": ["A"], "credentialSubject": {"id": "b"}, "expirationDate": "never"}},
+        {"issuer": "did:web:other", "type": ["A"], "credentialSubject": {"id": "b"}},
+    ],
+)
+def test_what_is_no_credential_is_not_read_as_one(claims):
+    with pytest.raises(NotAuthenticated):
+        read(A.key.sign_jwt({"iss": A.did, **claims}))
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_status_bit_is_read_back_and_beyond_the_list_counts_as_revoked(profile):
+    encoded = status.encode_bits({0, 7, 8, 131_071}, profile)
+    assert encoded.startswith("uH4sI" if profile == PROFILES[1] else "H4sI")
+    assert [i for i in (0, 1, 7, 8, 9, 131_071) if status.read_bit(encoded, i)] == [0, 7, 8, 131_071]
+    assert status.read_bit(encoded, 131_072)
+    with pytest.raises(Refused, match="cannot be read"):
+        status.read_bit("not gzip", 1)
 
 
 def test_a_status_that_cannot_be_learnt_counts_as_no():
-    body = {"issuer": A.did, "credentialStatus": dcp.status_entry("http://127.0.0.1:9/status", 1)}
+    found = believed(credential(status=status.entry("http://127.0.0.1:9/status", 1)))
     with pytest.raises(Refused, match="cannot be fetched"):
-        verifier().revoked(body)
+        verifier().revoked(found)
+    unknown = believed(credential(status={"type": "Crystal", "statusListCredential": "x", "statusListIndex": "1"}))
+    with pytest.raises(Refused, match="unknown"):
+        verifier().revoked(unknown)
 
 
 def test_scopes_choose_credentials():
     held = [{"id": "1", "type": "A"}, {"id": "2", "type": "B"}]
-    query = {"type": "PresentationQueryMessage", "scope": [dcp.scope_of("B")]}
-    assert dcp.wanted(query, held) == [held[1]]
-    assert dcp.wanted({**query, "scope": ["org.eclipse.dspace.dcp.vc.id:1"]}, held) == [held[0]]
+    query = {"type": "PresentationQueryMessage", "scope": [scope_of("B")]}
+    assert wanted(query, held) == [held[1]]
+    assert wanted({**query, "scope": ["org.eclipse.dspace.dcp.vc.id:1"]}, held) == [held[0]]
     for wrong in ({}, {"type": "PresentationQueryMessage"}, {**query, "presentationDefinition": {}}):
         with pytest.raises(Exception, match="PresentationQueryMessage|exactly one"):
-            dcp.wanted(wrong, held)
+            wanted(wrong, held)

@@ -11,7 +11,7 @@ import pytest
 from ihds.analysis.plan import PlanState
 from ihds.audit.log import Log, now
 from ihds.canonical import pack, sha256, unpack
-from ihds.connector.dcp import Identity
+from ihds.connector.dcp.tokens import Identity
 from ihds.data.source import FrameSource
 from ihds.data.table import draft_codebook, read_table
 from ihds.errors import BadMessage, IhdsError, NotAuthenticated, Refused

@@ -59,7 +59,7 @@ class Grants(Protocol):
 
 
 class Signatures(Protocol):
-    """Checks signatures of others and makes this site's own."""
+    """Checks signatures of others, makes this site's own, and seals its secrets."""
 
     def sign(self, claims: dict[str, Any]) -> str:
         """Return claims signed by this site."""
@@ -67,6 +67,14 @@ class Signatures(Protocol):
 
     def verify(self, token: str, signer: str) -> dict[str, Any]:
         """Return the claims a signer signed. Raises NotAuthenticated."""
+        ...
+
+    def seal(self, data: bytes) -> str:
+        """Return a secret encrypted for this site only."""
+        ...
+
+    def unseal(self, text: str) -> bytes:
+        """Return a sealed secret."""
         ...
 
 
@@ -118,7 +126,7 @@ class Gate:
             record = {
                 "study": study.to_dict(),
                 "transfer": transfer,
-                "key": MaskKey.new().raw.hex(),
+                "key": self.signatures.seal(MaskKey.new().raw),
                 "roster": None,
                 "round": -1,
                 "digest": "",
@@ -138,8 +146,11 @@ class Gate:
         return self._announcement(study, record)
 
     def _announcement(self, study: Study, record: dict[str, Any]) -> str:
-        key = MaskKey(bytes.fromhex(record["key"]))
+        key = self._mask_key(record)
         return self.signatures.sign({"sub": self.me, "study": study.digest(), "maskKey": key.public.hex()})
+
+    def _mask_key(self, record: dict[str, Any]) -> MaskKey:
+        return MaskKey(self.signatures.unseal(record["key"]))
 
     def join(self, study_id: str, transfer: str, announcements: dict[str, str]) -> None:
         """Take the announcements of all holders; each must be signed by the holder it names.
@@ -211,7 +222,7 @@ class Gate:
         round_digest = sha256(f"{held.digest}|{number}|".encode() + state_bytes)
         masked = secagg.add_masks(words, self.me, held.seeds, round_digest)
         reply = pack(Reply(type(contribution).__name__, layout, masked))
-        fingerprint = MaskKey(bytes.fromhex(record.body["key"])).fingerprint(reply, round_digest)
+        fingerprint = self._mask_key(record.body).fingerprint(reply, round_digest)
         # 7 audit, then the reply
         if repeat:
             if fingerprint != record.body["reply"]:
@@ -336,7 +347,7 @@ class Gate:
             view = self.source.open(Scope(grant.dataset, frozenset(wanted & permitted)))
             announced = {h: bytes.fromhex(k) for h, k in body["roster"].items()}
             named = study.digest()
-            pair_seeds = secagg.seeds(MaskKey(bytes.fromhex(body["key"])), self.me, announced, named)
+            pair_seeds = secagg.seeds(self._mask_key(body), self.me, announced, named)
             work = view.apply(plan.work).with_twin()
             levels = plan.agreement.begin().levels
             self._works[study_id] = _Open(study, named, plan, work, pair_seeds, view.persons, levels)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from starlette.routing import Route
 
 from ihds.audit.log import Event, now
-from ihds.connector import dcp
+from ihds.connector.dcp import credentials, status
+from ihds.connector.dcp.credentials import PERMIT
 from ihds.errors import BadInput, IhdsError, NotFound, Refused
 from ihds.governance import application as applications
 from ihds.governance import permit as permits
@@ -184,13 +185,13 @@ class AccessBody(OffersNothing):
             if isinstance(verdict, No):
                 raise Refused("this application may not be granted", reasons=verdict.reasons, remedy="refuse it")
             permit = self._permit(asked, conditions)
-            credential = dcp.issue(
+            credential = credentials.issue(
                 self.node.identity,
                 asked.applicant,
-                "DataPermitCredential",
+                PERMIT,
                 {"permit": permit.to_dict()},
                 permit.expires_at,
-                dcp.status_entry(self.list_url, permit.status_index),
+                status.entry(self.list_url, permit.status_index),
             )
             body = {
                 **record.body,
@@ -270,4 +271,5 @@ class AccessBody(OffersNothing):
             if r.body["state"] == PermitState.REVOKED
         }
         expires = now() + timedelta(hours=_LIST_HOURS)
-        return Answer({"credential": dcp.status_list(self.node.identity, self.list_url, revoked, expires)})
+        token = status.status_list(self.node.identity, self.list_url, revoked, expires)
+        return Answer(raw=token.encode(), media_type="application/vc+jwt")

@@ -1,4 +1,4 @@
-"""The data space authority: admits members and says so in a credential."""
+"""The data space authority: admits, suspends and expels members, vouches for them, keeps the trust list."""
 
 from __future__ import annotations
 
@@ -8,19 +8,27 @@ from typing import TYPE_CHECKING, Any
 from starlette.routing import Route
 
 from ihds.audit.log import Event, now
-from ihds.connector import dcp
+from ihds.connector.dcp import credentials, status
+from ihds.connector.dcp.credentials import MEMBERSHIP, PROFILES, ROLE
+from ihds.connector.dcp.issuer import IssuerService, Offered, Rejected, Verdict
 from ihds.connector.dsp.negotiation import Negotiation
 from ihds.connector.dsp.transfer import Transfer
-from ihds.errors import Refused
+from ihds.errors import BadMessage, NotAuthenticated, NotFound
+from ihds.governance import membership
+from ihds.governance.lifecycle import advance
+from ihds.governance.membership import ISSUES, MemberEvent, MemberState
 from ihds.governance.policy import Granted
 from ihds.governance.policy import Refused as No
-from ihds.store.store import Put
+from ihds.ids import Did
+from ihds.store.store import Put, Record
 from ihds.wire.http import Answer, Call, endpoint
 
 if TYPE_CHECKING:
     from ihds.roles.node import Command, Node
 
 _MEMBERSHIP_DAYS = 365
+_LIST_HOURS = 24
+REGISTRATION = "ihds:registration"
 
 
 class OffersNothing:
@@ -49,33 +57,166 @@ class OffersNothing:
 
 
 class Authority(OffersNothing):
-    """Admits the nodes its configuration lists as members, by decision of the steering committee."""
+    """Admits by decision of the steering committee: those its configuration lists at once, others by hand."""
 
     def __init__(self, node: Node) -> None:
         """Work on a node."""
         self.node = node
+        self.issuer = IssuerService(
+            node.identity, node.tokens, node.resolver, node.http, node.log, node.config.base_url, self
+        )
+        node.outboxes.append(self.issuer.outbox)
 
     def routes(self) -> list[Route]:
-        """Return the membership endpoint."""
-        return [Route("/members", endpoint(self._admit), methods=["POST"])]
+        """Return the issuer service, the status list and the trust list."""
+        return [
+            *self.issuer.routes(),
+            Route("/members/status", endpoint(self._status_list), methods=["GET"]),
+            Route("/members/trust", endpoint(self._trust_list), methods=["GET"]),
+        ]
 
     def commands(self) -> dict[str, Command]:
         """Return the commands of the secretariat."""
-        return {"members": lambda _a: [r.body for r in self.node.store.list("member")]}
+        return {
+            "member.list": lambda _a: self.members(),
+            "member.decide": lambda a: self.decide_member(
+                str(a["did"]), MemberEvent(str(a["event"])), str(a.get("reason", ""))
+            ),
+        }
 
-    def _admit(self, call: Call) -> Answer:
-        member = str(self.node.tokens.check(call.bearer)["iss"])
-        if member not in self.node.config.members:
-            raise Refused(
-                f"{member} is not a member of this data space",
-                reasons=("membership: no decision of the steering committee lists it",),
-                remedy="ask the authority to add it to its members",
-            )
-        asked = call.json()
-        claims = {name: str(asked.get(name, "")) for name in ("name", "role", "country")}
+    # -- as an issuer ----------------------------------------------------------------------------
+
+    def offered(self) -> list[Offered]:
+        """Return the credentials a member gets, in both forms."""
+        return [Offered(kind, profile) for profile in PROFILES for kind in (MEMBERSHIP, ROLE)]
+
+    def decide(self, holder: str, asked: list[Offered], request: dict[str, Any]) -> Verdict:
+        """Judge a request: a member gets its credentials, a stranger waits for a decision."""
+        found = self.node.log.get("member", holder)
+        claims = self._registration(holder, request.get(REGISTRATION)) if REGISTRATION in request else None
+        if found is None or (found.body["state"] == MemberState.REJECTED and claims):
+            if claims is None and holder in self.node.config.members:
+                claims = {"name": holder, "role": "member", "country": "", "signed": ""}
+            if claims is None:
+                return Rejected("a request for membership carries a signed registration: ihds member join")
+            found = self._register(holder, claims, found)
+        state = MemberState(found.body["state"])
+        if state is MemberState.REQUESTED and holder in self.node.config.members:
+            self.decide_member(holder, MemberEvent.ADMIT, "listed in the configuration")
+            state = MemberState.MEMBER
+        if state is MemberState.MEMBER:
+            return self._credentials(holder, asked)
+        return None if state is MemberState.REQUESTED else Rejected(f"the membership is {state}")
+
+    def _registration(self, holder: str, token: Any) -> dict[str, Any]:
+        """Return what an applicant says of itself, signed by it."""
+        claims = self.node.resolver.verify(str(token), "assertionMethod", holder)
+        missing = [name for name in ("name", "role", "country") if not isinstance(claims.get(name), str)]
+        if missing:
+            raise BadMessage(f"registration: {missing[0]} is missing", remedy="ihds member join writes it")
+        if claims.get("aud") != self.node.did:
+            raise NotAuthenticated("the registration is for another data space")
+        return {**{name: claims[name] for name in ("name", "role", "country")}, "signed": str(token)}
+
+    def _register(self, holder: str, claims: dict[str, Any], found: Record | None) -> Record:
+        body = {
+            "did": holder,
+            **claims,
+            "state": str(MemberState.REQUESTED),
+            "reason": "",
+            "index": found.body["index"] if found else len(self.node.store.list("member")),
+        }
+        put = Put("member", holder, found.version if found else 0, body)
+        self.node.log.commit(Event("member.requested", holder, {"member": holder, **claims}), put)
+        return self._member(holder)
+
+    def _credentials(self, holder: str, asked: list[Offered]) -> list[str]:
+        member = self._member(holder).body
+        claims = {name: member[name] for name in ("name", "role", "country")}
         expires = now() + timedelta(days=_MEMBERSHIP_DAYS)
-        token = dcp.issue(self.node.identity, member, "MembershipCredential", claims, expires)
-        found = self.node.log.get("member", member)
-        put = Put("member", member, found.version if found else 0, {"did": member, **claims})
-        self.node.log.commit(Event("member.admitted", self.node.did, {"member": member, **claims}), put)
-        return Answer({"credential": token}, status=201)
+        url, index = f"{self.node.config.base_url}/members/status", int(member["index"])
+        return [
+            credentials.issue(
+                self.node.identity,
+                holder,
+                item.kind,
+                claims,
+                expires,
+                status.entry(f"{url}{_suffix(item.profile)}", index, item.profile, "suspension"),
+                item.profile,
+            )
+            for item in asked
+        ]
+
+    # -- as the secretariat ----------------------------------------------------------------------
+
+    def members(self) -> list[dict[str, Any]]:
+        """Return all members and applicants."""
+        names = ("did", "name", "role", "country", "state", "reason")
+        return [{name: r.body[name] for name in names} for r in self.node.store.list("member")]
+
+    def _member(self, did: str) -> Record:
+        record = self.node.log.get("member", Did.parse(did))
+        if record is None:
+            raise NotFound(f"{did} never asked for membership", remedy="ihds member list shows who did")
+        return record
+
+    def decide_member(self, did: str, event: MemberEvent, reason: str) -> dict[str, Any]:
+        """Admit, reject, suspend, reinstate or expel; a request that waits is answered.
+
+        Raises:
+            IllegalTransition: the membership does not allow it.
+
+        """
+        record = self._member(did)
+        after = advance(membership.NEXT, "the membership", MemberState(record.body["state"]), event)
+        body = {**record.body, "state": str(after), "reason": reason}
+        details = {"member": did, "state": str(after), "event": str(event), "reason": reason}
+        self.node.log.commit(
+            Event("member.advanced", self.node.did, details), Put("member", record.id, record.version, body)
+        )
+        self._answer_waiting(did, after)
+        return {"did": did, "state": str(after), "reason": reason}
+
+    def _answer_waiting(self, did: str, state: MemberState) -> None:
+        by_id = {o.id: o for o in self.offered()}
+        for record in self.node.store.list("issuance.request"):
+            if record.body["holder"] != did or record.body["status"] != "RECEIVED":
+                continue
+            if state is MemberState.MEMBER:
+                asked = [by_id[i] for i in record.body["asked"] if i in by_id]
+                self.issuer.settle(record.id, self._credentials(did, asked))
+            elif state is MemberState.REJECTED:
+                self.issuer.settle(record.id, Rejected(self._member(did).body["reason"] or "rejected"))
+
+    def _status_list(self, call: Call) -> Answer:
+        out = {
+            int(r.body["index"])
+            for r in self.node.store.list("member")
+            if r.body["state"] in (MemberState.SUSPENDED, MemberState.EXPELLED)
+        }
+        profile = next((p for p in PROFILES if _suffix(p) == f"?{call.query_text}"), PROFILES[0])
+        url = f"{self.node.config.base_url}/members/status{_suffix(profile)}"
+        expires = now() + timedelta(hours=_LIST_HOURS)
+        token = status.status_list(self.node.identity, url, out, expires, profile, "suspension")
+        return Answer(raw=token.encode(), media_type="application/vc+jwt")
+
+    def _trust_list(self, _call: Call) -> Answer:
+        """Return, signed, who is a member and who is trusted to issue which credentials."""
+        members = [m for m in self.members() if m["state"] == MemberState.MEMBER]
+        issuers: dict[str, list[str]] = {MEMBERSHIP: [self.node.did], ROLE: [self.node.did]}
+        for member in members:
+            if member["role"] in ISSUES:
+                issuers.setdefault(ISSUES[member["role"]], []).append(member["did"])
+        claims = {
+            "iss": self.node.did,
+            "iat": int(now().timestamp()),
+            "exp": int((now() + timedelta(hours=_LIST_HOURS)).timestamp()),
+            "issuers": issuers,
+            "members": [{k: m[k] for k in ("did", "name", "role", "country")} for m in members],
+        }
+        return Answer({"trust": self.node.identity.key.sign_jwt(claims)})
+
+
+def _suffix(profile: str) -> str:
+    return "" if profile == PROFILES[0] else "?bitstring"

@@ -7,13 +7,16 @@ import tomllib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
 
 import tomli_w
 
+from ihds.connector.dcp.credentials import Profile
 from ihds.errors import SetupFailed
 from ihds.ids import Did
 from ihds.store.store import sqlite_url
 from ihds.wire.did import did_of
+from ihds.wire.guard import LOOPBACK
 
 Role = Literal["holder", "access_body", "authority", "user"]
 FILE = "node.toml"
@@ -51,6 +54,12 @@ class NodeConfig:
     members: tuple[str, ...] = ()
     legal_regime: str = "contract"
     permit_status_seconds: float = 5.0
+    membership_seconds: float = 3600.0
+    credential_profile: Profile = "vc11-sl2021/jwt"
+    passphrase_file: str = ""
+    signer: str = "file"
+    signer_options: dict[str, str] = field(default_factory=dict)
+    allowed_networks: tuple[str, ...] = ()
     token_seconds: float = 900.0
     datasets: tuple[DatasetConfig, ...] = field(default=())
 
@@ -59,13 +68,19 @@ class NodeConfig:
         """The node's DID, from its address."""
         return did_of(self.base_url)
 
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """The networks the node may call beside public addresses: a node on a loopback address has neighbours there."""
+        local = urlsplit(self.base_url).hostname in ("127.0.0.1", "localhost", "::1")
+        return self.allowed_networks or (LOOPBACK if local else ())
+
     def store_url(self, folder: Path) -> str:
         """Return the store's URL: the one configured, or SQLite in the folder."""
         return self.store or sqlite_url(folder)
 
     def write(self, folder: Path) -> None:
         """Write the file."""
-        body = {k: v for k, v in asdict(self).items() if v not in ("", ())}
+        body = {k: v for k, v in asdict(self).items() if v not in ("", (), {})}
         (folder / FILE).write_text(tomli_w.dumps(_lists(body)), encoding="utf-8")
 
     @classmethod

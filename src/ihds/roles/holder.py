@@ -12,6 +12,7 @@ from ihds.analysis.method import methods
 from ihds.audit.log import Event, now
 from ihds.catalogue import healthdcat
 from ihds.catalogue.record import DatasetRecord
+from ihds.connector.dcp.credentials import MEMBERSHIP, PERMIT, Credential
 from ihds.connector.dsp import catalog, transfer
 from ihds.connector.dsp.negotiation import Negotiation
 from ihds.connector.dsp.transfer import STUDY_FORMAT, Transfer
@@ -23,7 +24,7 @@ from ihds.governance.jurisdiction import SIMULATION
 from ihds.governance.permit import Permit, PermitState, Use, decide
 from ihds.governance.policy import Granted, constraint, evaluate
 from ihds.governance.policy import Refused as No
-from ihds.store.store import Put
+from ihds.store.store import Put, Record
 from ihds.wire.http import MAX_BODY, Answer, Call, endpoint
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class Holder:
         self.node = node
         self.source = TabularSource(data_file(node.folder))
         self.gate = Gate(node.did, node.config.country, self.source, node.log, self, node.signatures)
-        self._believed: dict[str, dict[str, Any]] = {}
+        self._believed: dict[str, Credential] = {}
         self._entries = [self._entry(d) for d in node.config.datasets]
         methods()  # a method that cannot be loaded fails here, not in somebody's first study
 
@@ -84,24 +85,21 @@ class Holder:
             found = self.node.verifier.ask(
                 process.counterparty,
                 process.access,
-                ["MembershipCredential", "DataPermitCredential"],
+                [MEMBERSHIP, PERMIT],
             )
         except (Refused, NotAuthenticated) as error:
             return No((error.message, *error.reasons))
-        if not found["MembershipCredential"]:
+        if not found[MEMBERSHIP]:
             return No(("membership: no membership credential was presented",))
-        permits = {
-            c["credentialSubject"]["permit"]["id"]: c
-            for c in found["DataPermitCredential"]
-            if c["credentialSubject"]["permit"]["id"] == process.permit
-        }
         dataset = str(process.offer["target"])
         reasons: list[str] = []
-        for credential in permits.values():
+        for credential in found[PERMIT]:
             permit, state = self._read(credential)
+            if permit.id != process.permit:
+                continue
             verdict = self._judge_permit(process, permit, state, dataset)
             if isinstance(verdict, Granted):
-                self._remember(credential)
+                self._remember(permit, credential, found[MEMBERSHIP][0])
                 return verdict
             reasons += verdict.reasons
         return No(tuple(reasons) or (f"EHDS 61(1), 68(10): the data permit {process.permit} was not presented",))
@@ -122,25 +120,20 @@ class Holder:
         policy = {k: v for k, v in process.offer.items() if not k.startswith("@") and k != "target"}
         return evaluate(policy, {**permit.facts(state), "membership": "member"})
 
-    def _read(self, credential: dict[str, Any]) -> tuple[Permit, PermitState]:
-        permit = Permit.from_dict(credential["credentialSubject"]["permit"])
-        if permit.access_body != credential["issuer"] or permit.legal_regime == SIMULATION:
+    def _read(self, credential: Credential) -> tuple[Permit, PermitState]:
+        permit = Permit.from_dict(credential.subject.get("permit", {}))
+        if permit.access_body != credential.issuer or permit.legal_regime == SIMULATION:
             raise Refused("the permit was not issued by the body it names")
         revoked = self.node.verifier.revoked(credential)
         return permit, PermitState.REVOKED if revoked else PermitState.GRANTED
 
-    def _remember(self, credential: dict[str, Any]) -> None:
-        """Keep the signed permit for later rounds; signature and status are checked each time."""
-        identifier = credential["credentialSubject"]["permit"]["id"]
-        if self.node.log.get("held.permit", identifier) is None:
-            event = Event("permit.received", self.node.did, {"permit": identifier})
-            put = Put(
-                "held.permit",
-                identifier,
-                0,
-                {"token": credential["@token"], "user": credential["credentialSubject"]["id"]},
-            )
-            self.node.log.commit(event, put)
+    def _remember(self, permit: Permit, credential: Credential, membership: Credential) -> None:
+        """Keep the signed permit and membership for later rounds; signatures and status are checked each time."""
+        found = self.node.log.get("held.permit", permit.id)
+        body = {"token": credential.token, "membership": membership.token, "user": credential.holder}
+        if found is None or found.body != body:
+            event = Event("permit.received", self.node.did, {"permit": permit.id})
+            self.node.log.commit(event, Put("held.permit", permit.id, found.version if found else 0, body))
 
     def may_start(self, process: Transfer, agreement: dict[str, Any]) -> Granted | No:
         """Judge a transfer request: the permit must still be in force."""
@@ -186,12 +179,19 @@ class Holder:
         record = self.node.log.get("held.permit", agreement["permit"])
         if record is None:
             raise Refused("the agreement names a permit that was never shown here")
-        token = str(record.body["token"])
-        if token not in self._believed:  # a changed token is verified anew; its end is checked by decide
-            self._believed[token] = self.node.verifier.credential(token, record.body["user"])[1]
-        credential = self._believed[token]
-        permit, state = self._read(credential)
+        self.node.verifier.standing(self._believe(record, "membership", MEMBERSHIP))
+        permit, state = self._read(self._believe(record, "token", PERMIT))
         return Grant(permit, state, str(agreement["dataset"]), str(agreement["policy"]["@id"]))
+
+    def _believe(self, record: Record, name: str, kind: str) -> Credential:
+        """Return a kept credential; one that changed is verified anew, its end is checked each time."""
+        token = str(record.body[name])
+        if token not in self._believed:
+            self._believed[token] = self.node.verifier.credential(token, record.body["user"], kind)
+        found = self._believed[token]
+        if kind == MEMBERSHIP and found.valid_until is not None and found.valid_until <= now():
+            raise Refused(f"the membership of {found.holder} has ended", remedy="negotiate a new agreement")
+        return found
 
     # -- endpoints -------------------------------------------------------------------------------
 
@@ -257,7 +257,7 @@ class Holder:
     def _permits_changed(self, call: Call) -> Answer:
         if self.node.tokens.check(call.bearer)["iss"] not in self.node.config.access_bodies:
             raise NotFound("there is nothing here for you")
-        self.node.verifier.forget_status()
+        self.node.verifier.lists.forget()
         for record in self.node.store.list("transfer"):
             if record.body["state"] == transfer.State.STARTED:
                 try:

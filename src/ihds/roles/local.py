@@ -18,7 +18,7 @@ import pandas as pd
 from ihds.analysis.method import methods
 from ihds.analysis.result import Result
 from ihds.audit.log import Log, now
-from ihds.connector.dcp import Identity
+from ihds.connector.dcp.tokens import Identity
 from ihds.data import codebook as codebooks
 from ihds.data.codebook import Codebook
 from ihds.data.source import FrameSource
@@ -34,6 +34,7 @@ from ihds.ids import ApplicationId, Did, PermitId, StudyId
 from ihds.privacy.disclosure import Thresholds
 from ihds.store.store import Store
 from ihds.wire.jose import SigningKey, verify_jwt
+from ihds.wire.keys import Sealing
 
 _DATASET = "table"
 _COUNTRY = "--"
@@ -45,6 +46,7 @@ class _Keys:
 
     identity: Identity
     known: dict[str, dict[str, Any]]
+    sealing: Sealing = field(default_factory=Sealing)
 
     def sign(self, claims: dict[str, Any]) -> str:
         return self.identity.key.sign_jwt({**claims, "iss": self.identity.did})
@@ -53,6 +55,12 @@ class _Keys:
         if signer not in self.known:
             raise NotAuthenticated(f"{signer} is not known here")
         return verify_jwt(token, self.known[signer])
+
+    def seal(self, data: bytes) -> str:
+        return self.sealing.seal(data)
+
+    def unseal(self, text: str) -> bytes:
+        return self.sealing.unseal(text)
 
 
 @dataclass

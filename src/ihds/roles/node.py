@@ -14,6 +14,7 @@ import os
 import platform
 import secrets
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,28 +26,34 @@ from starlette.routing import Route
 
 from ihds.audit import log as audit
 from ihds.audit.log import Event, Log
-from ihds.connector import dcp
-from ihds.connector.dcp import Identity, TokenGate, Verifier
+from ihds.connector.dcp.credentials import MEMBERSHIP, PERMIT, ROLE
+from ihds.connector.dcp.presentation import MemberGate, Verifier
+from ihds.connector.dcp.status import StatusLists
+from ihds.connector.dcp.tokens import Identity, TokenGate
+from ihds.connector.dcp.wallet import CredentialService
 from ihds.connector.dsp.binding import Connector, Decisions
 from ihds.data.source import data_file
 from ihds.data.sources import tabular
-from ihds.errors import AuditBroken, BadInput, Conflict, IhdsError, NotAuthenticated, SetupFailed
+from ihds.errors import AuditBroken, BadInput, IhdsError, NotAuthenticated, PeerFailed, Refused, SetupFailed
 from ihds.ids import Did
+from ihds.roles.authority import REGISTRATION
 from ihds.roles.config import NodeConfig
-from ihds.store.store import Put, Store
+from ihds.store.store import Store
 from ihds.wire import did as dids
+from ihds.wire import keys
 from ihds.wire.did import Resolver
 from ihds.wire.http import Answer, Call, Http, endpoint
-from ihds.wire.jose import SigningKey, verify_bytes, verify_jwt
+from ihds.wire.jose import verify_bytes
+from ihds.wire.keys import Keyring, Sealing
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ihds.connector.outbox import Outbox
     from ihds.data.codebook import Codebook
 
 _log = logging.getLogger("ihds.node")
 
-KEY_FILE = "key.pem"
 API_KEY_FILE = "api.key"
 
 Command = Callable[[dict[str, Any]], Any]
@@ -78,6 +85,7 @@ class KeySignatures:
 
     identity: Identity
     resolver: Resolver
+    sealing: Sealing
 
     def sign(self, claims: dict[str, Any]) -> str:
         """Return claims signed by this node."""
@@ -86,6 +94,14 @@ class KeySignatures:
     def verify(self, token: str, signer: str) -> dict[str, Any]:
         """Return the claims a signer signed."""
         return self.resolver.verify(token, "assertionMethod", signer)
+
+    def seal(self, data: bytes) -> str:
+        """Return a secret encrypted for this node only."""
+        return self.sealing.seal(data)
+
+    def unseal(self, text: str) -> bytes:
+        """Return a sealed secret."""
+        return self.sealing.unseal(text)
 
 
 class Node:
@@ -99,31 +115,36 @@ class Node:
 
         """
         self.folder = folder
-        self.config = NodeConfig.read(folder)
-        self.did: Did = self.config.did
-        self.identity = Identity(self.did, SigningKey.read(folder / KEY_FILE, f"{self.did}#key-1"))
-        self.http = Http()
-        self.resolver = Resolver(self.http, {self.did: self.document()})
+        self.config = config = NodeConfig.read(folder)
+        self.did: Did = config.did
+        self.keys = Keyring(folder, self.did, config.passphrase_file)
+        self.identity = Identity(self.did, self.keys)
+        self.http = Http(allowed=config.networks)
+        self.resolver = Resolver(self.http, {self.did: self.document})
         self.tokens = TokenGate(self.did, self.resolver)
-        self.store = Store(self.config.store_url(folder))
-        self.log = Log(self.store, self.did, self.identity.key)
-        self.signatures = KeySignatures(self.identity, self.resolver)
-        trusted = {
-            "MembershipCredential": frozenset({self.config.authority}),
-            "DataPermitCredential": frozenset(self.config.access_bodies),
-        }
-        self.verifier = Verifier(self.identity, self.resolver, self.http, trusted, self.config.permit_status_seconds)
+        self.store = Store(config.store_url(folder))
+        self.log = Log(self.store, self.did, self.keys)
+        self.signatures = KeySignatures(self.identity, self.resolver, self.keys.sealing)
+        self.trust = TrustList(config, self.resolver, self.http)
+        lists = StatusLists(self.resolver, self.http, config.permit_status_seconds)
+        self.verifier = Verifier(self.identity, self.resolver, self.http, self.trust.issuers, lists)
+        self.wallet = CredentialService(self.identity, self.tokens, self.resolver, self.http, self.log, self.verifier)
+        self.members = MemberGate(self.tokens, self.verifier, config.membership_seconds)
+        self.outboxes: list[Outbox] = []
         self._stopping = threading.Event()
+        self._joining = threading.Lock()
         self.institution = self._institution()
         self.connector = Connector(
             self.identity,
-            self.tokens,
+            self.members,
+            self.wallet.token,
             self.http,
             self.log,
-            self.config.base_url,
+            config.base_url,
             self.institution,
-            self.config.token_seconds,
+            config.token_seconds,
         )
+        self.outboxes.append(self.connector.outbox)
 
     def _institution(self) -> Institution:
         from ihds.roles.access_body import AccessBody
@@ -150,23 +171,24 @@ class Node:
         if self.config.role == "access_body":
             services["AccessBody"] = f"{base}/access"
         if self.config.role == "authority":
-            services["Membership"] = f"{base}/members"
-        return dids.document(self.did, self.identity.key, services)
+            services |= {"IssuerService": f"{base}/issuer", "TrustList": f"{base}/members/trust"}
+        return dids.document(self.did, self.keys.methods(), services)
 
     # -- the application -------------------------------------------------------------------------
 
     def app(self) -> Starlette:
         """Return the node's web application."""
-        worker = threading.Thread(target=self.connector.outbox.work, name="outbox", daemon=True)
 
         @contextlib.asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-            worker.start()
+            for outbox in self.outboxes:
+                threading.Thread(target=outbox.work, name=outbox.queue, daemon=True).start()
             threading.Thread(target=self._keep_joining, name="membership", daemon=True).start()
             self.institution.started()
             yield
             self._stopping.set()
-            self.connector.outbox.stop()
+            for outbox in self.outboxes:
+                outbox.stop()
             self.institution.stopped()
             self.http.close()
 
@@ -174,8 +196,8 @@ class Node:
             Route("/.well-known/did.json", endpoint(lambda _c: Answer(self.document())), methods=["GET"]),
             Route("/health", endpoint(self._health), methods=["GET"]),
             Route("/checkpoint", endpoint(lambda _c: Answer(self.log.checkpoint())), methods=["GET"]),
-            Route("/dcp/presentations/query", endpoint(self._present), methods=["POST"]),
             Route("/api/{command}", endpoint(self._command), methods=["POST"]),
+            *self.wallet.routes(),
             *self.connector.routes(),
             *self.institution.routes(),
         ]
@@ -184,86 +206,151 @@ class Node:
     def _health(self, _call: Call) -> Answer:
         return Answer({"name": self.config.name, "role": self.config.role, "did": self.did})
 
-    def _present(self, call: Call) -> Answer:
-        claims = self.tokens.check(call.bearer)
-        verifier = str(claims["iss"])
-        access = verify_jwt(str(claims.get("token") or ""), self.identity.key.public_jwk())
-        if access.get("sub") != verifier or access.get("use") != "presentation":
-            raise NotAuthenticated("the access token was given to somebody else")
-        if access.get("exp", 0) < audit.now().timestamp():
-            raise NotAuthenticated("the access token has expired")
-        found = dcp.wanted(call.json(), self.credentials())
-        presentation = [dcp.present(self.identity, verifier, [c["token"] for c in found])] if found else []
-        return Answer(
-            {
-                "@context": [dcp.CONTEXT],
-                "type": "PresentationResponseMessage",
-                "presentation": presentation,
-            }
-        )
-
     def _command(self, call: Call) -> Answer:
         key = (self.folder / API_KEY_FILE).read_text().strip()
         if not hmac.compare_digest(call.bearer.encode(), key.encode()):
             raise NotAuthenticated("the management key is wrong", remedy="run the command on the node's folder")
         name = call.path["command"]
-        commands = {**self.institution.commands(), "status": self._status}
+        commands = {**self.institution.commands(), **self._own_commands()}
         if name not in commands:
             raise BadInput(
                 f"a {self.config.role} has no command {name!r}", remedy=f"it has: {', '.join(sorted(commands))}"
             )
         return Answer(commands[name](call.json()))
 
+    def _own_commands(self) -> dict[str, Command]:
+        return {
+            "status": self._status,
+            "member.join": lambda a: self.join(float(a.get("seconds", 10.0))),
+            "member.show": lambda _a: self.membership(),
+            "key.rotate": lambda a: self.rotate_key(str(a.get("signer", "file")), dict(a.get("options", {}))),
+            "key.retire": lambda a: self.retire_key(str(a["key"])),
+            "key.list": lambda _a: [
+                {"key": kid, "signs": kid == self.keys.kid, "vouches": fresh} for kid, _, fresh in self.keys.methods()
+            ],
+        }
+
     def _status(self, _arguments: dict[str, Any]) -> dict[str, Any]:
         return {**self.log.checkpoint(), "name": self.config.name, "did": self.did, "url": self.config.base_url}
 
-    # -- credentials -----------------------------------------------------------------------------
+    # -- keys ------------------------------------------------------------------------------------
 
-    def credentials(self) -> list[dict[str, Any]]:
-        """Return the credentials this node holds: id, type, token."""
-        return [r.body for r in self.store.list("credential")]
+    def rotate_key(self, signer: str, options: dict[str, Any]) -> dict[str, Any]:
+        """Sign with a new key from now on; what older keys signed stays good until they are retired."""
+        before = self.keys.kid
+        kid = self.keys.rotate(signer, options)
+        self.log.commit(Event("key.rotated", self.did, {"key": kid, "before": before, "signer": signer}))
+        return {"key": kid, "before": before}
 
-    def keep_credential(self, kind: str, identifier: str, token: str, event: str) -> None:
-        """Store a credential under an identifier, once."""
-        found = self.log.get("credential", identifier)
-        body = {"id": identifier, "type": kind, "token": token}
-        if found is None or found.body != body:
-            details = {"permit" if kind == "DataPermitCredential" else "credential": identifier, "type": kind}
-            put = Put("credential", identifier, found.version if found else 0, body)
-            with contextlib.suppress(Conflict):  # another thread was faster; it is the same credential
-                self.log.commit(Event(event, self.did, details), put)
+    def retire_key(self, key: str) -> dict[str, Any]:
+        """Take a former key out of the DID document; what it signed is no longer believed."""
+        self.keys.retire(key)
+        self.log.commit(Event("key.retired", self.did, {"key": key}))
+        return {"key": key, "retired": True}
+
+    # -- membership ------------------------------------------------------------------------------
 
     def _keep_joining(self) -> None:
         """Try to become a member until it works; the authority may start after this node."""
         pause = 0.2
         while not self._stopping.wait(pause):
             try:
-                self.join()
+                self.join(1.0)
             except IhdsError as error:
                 _log.info("no membership yet: %s", error.message)
                 pause = min(pause * 2, 60.0)
             else:
-                return
+                pause = 3600.0  # a membership that nears its end is asked for anew
 
-    def join(self) -> None:
-        """Ask the authority for a membership credential, unless one is held.
+    def membership(self) -> dict[str, Any]:
+        """Return whether this node is a member and what became of its last request."""
+        asked = [r.body for r in self.store.list("my.issuance") if r.body["issuer"] == self.config.authority]
+        last = asked[-1] if asked else {"status": "NONE", "reason": ""}
+        return {
+            "authority": self.config.authority,
+            "member": self.wallet.membership() is not None,
+            "request": last["status"],
+            "reason": last["reason"],
+        }
+
+    def join(self, seconds: float = 10.0) -> dict[str, Any]:
+        """Ask the authority for membership unless it is held or asked for; wait for the answer.
 
         Raises:
-            Refused: the authority does not list this node.
+            PeerFailed: the authority does not answer.
+            Refused: it rejected the request, or nobody decided within ``seconds``.
 
         """
-        if self.config.authority in ("", self.did) or self.log.get("credential", "membership"):
-            return
-        service = self.resolver.service(self.config.authority, "Membership")
-        body = {"name": self.config.name, "role": self.config.role, "country": self.config.country}
-        answer = self.http.call("POST", service, body, self.identity.token(self.config.authority))
-        token = str(answer["credential"])
-        self.verifier.credential(token, self.did)
-        self.keep_credential("MembershipCredential", "membership", token, "credential.received")
+        if self.config.authority in ("", self.did) or self.wallet.membership():
+            return self.membership()
+        with self._joining:
+            open_ = any(
+                r.body["issuer"] == self.config.authority and r.body["status"] == "RECEIVED"
+                for r in self.store.list("my.issuance")
+            )
+            if not open_ and not self.wallet.membership():
+                self._ask_membership()
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if self.wallet.membership():
+                return self.membership()
+            if self.membership()["request"] == "REJECTED":
+                break
+            time.sleep(0.02)
+        said = self.membership()
+        raise Refused(
+            f"{self.config.name} is not a member yet: the request is {said['request']}",
+            reasons=(said["reason"],) if said["reason"] else (),
+            remedy="ask the authority to decide: ihds member admit DID",
+        )
 
-    def access_token(self, verifier: str) -> str:
-        """Return a self-issued token for a verifier with access to this node's credentials."""
-        return self.identity.token(verifier, self.connector.credential_access(verifier))
+    def _ask_membership(self) -> None:
+        claims = {
+            "iss": self.did,
+            "aud": self.config.authority,
+            "name": self.config.name,
+            "role": self.config.role,
+            "country": self.config.country,
+        }
+        signed = self.keys.sign_jwt({**claims, "iat": int(audit.now().timestamp())})
+        kinds = [MEMBERSHIP, ROLE]
+        self.wallet.request(self.config.authority, kinds, self.config.credential_profile, **{REGISTRATION: signed})
+
+
+@dataclass
+class TrustList:
+    """Whose word counts for which credential: the authority's signed list, or what the configuration names."""
+
+    config: NodeConfig
+    resolver: Resolver
+    http: Http
+    _kept: tuple[float, dict[str, frozenset[str]]] = (0.0, {})
+
+    def issuers(self, kind: str) -> frozenset[str]:
+        """Return the DIDs trusted to issue a credential type; not knowing means nobody."""
+        if kind in (MEMBERSHIP, ROLE):
+            return frozenset({self.config.authority} - {""})
+        if kind == PERMIT and self.config.access_bodies:
+            return frozenset(self.config.access_bodies)
+        until, kept = self._kept
+        if until < time.monotonic():
+            kept = self._fetch()
+            self._kept = (time.monotonic() + _TRUST_SECONDS, kept)
+        return kept.get(kind, frozenset())
+
+    def _fetch(self) -> dict[str, frozenset[str]]:
+        try:
+            answer = self.http.get_json(self.resolver.service(self.config.authority, "TrustList"))
+            claims = self.resolver.verify(str(answer.get("trust", "")), "assertionMethod", self.config.authority)
+            if claims.get("exp", 0) < time.time():
+                raise PeerFailed("it is an old list")
+            return {str(kind): frozenset(map(str, dids)) for kind, dids in claims.get("issuers", {}).items()}
+        except IhdsError as error:
+            _log.warning("the trust list of %s cannot be read: %s", self.config.authority, error.message)
+            return {}
+
+
+_TRUST_SECONDS = 30.0
 
 
 def create(folder: Path, config: NodeConfig) -> None:
@@ -273,18 +360,17 @@ def create(folder: Path, config: NodeConfig) -> None:
         SetupFailed: there is a node already.
 
     """
-    if (folder / KEY_FILE).exists():
+    if (folder / keys.FILE).exists():
         raise SetupFailed(f"{folder} holds a node already", remedy="choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
-    SigningKey.new(f"{config.did}#key-1").write(folder / KEY_FILE)
+    ring = Keyring.create(folder, config.did, config.passphrase_file, config.signer, config.signer_options)
     handle = os.open(folder / API_KEY_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "w") as file:
         file.write(secrets.token_urlsafe(32))
     config.write(folder)
-    key = SigningKey.read(folder / KEY_FILE, f"{config.did}#key-1")
     store = Store(config.store_url(folder))
-    Log(store, config.did, key).commit(
+    Log(store, config.did, ring).commit(
         Event("node.created", config.did, {"role": config.role, "country": config.country})
     )
     store.close()
@@ -299,10 +385,10 @@ def load_dataset(folder: Path, dataset: str, table: pd.DataFrame, book: Codebook
     """
     config = NodeConfig.read(folder)
     rows = tabular.load(data_file(folder), dataset, table, book, config.name)
-    key = SigningKey.read(folder / KEY_FILE, f"{config.did}#key-1")
+    ring = Keyring(folder, config.did, config.passphrase_file)
     store = Store(config.store_url(folder))
     details = {"dataset": dataset, "rows": rows, "variables": sorted(book.variables)}
-    Log(store, config.did, key).commit(Event("dataset.loaded", config.did, details))
+    Log(store, config.did, ring).commit(Event("dataset.loaded", config.did, details))
     store.close()
     return rows
 
@@ -315,11 +401,10 @@ def verify_folder(folder: Path) -> dict[str, Any]:
 
     """
     config = NodeConfig.read(folder)
-    key = SigningKey.read(folder / KEY_FILE, f"{config.did}#key-1")
+    jwks = keys.public_keys(folder)
     store = Store(config.store_url(folder))
     try:
-        jwk = key.public_jwk()
-        size = audit.verify(store, config.did, lambda data, text: verify_bytes(data, text, jwk))
+        size = audit.verify(store, config.did, lambda data, text: any(verify_bytes(data, text, jwk) for jwk in jwks))
         first = next(iter(store.read(0, 1)), "")
         if '"kind":"node.created"' not in first:
             raise AuditBroken(

@@ -41,7 +41,7 @@ class Space:
             key = (folder / API_KEY_FILE).read_text().strip()
         except OSError as error:
             raise SetupFailed(f"{folder} has no {API_KEY_FILE}: {error}", remedy="ihds node init") from error
-        return cls(config, key, Http(timeout_seconds=120))
+        return cls(config, key, Http(timeout_seconds=120, allowed=("0.0.0.0/0", "::/0")))
 
     def call(self, command: str, **arguments: Any) -> Any:
         """Run a management command on the node.

@@ -12,6 +12,7 @@ from starlette.routing import Route
 
 from ihds.audit.log import Event, now
 from ihds.catalogue.record import DatasetRecord, read_entry
+from ihds.connector.dcp.credentials import PERMIT, Credential, read
 from ihds.connector.dsp import negotiation, transfer
 from ihds.connector.dsp.message import message
 from ihds.connector.dsp.negotiation import Negotiation
@@ -35,7 +36,6 @@ from ihds.ids import ApplicationId, Did, PermitId, StudyId
 from ihds.roles.authority import OffersNothing
 from ihds.store.store import Put, Record
 from ihds.wire.http import Line
-from ihds.wire.jose import read_unverified
 
 if TYPE_CHECKING:
     from ihds.analysis.result import Result
@@ -98,10 +98,11 @@ class User(OffersNothing):
         return self._harvest
 
     def _fetch(self, holder: str) -> list[DatasetRecord]:
+        self.node.join()  # holders show their catalogue to members
         base = self._base(holder)
         request = message("CatalogRequestMessage")
         url = f"{base}/catalog/request"
-        body = self.node.http.call("POST", url, request, self.node.access_token(holder))
+        body = self.node.http.call("POST", url, request, self.node.wallet.token(holder))
         return [read_entry(entry, holder) for entry in body.get("dataset", [])]
 
     def _base(self, holder: str) -> str:
@@ -175,9 +176,8 @@ class User(OffersNothing):
             if answer["state"] == record.body["state"]:
                 continue
             if answer.get("credential"):
-                kind, credential = self.node.verifier.credential(answer["credential"], self.node.did)
-                permit = credential["credentialSubject"]["permit"]["id"]
-                self.node.keep_credential(kind, permit, answer["credential"], "permit.received")
+                credential = self.node.verifier.credential(answer["credential"], self.node.did, PERMIT)
+                self.node.wallet.keep(PERMIT, str(credential.subject["permit"]["id"]), credential.token)
             body = {**record.body, **{k: answer[k] for k in ("state", "reasons", "permit")}}
             details = {"application": record.id, "state": answer["state"], "permit": answer.get("permit")}
             self.node.log.commit(
@@ -188,7 +188,7 @@ class User(OffersNothing):
     def permits(self) -> list[dict[str, Any]]:
         """Return applications and permits with their present state."""
         self.refresh()
-        self.node.verifier.forget_status()  # a person asks: the answer is fresh
+        self.node.verifier.lists.forget()  # a person asks: the answer is fresh
         rows = []
         for record in self.node.store.list("my.application"):
             body = record.body
@@ -212,16 +212,16 @@ class User(OffersNothing):
         except Refused:
             return "UNKNOWN"
 
-    def _credential(self, permit: str) -> dict[str, Any]:
+    def _credential(self, permit: str) -> Credential:
         record = self.node.log.get("credential", PermitId.parse(permit))
         if record is None:
             raise NotFound(f"this node holds no permit {permit}", remedy="ihds permit list")
-        return dict(read_unverified(record.body["token"])[1]["vc"])
+        return read(record.body["token"])
 
     def permit(self, identifier: str) -> Permit:
         """Return a permit this node holds."""
         self.refresh()
-        return Permit.from_dict(self._credential(identifier)["credentialSubject"]["permit"])
+        return Permit.from_dict(self._credential(identifier).subject["permit"])
 
     # -- studies -----------------------------------------------------------------------------------
 
@@ -455,7 +455,7 @@ class User(OffersNothing):
 
     def _channel(self, holder: str, pid: str) -> HttpChannel:
         endpoint, token = read_address(self._transfer(pid).address)
-        return HttpChannel(Did.parse(holder), self.node.http, endpoint, token, Line(endpoint))
+        return HttpChannel(Did.parse(holder), self.node.http, endpoint, token, Line(endpoint, self.node.http.guard))
 
     def _complete(self, transfers: dict[str, str]) -> None:
         for pid in transfers.values():

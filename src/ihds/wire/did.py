@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -11,10 +12,12 @@ from urllib.parse import unquote, urlsplit
 from ihds.errors import IhdsError, NotAuthenticated
 from ihds.ids import Did
 from ihds.wire.http import Http
-from ihds.wire.jose import SigningKey, read_unverified, verify_jwt
+from ihds.wire.jose import read_unverified, verify_jwt
 
 _CONTEXT = ["https://www.w3.org/ns/did/v1", "https://w3id.org/security/suites/jws-2020/v1"]
+_RELATIONS = {"authentication", "assertionMethod", "capabilityInvocation", "capabilityDelegation", "keyAgreement"}
 _CACHE_SECONDS = 60.0
+_RENEW_SECONDS = 1.0
 
 
 def did_of(base_url: str) -> Did:
@@ -44,22 +47,25 @@ def document_url(did: str) -> str:
     return f"{scheme}://{netloc}/{tail}"
 
 
-def document(did: str, key: SigningKey, services: dict[str, str]) -> dict[str, Any]:
-    """Return the DID document of a node; ``services`` maps type to endpoint."""
+Method = tuple[str, dict[str, Any], bool]
+
+
+def document(did: str, methods: list[Method], services: dict[str, str]) -> dict[str, Any]:
+    """Return the DID document of a node.
+
+    ``methods`` are key id, JWK, and whether the key still vouches for fresh tokens; an older one
+    only proves what it signed before. ``services`` maps type to endpoint.
+    """
+    fresh = [kid for kid, _, vouches in methods if vouches]
     return {
         "@context": _CONTEXT,
         "id": did,
         "verificationMethod": [
-            {
-                "id": key.kid,
-                "type": "JsonWebKey2020",
-                "controller": did,
-                "publicKeyJwk": key.public_jwk(),
-            }
+            {"id": kid, "type": "JsonWebKey2020", "controller": did, "publicKeyJwk": jwk} for kid, jwk, _ in methods
         ],
-        "authentication": [key.kid],
-        "assertionMethod": [key.kid],
-        "capabilityInvocation": [key.kid],
+        "authentication": fresh,
+        "assertionMethod": [kid for kid, _, _ in methods],
+        "capabilityInvocation": fresh,
         "service": [
             {"id": f"{did}#{kind.lower()}", "type": kind, "serviceEndpoint": url} for kind, url in services.items()
         ],
@@ -71,7 +77,7 @@ class Resolver:
     """Finds DID documents and the keys in them; keeps each for a minute."""
 
     http: Http
-    known: dict[str, dict[str, Any]] = field(default_factory=dict)
+    known: Mapping[str, Callable[[], dict[str, Any]]] = field(default_factory=dict)
     _cache: dict[str, tuple[float, dict[str, Any]]] = field(default_factory=dict)
 
     def resolve(self, did: str) -> dict[str, Any]:
@@ -82,7 +88,7 @@ class Resolver:
 
         """
         if did in self.known:
-            return self.known[did]
+            return self.known[did]()
         cached = self._cache.get(did)
         if cached and time.monotonic() - cached[0] < _CACHE_SECONDS:
             return cached[1]
@@ -104,13 +110,33 @@ class Resolver:
             NotAuthenticated: there is no such key there.
 
         """
-        body = self.resolve(did)
-        methods = {m["id"]: m for m in body.get("verificationMethod", [])}
-        if kid is None and len(methods) == 1:
-            kid = next(iter(methods))
-        if kid not in methods or kid not in body.get(relation, []):
+        found = self._find(did, kid, relation)
+        if found is None and self._renewed(did):  # it may have rotated its keys a moment ago
+            found = self._find(did, kid, relation)
+        if found is None:
             raise NotAuthenticated(f"{did} has no key {kid!r} for {relation}")
-        return dict(methods[kid]["publicKeyJwk"])
+        return found
+
+    def _find(self, did: str, kid: str | None, relation: str) -> dict[str, Any] | None:
+        body = self.resolve(did)
+        try:
+            methods = {_absolute(did, m["id"]): m for m in body.get("verificationMethod", [])}
+            if kid is None and len(methods) == 1:
+                kid = next(iter(methods))
+            # a document that says nothing of what its keys are for means all of them, for everything
+            named = body.get(relation, []) if set(body) & _RELATIONS else methods
+            related = [_absolute(did, r if isinstance(r, str) else r["id"]) for r in named]
+            return dict(methods[kid]["publicKeyJwk"]) if kid in methods and kid in related else None
+        except (KeyError, TypeError, ValueError) as error:
+            raise NotAuthenticated(f"the DID document of {did} cannot be read: {error!r}") from error
+
+    def _renewed(self, did: str) -> bool:
+        """Drop a kept document that is older than a moment; return whether there was one."""
+        cached = self._cache.get(did)
+        if cached is None or time.monotonic() - cached[0] < _RENEW_SECONDS:
+            return False
+        del self._cache[did]
+        return True
 
     def verify(self, token: str, relation: str, signer: str | None = None) -> dict[str, Any]:
         """Return the claims of a JWT after checking that its ``iss`` (or ``signer``) signed it.
@@ -120,10 +146,12 @@ class Resolver:
 
         """
         header, claims = read_unverified(token)
-        issuer = str(claims.get("iss", ""))
+        issuer = str(claims.get("iss") or _issuer(claims))
         if signer is not None and issuer != signer:
             raise NotAuthenticated(f"this was signed by {issuer!r}, not by {signer}")
         kid = header.get("kid")
+        if isinstance(kid, str) and kid.startswith("#"):
+            kid = issuer + kid
         if kid is not None and not str(kid).startswith(f"{issuer}#"):
             raise NotAuthenticated(f"the key {kid!r} is not one of {issuer}")
         return verify_jwt(token, self.key(issuer, kid, relation))
@@ -139,3 +167,13 @@ class Resolver:
             if service.get("type") == kind:
                 return str(service["serviceEndpoint"])
         raise NotAuthenticated(f"{did} names no {kind} in its DID document")
+
+
+def _absolute(did: str, identifier: str) -> str:
+    return did + identifier if identifier.startswith("#") else identifier
+
+
+def _issuer(claims: dict[str, Any]) -> Any:
+    """Return the issuer or holder that a VC 2.0 names where a JWT would have ``iss``."""
+    named = claims.get("issuer") or claims.get("holder") or ""
+    return named.get("id", "") if isinstance(named, dict) else named

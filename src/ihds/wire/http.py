@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ihds.errors import BadMessage, IhdsError, PeerFailed, from_dict
+from ihds.wire.guard import LOOPBACK, Guard, GuardedTransport
 
 _log = logging.getLogger("ihds.http")
 
@@ -28,11 +29,20 @@ MAX_BODY = 1 << 28
 
 @dataclass
 class Http:
-    """A client shared by the threads of a node; connections are kept alive."""
+    """A client shared by the threads of a node; connections are kept alive.
+
+    ``allowed`` are the networks that may be called beside public addresses.
+    """
 
     timeout_seconds: float = 30.0
+    allowed: tuple[str, ...] = LOOPBACK
     _client: httpx.Client | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def guard(self) -> Guard:
+        """Which addresses may be called."""
+        return Guard.of(self.allowed)
 
     @property
     def client(self) -> httpx.Client:
@@ -40,7 +50,8 @@ class Http:
         with self._lock:
             if self._client is None:
                 limits = httpx.Limits(max_connections=None, max_keepalive_connections=64)
-                self._client = httpx.Client(timeout=self.timeout_seconds, limits=limits, trust_env=False)
+                transport = GuardedTransport(self.guard, limits)
+                self._client = httpx.Client(timeout=self.timeout_seconds, transport=transport, trust_env=False)
             return self._client
 
     def send(
@@ -117,6 +128,7 @@ class Line:
     """
 
     base: str
+    guard: Guard
     timeout_seconds: float = 120.0
     _connection: HTTPConnection | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -133,6 +145,7 @@ class Line:
                 if self._connection is None:
                     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
                     self._connection = kind(parts.netloc, timeout=self.timeout_seconds)
+                    self._connection._create_connection = self.guard.connect  # type: ignore[attr-defined]
                 try:
                     self._connection.request("POST", parts.path + path, body, headers)
                     answer = self._connection.getresponse()
@@ -159,9 +172,11 @@ def raise_for(status: int, answer: Any, url: str) -> None:
     """Raise the error a peer reported, if the status says so."""
     if status < 400:
         return
-    if isinstance(answer, dict) and str(answer.get("code", "")).startswith("IHDS-"):
-        raise from_dict(answer)
     reason = answer.get("reason", answer) if isinstance(answer, dict) else answer
+    if isinstance(answer, dict) and str(answer.get("code", "")).startswith("IHDS-"):
+        if "message" not in answer and isinstance(reason, list) and reason:  # DSP's form of an error
+            answer = {**answer, "message": reason[0], "reasons": reason[1:]}
+        raise from_dict(answer)
     raise PeerFailed(f"{url} answered {status}: {reason}")
 
 
@@ -175,6 +190,7 @@ class Call:
     headers: dict[str, str]
     body: bytes
     client: str
+    query_text: str = ""
 
     @property
     def bearer(self) -> str:
@@ -239,6 +255,7 @@ def endpoint(
             headers=dict(request.headers),
             body=b"",
             client=request.client.host if request.client else "",
+            query_text=request.url.query,
         )
         announced = request.headers.get("content-length", "")
         large = not announced.isdigit() or int(announced) > MAX_JSON

@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import functools
 import json
-import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
@@ -24,9 +24,41 @@ ALGORITHM = "ES256"
 MAX_TOKEN = 200_000
 
 
+class Signer(Protocol):
+    """Signs as one verification method of a DID; where the private key lies is its own affair."""
+
+    @property
+    def kid(self) -> str:
+        """The verification method id under which the public half is known."""
+        ...
+
+    def public_jwk(self) -> dict[str, Any]:
+        """Return the public JWK."""
+        ...
+
+    def sign(self, data: bytes) -> str:
+        """Return a base64 ES256 signature of bytes: r and s, 32 bytes each."""
+        ...
+
+    def sign_jwt(self, claims: dict[str, Any], typ: str = "JWT", **header: Any) -> str:
+        """Return a compact JWT of claims."""
+        ...
+
+
+def compact(kid: str, claims: dict[str, Any], typ: str, header: dict[str, Any], sign: Callable[[bytes], bytes]) -> str:
+    """Return a compact JWS over claims; ``sign`` returns the 64 raw bytes of an ES256 signature."""
+    parts = ({"alg": ALGORITHM, "typ": typ, "kid": kid, **header}, claims)
+    text = ".".join(_b64(json.dumps(part, separators=(",", ":")).encode()) for part in parts)
+    return f"{text}.{_b64(sign(text.encode()))}"
+
+
+def _b64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
 @dataclass(frozen=True)
 class SigningKey:
-    """A P-256 private key and the verification method id under which its public half is known."""
+    """A P-256 private key in this process and the verification method id of its public half."""
 
     private: ec.EllipticCurvePrivateKey
     kid: str
@@ -37,57 +69,57 @@ class SigningKey:
         return cls(ec.generate_private_key(ec.SECP256R1()), kid)
 
     @classmethod
-    def read(cls, path: Path, kid: str) -> SigningKey:
+    def from_pem(cls, pem: bytes, kid: str, passphrase: bytes | None) -> SigningKey:
         """Read a PEM key.
 
         Raises:
-            SetupFailed: the file is absent or not such a key.
+            SetupFailed: it is not such a key, or the passphrase is not its own.
 
         """
         try:
-            key = serialization.load_pem_private_key(path.read_bytes(), password=None)
-        except (OSError, ValueError) as error:
-            raise SetupFailed(f"the key {path} cannot be read: {error}", remedy="ihds node init") from error
-        return cls(cast("ec.EllipticCurvePrivateKey", key), kid)
+            key = serialization.load_pem_private_key(pem, password=passphrase)
+        except (ValueError, TypeError) as error:
+            raise SetupFailed(
+                f"the key {kid} cannot be read: {error}",
+                remedy="give its passphrase: set passphrase_file in node.toml, or IHDS_PASSPHRASE",
+            ) from error
+        if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+            raise SetupFailed(f"the key {kid} is not a P-256 key", remedy="ihds node init makes one")
+        return cls(key, kid)
 
-    def write(self, path: Path) -> None:
-        """Write the key as PEM, readable by its owner only."""
-        pem = self.private.private_bytes(
+    def to_pem(self, passphrase: bytes | None) -> bytes:
+        """Return the key as PKCS#8 PEM, encrypted under a passphrase (PBES2, AES-256) if one is given."""
+        return self.private.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
+            serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption(),
         )
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as file:
-            file.write(pem)
 
     @functools.cached_property
-    def _key(self) -> ECKey:
-        pem = self.private.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        return ECKey.import_key(pem)
+    def _public(self) -> dict[str, Any]:
+        return jwk_of(self.private.public_key())
 
     def public_jwk(self) -> dict[str, Any]:
         """Return the public JWK."""
-        return cast("dict[str, Any]", _jwk(self.private.public_key()).as_dict(private=False))
+        return dict(self._public)
+
+    def _raw(self, data: bytes) -> bytes:
+        r, s = decode_dss_signature(self.private.sign(data, ec.ECDSA(hashes.SHA256())))
+        return r.to_bytes(32) + s.to_bytes(32)
 
     def sign(self, data: bytes) -> str:
-        """Return a base64 ECDSA signature of bytes."""
-        raw = self.private.sign(data, ec.ECDSA(hashes.SHA256()))
-        return base64.b64encode(raw).decode()
+        """Return a base64 ES256 signature of bytes."""
+        return base64.b64encode(self._raw(data)).decode()
 
-    def sign_jwt(self, claims: dict[str, Any], typ: str = "JWT") -> str:
+    def sign_jwt(self, claims: dict[str, Any], typ: str = "JWT", **header: Any) -> str:
         """Return a compact JWT of claims."""
-        header = {"alg": ALGORITHM, "typ": typ, "kid": self.kid}
-        return jwt.encode(header, claims, self._key, algorithms=[ALGORITHM])
+        return compact(self.kid, claims, typ, header, self._raw)
 
 
-def _jwk(public: ec.EllipticCurvePublicKey) -> ECKey:
+def jwk_of(public: ec.EllipticCurvePublicKey) -> dict[str, Any]:
+    """Return the JWK of a public key."""
     pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    return ECKey.import_key(pem)
+    return cast("dict[str, Any]", ECKey.import_key(pem).as_dict(private=False))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -138,7 +170,11 @@ def verify_bytes(data: bytes, signature: str, public_jwk: dict[str, Any]) -> boo
     """Return whether ``sign`` made this signature."""
     public = _public(public_jwk).public_key
     try:
-        public.verify(base64.b64decode(signature), data, ec.ECDSA(hashes.SHA256()))
+        raw = base64.b64decode(signature, validate=True)
+        if len(raw) != 64:
+            return False
+        der = encode_dss_signature(int.from_bytes(raw[:32]), int.from_bytes(raw[32:]))
+        public.verify(der, data, ec.ECDSA(hashes.SHA256()))
     except (InvalidSignature, ValueError):
         return False
     return True

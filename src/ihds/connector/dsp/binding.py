@@ -20,12 +20,12 @@ from starlette.routing import Route
 from ihds.audit.log import Event as LogEvent
 from ihds.audit.log import Log, now
 from ihds.canonical import digest, sha256
-from ihds.connector.dcp import Identity, TokenGate
+from ihds.connector.dcp.tokens import Identity
 from ihds.connector.dsp import catalog, negotiation, transfer
 from ihds.connector.dsp.message import check, message
 from ihds.connector.dsp.negotiation import Negotiation
-from ihds.connector.dsp.outbox import Outbox
 from ihds.connector.dsp.transfer import Transfer
+from ihds.connector.outbox import Outbox
 from ihds.errors import (
     BadInput,
     BadMessage,
@@ -64,6 +64,14 @@ class Decisions(Protocol):
 
     def ended(self, process: Transfer) -> None:
         """Learn that a transfer has completed or was terminated."""
+        ...
+
+
+class Callers(Protocol):
+    """Knows who calls, and lets in who may."""
+
+    def check(self, token: str) -> dict[str, Any]:
+        """Return the claims of a bearer token. Raises NotAuthenticated, Refused."""
         ...
 
 
@@ -109,10 +117,11 @@ class Prudent:
 
 @dataclass
 class Connector:
-    """One participant's control plane: provider and consumer."""
+    """One participant's control plane: provider and consumer. ``speak`` makes a token for a counterparty."""
 
     identity: Identity
-    tokens: TokenGate
+    tokens: Callers
+    speak: Callable[[str], str]
     http: Http
     log: Log
     base_url: str
@@ -608,7 +617,7 @@ class Connector:
         return process
 
     def _deliver(self, process: Conversation, record: Record, row: Record, done: Put) -> None:
-        token = self.identity.token(process.counterparty, self.credential_access(process.counterparty))
+        token = self.speak(process.counterparty)
         url = process.callback.rstrip("/") + row.body["path"]
         status, answer = self.http.json("POST", url, row.body["body"], token)
         if status in _RETRY or status >= 500:
@@ -633,12 +642,6 @@ class Connector:
             self.log.commit(event, done, Put(kind, pid, record.version, learnt.to_dict()))
         else:
             self.log.commit(event, done)
-
-    def credential_access(self, verifier: str) -> str:
-        """Return the access token for one verifier: a statement by this node about it."""
-        at = int(now().timestamp())
-        claims = {"iss": self.identity.did, "sub": verifier, "use": "presentation", "exp": at + 300}
-        return self.identity.key.sign_jwt(claims)
 
     def _abandon(self, process: Conversation, record: Record, row: Record, done: Put, status: int, answer: Any) -> None:
         said = answer.get("reason") or answer.get("message") if isinstance(answer, dict) else answer

@@ -30,7 +30,8 @@ def check(body: Mapping[str, Any], kind: str, *required: str) -> None:
     if str(body.get("@type", "")).removeprefix(EXPANDED).removeprefix("dspace:") != kind:
         raise BadMessage(f"expected a {kind}, got {body.get('@type')!r}")
     context = body.get("@context")
-    if not isinstance(context, list) or CONTEXT not in context:
+    expanded = str(body.get("@type", "")).startswith(EXPANDED)  # JSON-LD's long form needs no context
+    if not expanded and (not isinstance(context, list) or CONTEXT not in context):
         raise BadMessage(f"{kind}: @context must be an array that holds {CONTEXT}")
     for name in required:
         value = body.get(name)

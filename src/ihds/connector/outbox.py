@@ -1,4 +1,4 @@
-"""The outbox: what a process has still to do or say, in order, with backoff, again after a crash.
+"""The outbox: what a conversation has still to do or say, in order, with backoff, again after a crash.
 
 A row is written in the transaction of the state that causes it. It waits until the answer that
 triggered it has been sent, then for its delay, then for the rows of its process before it. One
@@ -31,14 +31,15 @@ _ANSWER_SECONDS = 5.0
 class Outbox:
     """Rows of one node and the threads that work them off.
 
-    ``perform`` does what a row says and deletes it in its own transaction; ``give_up`` settles a
-    row that was tried for ``give_up_seconds``.
+    ``queue`` is the kind of its records; ``perform`` does what a row says and deletes it in its own
+    transaction; ``give_up`` settles a row that was tried for ``give_up_seconds``.
     """
 
     log: Log
     me: str
     perform: Callable[[Record], None]
     give_up: Callable[[Record, IhdsError], None]
+    queue: str = "outbox"
     delay_seconds: float = 0.0
     give_up_seconds: float = 3600.0
     _wake: threading.Event = field(default_factory=threading.Event)
@@ -66,7 +67,7 @@ class Outbox:
             rows.append(identifier)
             with self._lock:
                 self._held[identifier] = at
-        return Put("outbox", identifier, 0, body)
+        return Put(self.queue, identifier, 0, body)
 
     @contextlib.contextmanager
     def answering(self) -> Iterator[Callable[[], None]]:
@@ -121,7 +122,7 @@ class Outbox:
             busy = set(self._busy)
             held = {k for k, since in self._held.items() if at - since < _ANSWER_SECONDS}
         rows: list[Record | float] = []
-        for row in self.log.store.list("outbox"):
+        for row in self.log.store.list(self.queue):
             if row.body["counterparty"] in busy or row.body["pid"] in seen:
                 continue
             seen.add(row.body["pid"])
@@ -138,7 +139,7 @@ class Outbox:
 
     def _attempt(self, row: Record) -> None:
         try:
-            current = self.log.get("outbox", row.id)
+            current = self.log.get(self.queue, row.id)
             if current is not None:
                 self.perform(current)
         except Conflict:
@@ -155,7 +156,7 @@ class Outbox:
 
     def _postpone(self, row: Record, error: IhdsError) -> None:
         """Try again later; after a long time give up."""
-        current = self.log.get("outbox", row.id)
+        current = self.log.get(self.queue, row.id)
         if current is None:
             return
         attempts = current.body["attempts"] + 1
@@ -167,4 +168,4 @@ class Outbox:
             return
         body = {**current.body, "attempts": attempts, "due": at + pause}
         event = Event("message.delayed", self.me, {"pid": row.body["pid"], "reasons": [error.message]})
-        self.log.commit(event, Put("outbox", row.id, current.version, body))
+        self.log.commit(event, Put(self.queue, row.id, current.version, body))
