@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -49,11 +50,18 @@ class Say:
 
     def step(self, text: str) -> None:
         """Begin a numbered step."""
+        self._go_on()
         self.number += 1
         self.console.print(f"\n[bold cyan]{self.number}. {text}[/]  [dim]{time.monotonic() - self.since:.1f} s[/]")
 
+    def _go_on(self) -> None:
+        if _interrupted.is_set():
+            _interrupted.clear()
+            raise KeyboardInterrupt
+
     def line(self, text: str) -> None:
         """Add a line to the step."""
+        self._go_on()
         self.console.print("   " + text.replace("\n", "\n   "), markup=False)
 
 
@@ -312,11 +320,15 @@ def _wait_paused(space: Space, study: str) -> None:
 _ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
+_interrupted = threading.Event()
+
+
 def _interrupt(*_: object) -> None:
     """End the story once; further signals must not cut the stopping of the nodes short."""
     for number in _ENDINGS:
         signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    _interrupted.set()
+    raise KeyboardInterrupt  # lost where Python calls back from C; the next line told ends the story then
 
 
 def main() -> int:
@@ -341,6 +353,7 @@ def main() -> int:
             say.line(f"\nthe nodes run on; folders are in {folder}; stop them with:")
             say.line("kill " + " ".join(str(p.pid) for p in nodes.processes.values()))
     except KeyboardInterrupt:
+        _interrupted.clear()
         say.line("interrupted; all nodes were stopped")
         return 130
     except IhdsError as error:

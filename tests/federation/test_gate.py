@@ -24,6 +24,7 @@ from ihds.privacy.disclosure import Thresholds
 from ihds.roles.local import _Keys
 from ihds.store.store import Store
 from ihds.wire.jose import SigningKey
+from ihds.wire.keys import Sealing
 
 FORMULA = "Surv(time, status) ~ age"
 
@@ -76,6 +77,7 @@ class World:
             "expires_at": at.replace(year=at.year + 1),
             "status_index": 0,
         }
+        self.sealing = Sealing()
         self.permit = Permit(**{**values, **permit_changes})
         self.grants = Grants(self.permit)
         self.gates, self.logs, self.frames = {}, {}, {}
@@ -89,7 +91,8 @@ class World:
     def make_gate(self, name: str, country: str) -> Gate:
         who = self.people[name]
         source = FrameSource("table", self.frames[name], self.book)
-        return Gate(who.did, country, source, self.logs[name], self.grants, _Keys(who, self.known))
+        keys = _Keys(who, self.known, self.sealing)  # a gate made anew is the same site
+        return Gate(who.did, country, source, self.logs[name], self.grants, keys)
 
     def study(self, **changes) -> Study:
         values = {

@@ -20,6 +20,7 @@ from ihds.governance.membership import ISSUES, MemberEvent, MemberState
 from ihds.governance.policy import Granted
 from ihds.governance.policy import Refused as No
 from ihds.ids import Did
+from ihds.roles.membership import REGISTRATION
 from ihds.store.store import Put, Record
 from ihds.wire.http import Answer, Call, endpoint
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 _MEMBERSHIP_DAYS = 365
 _LIST_HOURS = 24
-REGISTRATION = "ihds:registration"
 
 
 class OffersNothing:

@@ -14,7 +14,6 @@ import os
 import platform
 import secrets
 import threading
-import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -26,7 +25,6 @@ from starlette.routing import Route
 
 from ihds.audit import log as audit
 from ihds.audit.log import Event, Log
-from ihds.connector.dcp.credentials import MEMBERSHIP, PERMIT, ROLE
 from ihds.connector.dcp.presentation import MemberGate, Verifier
 from ihds.connector.dcp.status import StatusLists
 from ihds.connector.dcp.tokens import Identity, TokenGate
@@ -34,10 +32,10 @@ from ihds.connector.dcp.wallet import CredentialService
 from ihds.connector.dsp.binding import Connector, Decisions
 from ihds.data.source import data_file
 from ihds.data.sources import tabular
-from ihds.errors import AuditBroken, BadInput, IhdsError, NotAuthenticated, PeerFailed, Refused, SetupFailed
+from ihds.errors import AuditBroken, BadInput, NotAuthenticated, SetupFailed
 from ihds.ids import Did
-from ihds.roles.authority import REGISTRATION
 from ihds.roles.config import NodeConfig
+from ihds.roles.membership import Membership, TrustList
 from ihds.store.store import Store
 from ihds.wire import did as dids
 from ihds.wire import keys
@@ -129,10 +127,9 @@ class Node:
         lists = StatusLists(self.resolver, self.http, config.permit_status_seconds)
         self.verifier = Verifier(self.identity, self.resolver, self.http, self.trust.issuers, lists)
         self.wallet = CredentialService(self.identity, self.tokens, self.resolver, self.http, self.log, self.verifier)
+        self.membership = Membership(config, self.keys, self.wallet, self.log)
         self.members = MemberGate(self.tokens, self.verifier, config.membership_seconds)
         self.outboxes: list[Outbox] = []
-        self._stopping = threading.Event()
-        self._joining = threading.Lock()
         self.institution = self._institution()
         self.connector = Connector(
             self.identity,
@@ -183,10 +180,10 @@ class Node:
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
             for outbox in self.outboxes:
                 threading.Thread(target=outbox.work, name=outbox.queue, daemon=True).start()
-            threading.Thread(target=self._keep_joining, name="membership", daemon=True).start()
+            self.membership.keep()
             self.institution.started()
             yield
-            self._stopping.set()
+            self.membership.stop()
             for outbox in self.outboxes:
                 outbox.stop()
             self.institution.stopped()
@@ -221,8 +218,8 @@ class Node:
     def _own_commands(self) -> dict[str, Command]:
         return {
             "status": self._status,
-            "member.join": lambda a: self.join(float(a.get("seconds", 10.0))),
-            "member.show": lambda _a: self.membership(),
+            "member.join": lambda a: self.membership.join(float(a.get("seconds", 10.0))),
+            "member.show": lambda _a: self.membership.show(),
             "key.rotate": lambda a: self.rotate_key(str(a.get("signer", "file")), dict(a.get("options", {}))),
             "key.retire": lambda a: self.retire_key(str(a["key"])),
             "key.list": lambda _a: [
@@ -247,110 +244,6 @@ class Node:
         self.keys.retire(key)
         self.log.commit(Event("key.retired", self.did, {"key": key}))
         return {"key": key, "retired": True}
-
-    # -- membership ------------------------------------------------------------------------------
-
-    def _keep_joining(self) -> None:
-        """Try to become a member until it works; the authority may start after this node."""
-        pause = 0.2
-        while not self._stopping.wait(pause):
-            try:
-                self.join(1.0)
-            except IhdsError as error:
-                _log.info("no membership yet: %s", error.message)
-                pause = min(pause * 2, 60.0)
-            else:
-                pause = 3600.0  # a membership that nears its end is asked for anew
-
-    def membership(self) -> dict[str, Any]:
-        """Return whether this node is a member and what became of its last request."""
-        asked = [r.body for r in self.store.list("my.issuance") if r.body["issuer"] == self.config.authority]
-        last = asked[-1] if asked else {"status": "NONE", "reason": ""}
-        return {
-            "authority": self.config.authority,
-            "member": self.wallet.membership() is not None,
-            "request": last["status"],
-            "reason": last["reason"],
-        }
-
-    def join(self, seconds: float = 10.0) -> dict[str, Any]:
-        """Ask the authority for membership unless it is held or asked for; wait for the answer.
-
-        Raises:
-            PeerFailed: the authority does not answer.
-            Refused: it rejected the request, or nobody decided within ``seconds``.
-
-        """
-        if self.config.authority in ("", self.did) or self.wallet.membership():
-            return self.membership()
-        with self._joining:
-            open_ = any(
-                r.body["issuer"] == self.config.authority and r.body["status"] == "RECEIVED"
-                for r in self.store.list("my.issuance")
-            )
-            if not open_ and not self.wallet.membership():
-                self._ask_membership()
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if self.wallet.membership():
-                return self.membership()
-            if self.membership()["request"] == "REJECTED":
-                break
-            time.sleep(0.02)
-        said = self.membership()
-        raise Refused(
-            f"{self.config.name} is not a member yet: the request is {said['request']}",
-            reasons=(said["reason"],) if said["reason"] else (),
-            remedy="ask the authority to decide: ihds member admit DID",
-        )
-
-    def _ask_membership(self) -> None:
-        claims = {
-            "iss": self.did,
-            "aud": self.config.authority,
-            "name": self.config.name,
-            "role": self.config.role,
-            "country": self.config.country,
-        }
-        signed = self.keys.sign_jwt({**claims, "iat": int(audit.now().timestamp())})
-        kinds = [MEMBERSHIP, ROLE]
-        self.wallet.request(self.config.authority, kinds, self.config.credential_profile, **{REGISTRATION: signed})
-
-
-@dataclass
-class TrustList:
-    """Whose word counts for which credential: the authority's signed list, or what the configuration names."""
-
-    config: NodeConfig
-    resolver: Resolver
-    http: Http
-    _kept: tuple[float, dict[str, frozenset[str]]] = (0.0, {})
-
-    def issuers(self, kind: str) -> frozenset[str]:
-        """Return the DIDs trusted to issue a credential type; not knowing means nobody."""
-        if kind in (MEMBERSHIP, ROLE):
-            return frozenset({self.config.authority} - {""})
-        if kind == PERMIT and self.config.access_bodies:
-            return frozenset(self.config.access_bodies)
-        until, kept = self._kept
-        if until < time.monotonic():
-            kept = self._fetch()
-            self._kept = (time.monotonic() + _TRUST_SECONDS, kept)
-        return kept.get(kind, frozenset())
-
-    def _fetch(self) -> dict[str, frozenset[str]]:
-        try:
-            answer = self.http.get_json(self.resolver.service(self.config.authority, "TrustList"))
-            claims = self.resolver.verify(str(answer.get("trust", "")), "assertionMethod", self.config.authority)
-            if claims.get("exp", 0) < time.time():
-                raise PeerFailed("it is an old list")
-            return {str(kind): frozenset(map(str, dids)) for kind, dids in claims.get("issuers", {}).items()}
-        except IhdsError as error:
-            _log.warning("the trust list of %s cannot be read: %s", self.config.authority, error.message)
-            return {}
-
-
-_TRUST_SECONDS = 30.0
 
 
 def create(folder: Path, config: NodeConfig) -> None:

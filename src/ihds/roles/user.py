@@ -98,7 +98,7 @@ class User(OffersNothing):
         return self._harvest
 
     def _fetch(self, holder: str) -> list[DatasetRecord]:
-        self.node.join()  # holders show their catalogue to members
+        self.node.membership.join()  # holders show their catalogue to members
         base = self._base(holder)
         request = message("CatalogRequestMessage")
         url = f"{base}/catalog/request"
@@ -311,7 +311,7 @@ class User(OffersNothing):
         if record is None:
             raise NotFound(f"no study {identifier}")
         body = record.body
-        self.node.join()
+        self.node.membership.join()
         records = self._records(body["datasets"])
         with self._connecting:  # two studies must not take up the same open transfer
             agreements, transfers = self._connect(record, records, run)

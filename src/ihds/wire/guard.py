@@ -102,9 +102,10 @@ class GuardedTransport(httpx.HTTPTransport):
 
     def __init__(self, guard: Guard, limits: httpx.Limits) -> None:
         """Make a transport; certificates are checked as httpx does by default."""
-        super().__init__(limits=limits, trust_env=False)
+        context = httpx.create_ssl_context(trust_env=False)
+        super().__init__(verify=context, limits=limits, trust_env=False)
         self._pool = httpcore.ConnectionPool(
-            ssl_context=httpx.create_ssl_context(trust_env=False),
+            ssl_context=context,
             max_connections=limits.max_connections,
             max_keepalive_connections=limits.max_keepalive_connections,
             keepalive_expiry=limits.keepalive_expiry,

@@ -13,7 +13,7 @@ from ihds.connector.dcp.credentials import MEMBERSHIP, Credential, presented, re
 from ihds.connector.dcp.message import message
 from ihds.connector.dcp.status import StatusLists
 from ihds.connector.dcp.tokens import LEEWAY, Identity, TokenGate
-from ihds.errors import BadMessage, IhdsError, NotAuthenticated, PeerFailed, Refused
+from ihds.errors import BadMessage, IhdsError, NotAuthenticated, Refused
 from ihds.wire.did import Resolver
 from ihds.wire.http import Http
 
@@ -70,15 +70,15 @@ class Verifier:
 
         Raises:
             NotAuthenticated: the presentation or a credential does not verify.
+            PeerFailed: the holder does not answer now.
 
         """
         service = self.resolver.service(holder, "CredentialService")
         query = message("PresentationQueryMessage", scope=[scope_of(kind) for kind in types])
         token = self.identity.token(holder, access)
-        try:
-            answer = self.http.call("POST", f"{service}/presentations/query", query, token)
-        except PeerFailed as error:
-            raise NotAuthenticated(f"{holder} shows no credentials: {error.message}") from error
+        status, answer = self.http.json("POST", f"{service}/presentations/query", query, token)
+        if status >= 400 or not isinstance(answer, dict):
+            raise NotAuthenticated(f"{holder} shows no credentials: it answered {status}")
         at = self.identity.clock().timestamp()
         found: dict[str, list[Credential]] = {kind: [] for kind in types}
         given = answer.get("presentation", [])

@@ -1,0 +1,66 @@
+"""The words a person types: each command is one call on a node, a federation or a log."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+
+import ihds
+from ihds.cli import nodes, participants, studies
+from ihds.cli.words import ERR, group, show_json
+from ihds.errors import IhdsError
+
+EXIT_STATUS = """exit status:
+  0 done   10 bad input   11 no answer from these data   12 refused   13 not authenticated
+  14 not found   15 wrong state   16 a site or node does not answer   17 a log is broken
+  18 not set up   1 a bug"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command line; return the exit status."""
+    parser = build_parser()
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO if given.verbose else logging.WARNING)
+    try:
+        return int(given.run(given) or 0)
+    except IhdsError as error:
+        if given.json:
+            show_json({"error": error.to_dict()})
+        else:
+            ERR.print(f"[bold red]{error.code}[/]", end=" ")
+            ERR.print(str(error), markup=False, highlight=False)
+        return error.exit_status
+    except KeyboardInterrupt:
+        ERR.print("interrupted; a study goes on in its node: ihds study show")
+        return 130
+    finally:
+        if getattr(given, "space", None) is not None:
+            given.space.close()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the whole command line; the reference page is generated from it."""
+    parser = argparse.ArgumentParser(
+        prog="ihds",
+        description="Join health data for research without pooling it.",
+        epilog=EXIT_STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"ihds {ihds.__version__}")
+    sub = parser.add_subparsers(required=True, metavar="COMMAND")
+    nodes.node_commands(group(sub, "node", "make and run a node"))
+    nodes.key_commands(group(sub, "key", "list, rotate and retire a node's keys"))
+    participants.member_commands(group(sub, "member", "join the data space; admit, suspend and expel"))
+    studies.catalogue_commands(group(sub, "catalogue", "find datasets"))
+    studies.apply_command(sub)
+    studies.permit_commands(group(sub, "permit", "list, decide and revoke permits"))
+    studies.study_commands(group(sub, "study", "run and show studies"))
+    nodes.audit_commands(group(sub, "audit", "prove logs"))
+    studies.simulate_command(sub)
+    return parser
+
+
+def entry() -> None:
+    """Console script."""
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""Commands about one node: make it, run it, its keys, the proof of its log."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ihds.cli.words import ERR, command, open_space, show, show_rows
+from ihds.errors import BadInput
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ihds.data.codebook import Codebook
+    from ihds.roles.config import DatasetConfig
+
+
+def node_commands(sub: Any) -> None:
+    """Declare ``ihds node``."""
+    init = command(
+        sub,
+        "init",
+        "make a node: folder, keys, configuration and, for a holder, its data",
+        "ihds node init lih --role holder --country LU --data bladder.csv --codebook bladder.toml",
+        _node_init,
+        node=False,
+    )
+    init.add_argument("folder", type=Path)
+    init.add_argument("--role", required=True, choices=("holder", "access_body", "authority", "user"))
+    init.add_argument("--country", required=True, help="ISO 3166-1 code, for example LU")
+    init.add_argument("--name", help="name shown to others (default: the folder's)")
+    init.add_argument("--url", help="address others reach it at (default: a free loopback port)")
+    init.add_argument("--port", type=int, help="port to listen on (default: that of the address)")
+    init.add_argument("--store", default="", help="postgresql://… (default: SQLite in the folder)")
+    init.add_argument("--authority", default="", help="DID of the data space authority")
+    init.add_argument("--access-body", action="append", default=[], help="DID trusted to issue permits")
+    init.add_argument("--catalogue", action="append", default=[], help="DID of a holder to harvest")
+    init.add_argument("--member", action="append", default=[], help="DID the authority admits")
+    init.add_argument("--legal-regime", default="contract", choices=("contract", "ehds"))
+    init.add_argument("--data", type=Path, help="CSV or Parquet table of a holder")
+    init.add_argument("--codebook", type=Path, help="its codebook in TOML (default: a draft is inferred)")
+    init.add_argument("--person", default="", help="column that tells persons apart, for a draft codebook")
+    init.add_argument("--dataset", help="dataset id (default: the file's name)")
+    init.add_argument("--title", help="dataset title")
+    init.add_argument("--description", default="", help="dataset description")
+    init.add_argument("--keyword", action="append", default=[], help="search word; may be repeated")
+    run = command(sub, "run", "run a node until interrupted", "ihds node run lih", _node_run, node=False)
+    run.add_argument("folder", type=Path)
+
+
+def _node_init(given: Any) -> None:
+    from urllib.parse import urlsplit
+
+    from ihds.roles import node
+    from ihds.roles.config import NodeConfig, free_port
+
+    name = given.name or given.folder.name
+    url = given.url or f"http://127.0.0.1:{given.port or free_port()}"
+    port = given.port or urlsplit(url).port or 443
+    holding = _read_holding(given, name) if given.role == "holder" else None
+    config = NodeConfig(
+        name=name,
+        role=given.role,
+        country=given.country,
+        base_url=url.rstrip("/"),
+        port=port,
+        store=given.store,
+        authority=given.authority,
+        access_bodies=tuple(given.access_body),
+        catalogues=tuple(given.catalogue),
+        members=tuple(given.member),
+        legal_regime=given.legal_regime,
+        datasets=(holding[0],) if holding else (),
+    )
+    node.create(given.folder, config)
+    loaded = 0
+    if holding:
+        dataset, table, book = holding
+        loaded = node.load_dataset(given.folder, dataset.id, table, book)
+        book.write(given.folder / "codebook.toml")
+    answer = {"node": name, "did": config.did, "url": config.base_url, "folder": str(given.folder), "rows": loaded}
+    show(given, answer, f"{name} is ready: {config.did}\nrun it with: ihds node run {given.folder}")
+
+
+def _read_holding(given: Any, name: str) -> tuple[DatasetConfig, pd.DataFrame, Codebook]:
+    """Read and check a holder's table before anything is made."""
+    from ihds.data.codebook import Codebook
+    from ihds.data.table import conform, draft_codebook, read_table
+    from ihds.roles.config import DatasetConfig
+
+    if given.data is None:
+        raise BadInput("a holder needs data", remedy="give --data TABLE.csv")
+    table = read_table(given.data, name)
+    book = Codebook.read(given.codebook) if given.codebook else draft_codebook(name, table, given.person)
+    dataset = given.dataset or given.data.stem
+    settings = DatasetConfig(dataset, given.title or dataset, given.description, tuple(given.keyword))
+    return settings, conform(table, book, name), book
+
+
+def _node_run(given: Any) -> None:
+    import uvicorn
+
+    from ihds.roles.node import Node, keep_freed_memory
+
+    keep_freed_memory()
+    node = Node(given.folder)
+    ERR.print(f"{node.config.name} ({node.config.role}, {node.config.country}) at {node.config.base_url}")
+    uvicorn.run(
+        node.app(),
+        host=node.config.host,
+        port=node.config.port,
+        log_level="info" if given.verbose else "warning",
+        access_log=given.verbose,
+        timeout_graceful_shutdown=3,
+    )
+
+
+def key_commands(sub: Any) -> None:
+    """Declare ``ihds key``."""
+    command(sub, "list", "list the keys the node's DID document shows", "ihds key list --node lih", _key_list)
+    rotate = command(
+        sub, "rotate", "sign with a new key from now on; older ones still verify", "ihds key rotate --node lih", _rotate
+    )
+    rotate.add_argument("--signer", default="file", help="file, or an installed signer such as pkcs11")
+    rotate.add_argument("--option", action="append", default=[], help="NAME=VALUE of the signer; may be repeated")
+    retire = command(
+        sub,
+        "retire",
+        "stop believing a former key, for example a lost one",
+        "ihds key retire key-1 --node lih",
+        _retire,
+    )
+    retire.add_argument("key")
+
+
+def _key_list(given: Any) -> None:
+    show_rows(given, open_space(given).call("key.list"), ("key", "signs", "vouches"))
+
+
+def _rotate(given: Any) -> None:
+    options = dict(pair.partition("=")[::2] for pair in given.option)
+    answer = open_space(given).call("key.rotate", signer=given.signer, options=options)
+    show(given, answer, f"{answer['key']} signs now; {answer['before']} still verifies what it signed")
+
+
+def _retire(given: Any) -> None:
+    answer = open_space(given).call("key.retire", key=given.key)
+    show(given, answer, f"{answer['key']} is retired")
+
+
+def audit_commands(sub: Any) -> None:
+    """Declare ``ihds audit``."""
+    verify = command(
+        sub, "verify", "prove a node's log, offline", "ihds audit verify lih ncck us-site", _verify, node=False
+    )
+    verify.add_argument("folder", nargs="+", type=Path, help="node folders")
+
+
+def _verify(given: Any) -> None:
+    from ihds.roles.node import verify_folder
+
+    rows = [verify_folder(folder) for folder in given.folder]
+    show_rows(given, rows, ("node", "did", "entries", "proved"))
