@@ -5,7 +5,7 @@ STAMP := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
 KEEP ?=
 
-.PHONY: all setup setup-dev check fix test demo docs bench tck-dsp tck-dcp clean
+.PHONY: all setup setup-dev check fix test demo docs bench tck-dsp tck-dcp interop-edc clean
 
 all: check test
 
@@ -59,6 +59,9 @@ tck-dsp: $(DEV)  ## the official Dataspace Protocol kit, three runs in a row (Ja
 
 tck-dcp: $(DEV)  ## the official Decentralized Claims Protocol kit, every role (Java 17, Maven)
 	$(PY) scripts/tck.py dcp
+
+interop-edc: $(DEV)  ## all pairings with a real Eclipse EDC (Java 17, Maven)
+	$(PY) scripts/interop_edc.py
 
 clean:
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -8,6 +8,7 @@ from dataclasses import replace
 import jsonschema_rs
 import pytest
 
+from ihds.connector.dataplane.plane import data_address
 from ihds.connector.dsp import catalog, negotiation, transfer
 from ihds.connector.dsp.message import message
 from ihds.connector.dsp.negotiation import Negotiation
@@ -34,7 +35,7 @@ def side(role, state=negotiation.State.REQUESTED, other="urn:uuid:other"):
 
 
 def moving(role, state=transfer.State.STARTED):
-    address = transfer.data_address("http://p/data", "token")
+    address = data_address("http://p/data", "token")
     return Transfer(
         "urn:uuid:mine",
         "urn:uuid:other",
@@ -113,8 +114,11 @@ def test_every_message_we_send_fits_its_schema(validate, schema, make):
 
 def test_catalog_and_dataset_fit_their_schemas(validate):
     entry = catalog.dataset("bladder", [offer(CONFIG)], "urn:s", [transfer.STUDY_FORMAT], {"dct:title": "x"})
-    validate("catalog-schema.json", catalog.catalog("did:web:p", "http://p/dsp/2025-1", "urn:s", [entry]))
-    validate("catalog-schema.json", catalog.catalog("did:web:p", "http://p/dsp/2025-1", "urn:s", []))
+    head = catalog.head("did:web:p", "http://p/dsp/2025-1", "urn:s")
+    for datasets in ([], [entry], [{**entry, "@id": str(i)} for i in range(2000)]):
+        streamed = json.loads(b"".join(catalog.stream(head, datasets)))
+        assert streamed.get("dataset", []) == datasets
+        validate("catalog-schema.json", streamed)
     validate("dataset-schema.json", {**message("Dataset"), **entry})
 
 

@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from ihds.audit.log import Event, Log
 from ihds.connector.dsp import catalog, negotiation, transfer
-from ihds.connector.dsp.binding import Step
+from ihds.connector.dsp.connector import Step
 from ihds.connector.dsp.negotiation import Negotiation
 from ihds.connector.dsp.transfer import Transfer
 from ihds.data.codebook import Codebook, Variable
@@ -35,9 +35,9 @@ from tests.kit.scenarios import BEARER, BY_KEY, CATALOG, COUNTERPART, FORMAT, SC
 class KitTokens:
     """Knows one caller: the kit, by its literal header."""
 
-    def check(self, token: str) -> dict[str, Any]:
+    def check(self, authorization: str) -> dict[str, Any]:
         """Return the kit's claims."""
-        if token != BEARER:
+        if authorization != f"Bearer {BEARER}":
             raise NotAuthenticated("only the kit may call this node")
         return {"iss": COUNTERPART, "sub": COUNTERPART}
 
@@ -56,6 +56,10 @@ class KitDecisions:
     def datasets(self) -> list[dict[str, Any]]:
         """Return the catalog's entries."""
         return self.entries
+
+    def consider(self, process: Negotiation) -> Granted:
+        """Say yes."""
+        return Granted(("kit",))
 
     def judge(self, process: Negotiation) -> Granted:
         """Say yes."""
@@ -113,7 +117,7 @@ def application(folder: Path, port: int, pause: float, delay: float) -> Starlett
     nodes.load_dataset(folder, "kit", pd.DataFrame({"x": [1.0] * 20}), book)
     node = nodes.Node(folder)
     connector = node.connector
-    connector.tokens = KitTokens()
+    node.binding.callers = KitTokens()
     connector.decisions = KitDecisions(node.did)
     connector.reactions = KitReactions(node.log, pause)
     connector.outbox.delay_seconds = delay

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Route
 
 from ihds.audit.log import Event, now
-from ihds.connector.dcp import credentials, status
+from ihds.connector.dataplane.plane import Flow
+from ihds.connector.dcp import credentials, issuer, status
 from ihds.connector.dcp.credentials import MEMBERSHIP, PROFILES, ROLE
-from ihds.connector.dcp.issuer import IssuerService, Offered, Rejected, Verdict
+from ihds.connector.dcp.issuer import IssuerService, Offered, Rejected
+from ihds.connector.dsp.connector import Verdict
 from ihds.connector.dsp.negotiation import Negotiation
 from ihds.connector.dsp.transfer import Transfer
 from ihds.errors import BadMessage, NotAuthenticated, NotFound
@@ -38,9 +41,13 @@ class OffersNothing:
         """Offer nothing."""
         return []
 
-    def judge(self, process: Negotiation) -> Granted | No:
+    def judge(self, process: Negotiation) -> Verdict:
         """Refuse."""
         return No(("this institution holds no data",))
+
+    def consider(self, process: Negotiation) -> Granted | No | None:
+        """Refuse."""
+        return No(("this institution takes no offers",))
 
     def may_start(self, process: Transfer, agreement: dict[str, Any]) -> Granted | No:
         """Refuse."""
@@ -48,6 +55,13 @@ class OffersNothing:
 
     def ended(self, process: Transfer) -> None:
         """Nothing depends on it."""
+
+    def origin(self, dataset: str) -> Path | str:
+        """Offer no file."""
+        raise NotFound("this institution offers no file")
+
+    def admit(self, flow: Flow) -> None:
+        """Nobody receives anything from here."""
 
     def started(self) -> None:
         """Nothing was interrupted."""
@@ -90,7 +104,7 @@ class Authority(OffersNothing):
         """Return the credentials a member gets, in both forms."""
         return [Offered(kind, profile) for profile in PROFILES for kind in (MEMBERSHIP, ROLE)]
 
-    def decide(self, holder: str, asked: list[Offered], request: dict[str, Any]) -> Verdict:
+    def decide(self, holder: str, asked: list[Offered], request: dict[str, Any]) -> issuer.Verdict:
         """Judge a request: a member gets its credentials, a stranger waits for a decision."""
         found = self.node.log.get("member", holder)
         claims = self._registration(holder, request.get(REGISTRATION)) if REGISTRATION in request else None

@@ -20,11 +20,17 @@ from ihds.wire.guard import LOOPBACK
 
 Role = Literal["holder", "access_body", "authority", "user"]
 FILE = "node.toml"
+#: What may be moved as a file; rows never (rule X0).
+MOVABLE = ("METADATA", "AGGREGATE", "MODEL")
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetConfig:
-    """What a holder says of one dataset, and who may use it for what."""
+    """What a holder says of one dataset, and who may use it for what.
+
+    ``file`` (a path or URL) makes it a file that is moved instead of rows that are studied; then
+    ``artefact`` says what it is, and what was checked before stands in ``evidence``.
+    """
 
     id: str
     title: str
@@ -35,6 +41,17 @@ class DatasetConfig:
     methods: tuple[str, ...] = ("describe", "kaplan_meier", "logrank", "cox", "glm")
     recipient_countries: tuple[str, ...] = ("LU", "KR", "US")
     minimum_cell: int = 5
+    file: str = ""
+    artefact: str = "AGGREGATE"
+    evidence: tuple[str, ...] = ()
+    approval: Literal["rule", "hand"] = "rule"
+
+    def __post_init__(self) -> None:
+        if self.file and self.artefact not in MOVABLE:
+            raise SetupFailed(
+                f"dataset {self.id!r}: a file of kind {self.artefact!r} does not leave its holder",
+                remedy=f"X0: records of persons are studied where they lie; a file is one of {', '.join(MOVABLE)}",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +78,8 @@ class NodeConfig:
     signer_options: dict[str, str] = field(default_factory=dict)
     allowed_networks: tuple[str, ...] = ()
     token_seconds: float = 900.0
+    bytes_per_second: float = 0.0
+    counter_offers: Literal["refuse", "hand"] = "refuse"
     datasets: tuple[DatasetConfig, ...] = field(default=())
 
     @property

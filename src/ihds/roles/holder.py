@@ -12,8 +12,10 @@ from ihds.analysis.method import methods
 from ihds.audit.log import Event, now
 from ihds.catalogue import healthdcat
 from ihds.catalogue.record import DatasetRecord
+from ihds.connector.dataplane.plane import Flow
 from ihds.connector.dcp.credentials import MEMBERSHIP, PERMIT, Credential
-from ihds.connector.dsp import catalog, transfer
+from ihds.connector.dsp import catalog, negotiation, transfer
+from ihds.connector.dsp.connector import Counter, Verdict
 from ihds.connector.dsp.negotiation import Negotiation
 from ihds.connector.dsp.transfer import STUDY_FORMAT, Transfer
 from ihds.data.source import Scope, data_file
@@ -24,10 +26,14 @@ from ihds.governance.jurisdiction import SIMULATION
 from ihds.governance.permit import Permit, PermitState, Use, decide
 from ihds.governance.policy import Granted, constraint, evaluate
 from ihds.governance.policy import Refused as No
+from ihds.roles.files import Files
+from ihds.roles.files import offer as file_offer
 from ihds.store.store import Put, Record
 from ihds.wire.http import MAX_BODY, Answer, Call, endpoint
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ihds.roles.config import DatasetConfig
     from ihds.roles.node import Command, Node
 
@@ -39,10 +45,21 @@ class Holder:
         """Work on a node whose folder holds the data file."""
         self.node = node
         self.source = TabularSource(data_file(node.folder))
+        config = node.config
+        self._configs = {d.id: d for d in config.datasets}
+        self.files = Files(node, {d.id: d for d in config.datasets if d.file})
         self.gate = Gate(node.did, node.config.country, self.source, node.log, self, node.signatures)
         self._believed: dict[str, Credential] = {}
-        self._entries = [self._entry(d) for d in node.config.datasets]
+        self._entries = [self.files.entry(d) if d.file else self._entry(d) for d in config.datasets]
         methods()  # a method that cannot be loaded fails here, not in somebody's first study
+
+    def origin(self, dataset: str) -> Path | str:
+        """Return where the bytes of a file lie."""
+        return self.files.origin(dataset)
+
+    def admit(self, flow: Flow) -> None:
+        """Check that the receiver of a file may have more of it."""
+        self.files.admit(flow)
 
     # -- what it offers --------------------------------------------------------------------------
 
@@ -77,8 +94,42 @@ class Holder:
 
     # -- contracts -------------------------------------------------------------------------------
 
-    def judge(self, process: Negotiation) -> Granted | No:
-        """Judge a contract request: membership, permit and the offer's policy."""
+    def judge(self, process: Negotiation) -> Verdict:
+        """Judge a contract request; other terms than the catalogue's are answered with the catalogue's."""
+        config = self._configs[str(process.offer["target"])]
+        own = file_offer(config) if config.file else offer(config)
+        if negotiation.rules(process.offer) != negotiation.rules(own):
+            return Counter(own)
+        verdict = self.verdict(process)
+        by_hand = config.approval == "hand" and isinstance(verdict, Granted)
+        return None if by_hand else verdict
+
+    def verdict(self, process: Negotiation) -> Granted | No:
+        """Return what the rules say of a contract request."""
+        if str(process.offer["target"]) in self.files.configs:
+            return self.files.judge(process)
+        return self._judge_study(process)
+
+    def approve(self, pid: str) -> None:
+        """Agree to a request that waited for a person; the rules are asked again.
+
+        Raises:
+            Refused: by now they say no.
+
+        """
+        process, _ = self.node.connector.by_pid("negotiation", pid)
+        assert isinstance(process, Negotiation)
+        verdict = self.verdict(process)
+        if isinstance(verdict, No):
+            raise Refused("the rules no longer allow this", reasons=verdict.reasons, remedy="terminate it")
+        self.node.connector.move_negotiation(pid, negotiation.Event.AGREE)
+
+    def consider(self, process: Negotiation) -> Granted | No | None:
+        """Take no unasked offers."""
+        return No(("this holder takes no offers",))
+
+    def _judge_study(self, process: Negotiation) -> Granted | No:
+        """Judge a request to study: membership, permit and the offer's policy."""
         if not process.permit:
             return No(("EHDS 61(1), 68(10): no data permit was presented",))
         try:
@@ -136,7 +187,13 @@ class Holder:
             self.node.log.commit(event, Put("held.permit", permit.id, found.version if found else 0, body))
 
     def may_start(self, process: Transfer, agreement: dict[str, Any]) -> Granted | No:
-        """Judge a transfer request: the permit must still be in force."""
+        """Judge a transfer request: membership and permit must still be in force."""
+        if process.format != STUDY_FORMAT:
+            try:
+                self.files.admit(self.node.connector.flow(process))
+            except (Refused, NotAuthenticated) as error:
+                return No((error.message, *error.reasons))
+            return Granted((f"agreement {process.agreement_id}",))
         try:
             grant = self._grant(agreement)
         except Refused as error:
@@ -171,7 +228,7 @@ class Holder:
         if grant.state is PermitState.REVOKED:
             reasons = (f"EHDS 63(3), 68(10): the permit {grant.permit.id} is REVOKED",)
             with contextlib.suppress(IllegalTransition):  # it ended by itself meanwhile
-                self.node.connector.end_transfer(pid, transfer.Event.TERMINATE, reasons)
+                self.node.connector.move_transfer(pid, transfer.Event.TERMINATE, reasons)
             raise Refused("the permit was revoked, so the transfer is terminated", reasons=reasons)
         return grant
 
@@ -214,7 +271,8 @@ class Holder:
     def commands(self) -> dict[str, Command]:
         """Return the data engineer's commands."""
         return {
-            "datasets": lambda _a: [self.record(d).summary() for d in self.node.config.datasets],
+            "negotiation.approve": lambda a: self.approve(str(a["pid"])),
+            "datasets": lambda _a: [self.record(d).summary() for d in self.node.config.datasets if not d.file],
             "studies": lambda _a: [
                 {
                     "study": r.id,
@@ -227,7 +285,15 @@ class Holder:
         }
 
     def _transfer(self, call: Call) -> str:
-        return self.node.connector.transfer_of(call.bearer).pid
+        pid = self.node.studies.check(call.bearer).id
+        process, _ = self.node.connector.by_pid("transfer", pid)
+        if process.state is not transfer.State.STARTED:
+            raise Refused(
+                f"the transfer is {process.state}",
+                reasons=process.reason or ("DSP: only a started transfer carries a study",),
+                remedy="request a new transfer under a permit in force",
+            )
+        return pid
 
     def _known(self, call: Call) -> Answer:
         self._transfer(call)
@@ -252,7 +318,8 @@ class Holder:
 
     def _public(self, _call: Call) -> Answer:
         page = f"{self.node.config.base_url}/catalogue"
-        return Answer([healthdcat.dataset(self.record(d), f"{page}#{d.id}") for d in self.node.config.datasets])
+        described = [d for d in self.node.config.datasets if not d.file]
+        return Answer([healthdcat.dataset(self.record(d), f"{page}#{d.id}") for d in described])
 
     def _permits_changed(self, call: Call) -> Answer:
         if self.node.tokens.check(call.bearer)["iss"] not in self.node.config.access_bodies:

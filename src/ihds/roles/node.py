@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import hmac
 import logging
-import os
 import platform
 import secrets
 import threading
@@ -25,16 +24,22 @@ from starlette.routing import Route
 
 from ihds.audit import log as audit
 from ihds.audit.log import Event, Log
+from ihds.connector.dataplane.http import HttpPlane
+from ihds.connector.dataplane.plane import Flow, Planes, TokenPlane, Tokens
+from ihds.connector.dataplane.signaling import ControlSide
 from ihds.connector.dcp.presentation import MemberGate, Verifier
 from ihds.connector.dcp.status import StatusLists
 from ihds.connector.dcp.tokens import Identity, TokenGate
 from ihds.connector.dcp.wallet import CredentialService
-from ihds.connector.dsp.binding import Connector, Decisions
+from ihds.connector.dsp.binding import Binding
+from ihds.connector.dsp.connector import Connector, Decisions
+from ihds.connector.dsp.transfer import ENDPOINT_TYPE, STUDY_FORMAT
 from ihds.data.source import data_file
 from ihds.data.sources import tabular
 from ihds.errors import AuditBroken, BadInput, NotAuthenticated, SetupFailed
 from ihds.ids import Did
 from ihds.roles.config import NodeConfig
+from ihds.roles.conversations import conversations
 from ihds.roles.membership import Membership, TrustList
 from ihds.store.store import Store
 from ihds.wire import did as dids
@@ -53,6 +58,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("ihds.node")
 
 API_KEY_FILE = "api.key"
+PLANE_KEY_FILE = "dataplane.key"
 
 Command = Callable[[dict[str, Any]], Any]
 
@@ -66,6 +72,14 @@ class Institution(Decisions, Protocol):
 
     def commands(self) -> dict[str, Command]:
         """Return the management commands, by name."""
+        ...
+
+    def origin(self, dataset: str) -> Path | str:
+        """Return where the bytes of an offered file lie. Raises NotFound."""
+        ...
+
+    def admit(self, flow: Flow) -> None:
+        """Check that the receiver of a flow may have more of it. Raises Refused."""
         ...
 
     def started(self) -> None:
@@ -130,17 +144,44 @@ class Node:
         self.membership = Membership(config, self.keys, self.wallet, self.log)
         self.members = MemberGate(self.tokens, self.verifier, config.membership_seconds)
         self.outboxes: list[Outbox] = []
+        self.studies = Tokens(self.log, "transfer.token", config.token_seconds)
+        riding = TokenPlane(frozenset({STUDY_FORMAT}), f"{config.base_url}/data", ENDPOINT_TYPE, self.studies)
+        self.planes = Planes([riding])
         self.institution = self._institution()
+        self.plane = HttpPlane(
+            self.log,
+            self.did,
+            f"{config.base_url}/public",
+            self.institution.origin,
+            folder / "inbox",
+            self.http,
+            Tokens(self.log, "flow.token", config.token_seconds),
+            lambda flow, failure: self.connector.flow_ended(flow, failure),
+            self.institution.admit,
+            config.bytes_per_second,
+        )
+        self.planes.planes.append(self.plane)
         self.connector = Connector(
             self.identity,
-            self.members,
-            self.wallet.token,
+            lambda counterparty: f"Bearer {self.wallet.token(counterparty)}",
+            self.resolver,
             self.http,
             self.log,
             config.base_url,
             self.institution,
-            config.token_seconds,
+            self.planes,
         )
+        self.binding = Binding(self.connector, self.members)
+        self.signaling = ControlSide(
+            self.planes,
+            self.log,
+            self.did,
+            (folder / PLANE_KEY_FILE).read_text().strip(),
+            self.http,
+            self.connector.agreement,
+            self.connector.flow_ended,
+        )
+        self.signaling.load()
         self.outboxes.append(self.connector.outbox)
 
     def _institution(self) -> Institution:
@@ -181,6 +222,7 @@ class Node:
             for outbox in self.outboxes:
                 threading.Thread(target=outbox.work, name=outbox.queue, daemon=True).start()
             self.membership.keep()
+            self.plane.resume()
             self.institution.started()
             yield
             self.membership.stop()
@@ -195,7 +237,9 @@ class Node:
             Route("/checkpoint", endpoint(lambda _c: Answer(self.log.checkpoint())), methods=["GET"]),
             Route("/api/{command}", endpoint(self._command), methods=["POST"]),
             *self.wallet.routes(),
-            *self.connector.routes(),
+            *self.binding.routes(),
+            *self.signaling.routes(),
+            *self.plane.routes(),
             *self.institution.routes(),
         ]
         return Starlette(routes=routes, lifespan=lifespan)
@@ -220,6 +264,7 @@ class Node:
             "status": self._status,
             "member.join": lambda a: self.membership.join(float(a.get("seconds", 10.0))),
             "member.show": lambda _a: self.membership.show(),
+            **conversations(self.connector),
             "key.rotate": lambda a: self.rotate_key(str(a.get("signer", "file")), dict(a.get("options", {}))),
             "key.retire": lambda a: self.retire_key(str(a["key"])),
             "key.list": lambda _a: [
@@ -258,9 +303,8 @@ def create(folder: Path, config: NodeConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     ring = Keyring.create(folder, config.did, config.passphrase_file, config.signer, config.signer_options)
-    handle = os.open(folder / API_KEY_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w") as file:
-        file.write(secrets.token_urlsafe(32))
+    for name in (API_KEY_FILE, PLANE_KEY_FILE):
+        keys.write_secret(folder / name, secrets.token_urlsafe(32).encode())
     config.write(folder)
     store = Store(config.store_url(folder))
     Log(store, config.did, ring).commit(

@@ -14,7 +14,6 @@ from ihds.audit.log import Event, now
 from ihds.catalogue.record import DatasetRecord, read_entry
 from ihds.connector.dcp.credentials import PERMIT, Credential, read
 from ihds.connector.dsp import negotiation, transfer
-from ihds.connector.dsp.message import message
 from ihds.connector.dsp.negotiation import Negotiation
 from ihds.connector.dsp.transfer import STUDY_FORMAT, Transfer, read_address
 from ihds.data import codebook as codebooks
@@ -32,6 +31,8 @@ from ihds.federation.coordinator import Coordinator
 from ihds.federation.study import Study
 from ihds.governance import jurisdiction
 from ihds.governance.permit import Permit
+from ihds.governance.policy import Granted
+from ihds.governance.policy import Refused as No
 from ihds.ids import ApplicationId, Did, PermitId, StudyId
 from ihds.roles.authority import OffersNothing
 from ihds.store.store import Put, Record
@@ -89,6 +90,12 @@ class User(OffersNothing):
             "study.show": lambda a: self.show_study(str(a["study"])),
         }
 
+    def consider(self, process: Negotiation) -> Granted | No | None:
+        """Accept an offer that is the one asked for; others are refused, or wait for a person if so configured."""
+        if self.node.config.counter_offers == "hand":
+            return None
+        return No(("this node takes no other terms than those it asked for",))
+
     # -- finding -----------------------------------------------------------------------------------
 
     def harvest(self) -> dict[str, list[DatasetRecord]]:
@@ -99,20 +106,8 @@ class User(OffersNothing):
 
     def _fetch(self, holder: str) -> list[DatasetRecord]:
         self.node.membership.join()  # holders show their catalogue to members
-        base = self._base(holder)
-        request = message("CatalogRequestMessage")
-        url = f"{base}/catalog/request"
-        body = self.node.http.call("POST", url, request, self.node.wallet.token(holder))
-        return [read_entry(entry, holder) for entry in body.get("dataset", [])]
-
-    def _base(self, holder: str) -> str:
-        """Return a holder's DSP base of version 2025-1, from its version endpoint."""
-        endpoint = self.node.resolver.service(holder, "DataService")
-        root = endpoint.removesuffix("/.well-known/dspace-version")
-        for version in self.node.http.get_json(endpoint).get("protocolVersions", []):
-            if version.get("version") == "2025-1":
-                return root + str(version["path"]).rstrip("/")
-        raise PeerFailed(f"{holder} does not speak Dataspace Protocol 2025-1")
+        entries = self.node.connector.catalog(holder, self.node.connector.find_address(holder))
+        return [read_entry(entry, holder) for entry in entries]
 
     def search(self, text: str) -> list[DatasetRecord]:
         """Return the datasets that match every word."""
@@ -404,7 +399,7 @@ class User(OffersNothing):
                 return record.id
         pid = self._open_negotiation(entry, permit)
         if pid is None:
-            pid = connector.request_contract(entry.holder, self._base(entry.holder), entry.offer, permit)
+            pid = connector.request_contract(entry.holder, connector.find_address(entry.holder), entry.offer, permit)
         until = frozenset({"FINALIZED", "TERMINATED"})
         process = connector.wait("negotiation", pid, until, _AGREE_SECONDS)
         assert isinstance(process, Negotiation)
@@ -460,7 +455,7 @@ class User(OffersNothing):
     def _complete(self, transfers: dict[str, str]) -> None:
         for pid in transfers.values():
             if self._transfer(pid).state is transfer.State.STARTED:
-                self.node.connector.end_transfer(pid, transfer.Event.COMPLETE)
+                self.node.connector.move_transfer(pid, transfer.Event.COMPLETE)
 
     def _add_provenance(
         self,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Awaitable, Callable
+import zlib
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
@@ -15,7 +16,7 @@ import httpx
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from ihds.errors import BadMessage, IhdsError, PeerFailed, from_dict
 from ihds.wire.guard import LOOPBACK, Guard, GuardedTransport
@@ -76,22 +77,40 @@ class Http:
                 remedy="check that the node runs and that its address can be reached from here",
             ) from error
 
-    def json(self, method: str, url: str, body: Any = None, token: str | None = None) -> tuple[int, Any]:
-        """Send JSON and return status and JSON (None for an empty answer).
+    def json(
+        self, method: str, url: str, body: Any = None, token: str | None = None, authorization: str | None = None
+    ) -> tuple[int, Any]:
+        """Send JSON with a bearer token or a whole Authorization header; return status and JSON (None if empty).
 
         Raises:
             PeerFailed: no answer came, or it was not JSON.
 
         """
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
+        if token or authorization:
+            headers["Authorization"] = authorization or f"Bearer {token}"
         data = None if body is None else json.dumps(body).encode()
         answer = self.send(method, url, body=data, headers=headers)
         try:
             return answer.status_code, json.loads(answer.content) if answer.content else None
         except ValueError as error:
             raise PeerFailed(f"{url} answered {answer.status_code} with something other than JSON") from error
+
+    def page(self, method: str, url: str, body: Any, authorization: str) -> tuple[dict[str, Any], str | None]:
+        """Send JSON and return the JSON object of a 2xx answer and the address of the next page, if there is one.
+
+        Raises:
+            IhdsError: the error the peer reported, as its own class, or PeerFailed.
+
+        """
+        headers = {"Content-Type": "application/json", "Accept": "application/json", "Authorization": authorization}
+        answer = self.send(method, url, body=json.dumps(body).encode(), headers=headers)
+        try:
+            found = json.loads(answer.content)
+        except ValueError as error:
+            raise PeerFailed(f"{url} answered {answer.status_code} with something other than JSON") from error
+        raise_for(answer.status_code, found, url)
+        return found if isinstance(found, dict) else {}, answer.links.get("next", {}).get("url")
 
     def get_json(self, url: str, token: str | None = None) -> dict[str, Any]:
         """Fetch a JSON object.
@@ -180,6 +199,11 @@ def raise_for(status: int, answer: Any, url: str) -> None:
     raise PeerFailed(f"{url} answered {status}: {reason}")
 
 
+def bearer(authorization: str) -> str:
+    """Return the bearer token of an Authorization header, or an empty text."""
+    return authorization[7:] if authorization[:7].lower() == "bearer " else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """An incoming request with its body read."""
@@ -195,8 +219,7 @@ class Call:
     @property
     def bearer(self) -> str:
         """The bearer token, or an empty text."""
-        value = self.headers.get("authorization", "")
-        return value[7:] if value[:7].lower() == "bearer " else ""
+        return bearer(self.headers.get("authorization", ""))
 
     def json(self) -> dict[str, Any]:
         """Return the body as a JSON object.
@@ -216,11 +239,15 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An outgoing response: JSON unless ``raw`` is given; ``after`` is called once it is sent."""
+    """An outgoing response: JSON unless ``raw`` or ``chunks`` is given; ``after`` is called once it is sent.
+
+    ``chunks`` are sent as they come, compressed if the caller understands gzip.
+    """
 
     body: Any = None
     status: int = 200
     raw: bytes | None = None
+    chunks: Iterable[bytes] | None = None
     headers: dict[str, str] = field(default_factory=dict)
     media_type: str = "application/json"
     after: Callable[[], None] | None = None
@@ -270,7 +297,8 @@ def endpoint(
                 return _response(_too_large(max_body))
             chunks.append(chunk)
         call = replace(head, body=b"".join(chunks) if len(chunks) != 1 else chunks[0])
-        return _response(await run_in_threadpool(_guarded, handler, on_error, call))
+        answer = await run_in_threadpool(_guarded, handler, on_error, call)
+        return _response(answer, gzip="gzip" in request.headers.get("accept-encoding", ""))
 
     return serve
 
@@ -290,9 +318,21 @@ def _too_large(limit: int) -> Answer:
     return Answer(error.to_dict(), status=413)
 
 
-def _response(answer: Answer) -> Response:
+def _response(answer: Answer, *, gzip: bool = False) -> Response:
     after = BackgroundTask(answer.after) if answer.after else None
+    if answer.chunks is not None:
+        headers = {**answer.headers, "Vary": "Accept-Encoding"} | ({"Content-Encoding": "gzip"} if gzip else {})
+        chunks = _gzipped(answer.chunks) if gzip else answer.chunks
+        return StreamingResponse(chunks, answer.status, headers, answer.media_type, after)
     if answer.raw is not None:
         return Response(answer.raw, answer.status, answer.headers, answer.media_type, after)
     content = b"" if answer.body is None else json.dumps(answer.body).encode()
     return Response(content, answer.status, answer.headers, answer.media_type, after)
+
+
+def _gzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    packer = zlib.compressobj(1, wbits=31)
+    for chunk in chunks:
+        if packed := packer.compress(chunk):
+            yield packed
+    yield packer.flush()

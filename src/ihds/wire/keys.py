@@ -193,7 +193,7 @@ def _make(folder: Path, did: Did, number: int, signer: str, options: dict[str, A
         jwk = plugin(signer)(options, f"{did}#{name}").public_jwk()
         return Entry(name, jwk, time.time(), signer=signer, options=options)
     key = SigningKey.new(f"{did}#{name}")
-    _secret(folder / f"{name}.pem", key.to_pem(word))
+    write_secret(folder / f"{name}.pem", key.to_pem(word))
     return Entry(name, key.public_jwk(), time.time())
 
 
@@ -229,7 +229,7 @@ def passphrase(folder: Path, did: Did, file: str = "", *, make: bool = False) ->
     path = Path(file) if file else secrets_folder() / f"{hashlib.sha256(did.encode()).hexdigest()[:32]}.passphrase"
     if make and not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _secret(path, secrets.token_urlsafe(32).encode())
+        write_secret(path, secrets.token_urlsafe(32).encode())
     try:
         return path.read_bytes().strip()
     except OSError as error:
@@ -246,7 +246,8 @@ def secrets_folder() -> Path:
     return Path(given) if given else (Path(base) if base else Path.home() / ".config") / "ihds" / "secrets"
 
 
-def _secret(path: Path, data: bytes) -> None:
+def write_secret(path: Path, data: bytes) -> None:
+    """Write a fresh file that only its owner can read."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "wb") as file:
         file.write(data)

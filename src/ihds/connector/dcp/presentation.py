@@ -15,7 +15,7 @@ from ihds.connector.dcp.status import StatusLists
 from ihds.connector.dcp.tokens import LEEWAY, Identity, TokenGate
 from ihds.errors import BadMessage, IhdsError, NotAuthenticated, Refused
 from ihds.wire.did import Resolver
-from ihds.wire.http import Http
+from ihds.wire.http import Http, bearer
 
 _TYPE_ALIAS = "org.eclipse.dspace.dcp.vc.type:"
 _ID_ALIAS = "org.eclipse.dspace.dcp.vc.id:"
@@ -176,15 +176,15 @@ class MemberGate:
     seconds: float = 3600.0
     _held: dict[str, tuple[float, Credential]] = field(default_factory=dict)
 
-    def check(self, token: str) -> dict[str, Any]:
-        """Return the claims of a member's token.
+    def check(self, authorization: str) -> dict[str, Any]:
+        """Return the claims of a member's Authorization header.
 
         Raises:
             NotAuthenticated: the token, or the membership of its sender, does not verify.
             Refused: the membership is suspended.
 
         """
-        claims = self.tokens.check(token)
+        claims = self.tokens.check(bearer(authorization))
         sender = str(claims["iss"])
         until, membership = self._held.get(sender, (0.0, None))
         if membership is not None and until > time.monotonic() and not _ended(membership):

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ihds.connector.dsp.message import VERSION, check, message
-from ihds.errors import BadInput, NotFound
+from ihds.errors import BadInput, BadMessage, NotFound
+
+#: Datasets on a page unless the caller asks for another number; 0 asks for all of them.
+PAGE = 500
+_PIECE = 1 << 16
 
 
 def versions(service_id: str) -> dict[str, Any]:
@@ -35,19 +41,20 @@ def dataset(
     }
 
 
-def catalog(participant: str, base: str, service: str, datasets: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the catalog of a participant."""
+def head(participant: str, base: str, service: str) -> dict[str, Any]:
+    """Return the catalog of a participant without its datasets."""
     return message(
         "Catalog",
         **{"@id": f"{participant}#catalog"},
         participantId=participant,
         service=[{"@id": service, "@type": "DataService", "endpointURL": base}],
-        dataset=datasets,
     )
 
 
-def read_request(body: dict[str, Any]) -> None:
-    """Check a catalog request.
+def read_request(body: dict[str, Any]) -> tuple[int, int | None]:
+    """Check a catalog request; return the offset and limit it asks for, if it does.
+
+    A filter is refused, except the empty query in which Eclipse EDC says no more than a page.
 
     Raises:
         BadMessage: it is malformed.
@@ -55,8 +62,31 @@ def read_request(body: dict[str, Any]) -> None:
 
     """
     check(body, "CatalogRequestMessage")
-    if body.get("filter"):
-        raise BadInput("filters are not supported", remedy="request the catalog without a filter")
+    given = body.get("filter") or []
+    offset, limit = 0, None
+    for item in given if isinstance(given, list) else [given]:
+        if not isinstance(item, dict) or item.get("@type") != "QuerySpec" or item.get("filterExpression"):
+            raise BadInput("filters are not supported", remedy="request the catalog without a filter")
+        numbers = (item.get("offset", 0), item.get("limit", PAGE))
+        if not all(isinstance(n, int) and 0 <= n < 2**31 for n in numbers):
+            raise BadMessage("QuerySpec: offset and limit are whole numbers")
+        offset, limit = numbers
+    return offset, limit
+
+
+def stream(head: dict[str, Any], datasets: Iterable[dict[str, Any]]) -> Iterator[bytes]:
+    """Yield the JSON of a catalog, dataset by dataset, in pieces worth sending; ``head`` has all but datasets."""
+    pending = [json.dumps(head)[:-1]]
+    size, first = 0, True
+    for entry in datasets:
+        text = json.dumps(entry)
+        pending.append((', "dataset": [' if first else ", ") + text)
+        first = False
+        size += len(text)
+        if size > _PIECE:
+            yield "".join(pending).encode()
+            pending, size = [], 0
+    yield ("".join(pending) + ("}" if first else "]}")).encode()
 
 
 def error(code: str, reasons: list[str]) -> dict[str, Any]:
@@ -64,7 +94,7 @@ def error(code: str, reasons: list[str]) -> dict[str, Any]:
     return message("CatalogError", code=code, reason=reasons)
 
 
-def find(datasets: list[dict[str, Any]], identifier: str) -> dict[str, Any]:
+def find(datasets: Sequence[dict[str, Any]], identifier: str) -> dict[str, Any]:
     """Return one dataset.
 
     Raises:

@@ -189,6 +189,11 @@ def say(negotiation: Negotiation, event: Event, callback: str) -> tuple[str, dic
             )
 
 
+def rules(policy: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the rules of an offer or agreement; an empty list says nothing."""
+    return {k: policy[k] for k in ("permission", "prohibition", "obligation") if policy.get(k)}
+
+
 def counterparty_role(negotiation: Negotiation) -> Role:
     """Return the role of the other side."""
     return other(negotiation.role)

@@ -52,7 +52,10 @@ NEXT: Table[State, Event] = {
 
 @dataclass(frozen=True, slots=True)
 class Transfer(Process):
-    """One side's record of a transfer. ``address`` is the data address the provider gave."""
+    """One side's record of a transfer.
+
+    ``address`` is the data address the provider gave, ``push`` the one the consumer gave.
+    """
 
     state: State
     counterparty: str
@@ -62,6 +65,7 @@ class Transfer(Process):
     address: dict[str, Any] | None = None
     last: str = ""
     reason: tuple[str, ...] = ()
+    push: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the stored form."""
@@ -137,9 +141,11 @@ def say(transfer: Transfer, event: Event, callback: str) -> tuple[str, dict[str,
                 agreementId=transfer.agreement_id,
                 format=transfer.format,
                 callbackAddress=callback,
+                dataAddress=transfer.push,
             )
         case Event.START:
-            return f"{base}/start", message("TransferStartMessage", **pids, dataAddress=transfer.address)
+            address = transfer.address if transfer.role == "provider" else None
+            return f"{base}/start", message("TransferStartMessage", **pids, dataAddress=address)
         case Event.COMPLETE:
             return f"{base}/completion", message("TransferCompletionMessage", **pids)
         case Event.SUSPEND | Event.TERMINATE:
@@ -152,28 +158,20 @@ def say(transfer: Transfer, event: Event, callback: str) -> tuple[str, dict[str,
             )
 
 
-def data_address(endpoint: str, token: str) -> dict[str, Any]:
-    """Return the data address of a study endpoint with its bearer token."""
-    return {
-        "@type": "DataAddress",
-        "endpointType": ENDPOINT_TYPE,
-        "endpoint": endpoint,
-        "endpointProperties": [
-            {"@type": "EndpointProperty", "name": "authorization", "value": token},
-            {"@type": "EndpointProperty", "name": "authType", "value": "bearer"},
-        ],
-    }
-
-
 def read_address(address: Mapping[str, Any] | None) -> tuple[str, str]:
-    """Return endpoint and token of a data address.
+    """Return endpoint and token of a data address, in DSP's names or, as Eclipse EDC writes them, in its own.
 
     Raises:
         BadMessage: one is missing.
 
     """
-    properties = {p.get("name"): p.get("value") for p in (address or {}).get("endpointProperties", [])}
-    endpoint, token = (address or {}).get("endpoint"), properties.get("authorization")
+    given = address or {}
+    properties = {
+        str(p.get("name")).rsplit("/", 1)[-1]: p.get("value")
+        for p in given.get("endpointProperties", [])
+        if isinstance(p, Mapping)
+    }
+    endpoint, token = given.get("endpoint") or properties.get("endpoint"), properties.get("authorization")
     if not endpoint or not token:
         raise BadMessage("the start message carries no endpoint or no token")
     return str(endpoint), str(token)

@@ -1,0 +1,142 @@
+"""Files a holder lets out: aggregates, models, descriptions; never records of persons (X0)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ihds.audit.log import Event, now
+from ihds.catalogue import healthdcat
+from ihds.catalogue.record import DatasetRecord
+from ihds.connector.dataplane.http import PULL, PUSH
+from ihds.connector.dataplane.plane import Flow
+from ihds.connector.dcp.credentials import MEMBERSHIP, PERMIT, Credential
+from ihds.connector.dsp import catalog
+from ihds.connector.dsp.negotiation import Negotiation
+from ihds.data.codebook import Codebook
+from ihds.errors import NotAuthenticated, NotFound, Refused
+from ihds.governance.jurisdiction import Export, may_leave
+from ihds.governance.jurisdictions.usa import COUNTRIES_OF_CONCERN
+from ihds.governance.permit import Permit, PermitState
+from ihds.governance.policy import Granted, constraint, evaluate
+from ihds.governance.policy import Refused as No
+from ihds.store.store import Put
+
+if TYPE_CHECKING:
+    from ihds.roles.config import DatasetConfig
+    from ihds.roles.node import Node
+
+
+@dataclass
+class Files:
+    """The datasets of a holder that are files, and who may have them."""
+
+    node: Node
+    configs: dict[str, DatasetConfig]
+    _believed: dict[str, Credential] = field(default_factory=dict)
+
+    def entry(self, config: DatasetConfig) -> dict[str, Any]:
+        """Return the catalog entry of a file."""
+        record = DatasetRecord(
+            id=config.id,
+            holder=self.node.did,
+            holder_name=self.node.config.name,
+            country=self.node.config.country,
+            title=config.title,
+            description=config.description,
+            keywords=config.keywords,
+            health_category=config.health_category,
+            hdab=", ".join(self.node.config.access_bodies),
+            persons=0,
+            codebook=Codebook(config.id, {}),
+            offer=offer(config),
+        )
+        properties = {**healthdcat.entry_properties(record), "ihds:artefact": config.artefact}
+        return catalog.dataset(config.id, [record.offer], f"{self.node.did}#dsp", [PULL, PUSH], properties)
+
+    def origin(self, dataset: str) -> Path | str:
+        """Return where the bytes of a dataset lie: a path, relative ones below the node's folder, or a URL."""
+        config = self.configs.get(dataset)
+        if config is None:
+            raise NotFound(f"no file {dataset!r} is offered here")
+        if config.file.startswith(("http://", "https://")):
+            return config.file
+        return self.node.folder / config.file
+
+    def judge(self, process: Negotiation) -> Granted | No:
+        """Judge a request for a file: membership, the offer's policy, and what the law lets out."""
+        config = self.configs[str(process.offer["target"])]
+        try:
+            found = self.node.verifier.ask(process.counterparty, process.access, [MEMBERSHIP, PERMIT])
+            if len(found[MEMBERSHIP]) != 1:
+                return No(("membership: no membership credential was presented",))
+            member = found[MEMBERSHIP][0]
+            self.node.verifier.standing(member)
+            permit, state = self._permit(process, found[PERMIT])
+        except (Refused, NotAuthenticated) as error:
+            return No((error.message, *error.reasons))
+        destination = str(member.subject.get("country", ""))
+        known = permit.facts(state) if permit else {}
+        facts = {**known, "membership": "member", "recipientCountry": destination}
+        verdict = evaluate({k: v for k, v in offer(config).items() if not k.startswith("@")}, facts)
+        if isinstance(verdict, No):
+            return verdict
+        evidence = {*config.evidence, "audit_log"}
+        if permit and state is PermitState.GRANTED and permit.dataset_of(self.node.did) == config.id:
+            evidence.add("permit")
+        if destination not in COUNTRIES_OF_CONCERN:
+            evidence.add("no_country_of_concern")
+        regime = permit.legal_regime if permit else self.node.config.legal_regime
+        allowed = may_leave(
+            Export(config.artefact, self.node.config.country, destination, regime, frozenset(evidence))  # type: ignore[arg-type]  # checked when the configuration was read
+        )
+        if isinstance(allowed, Granted):
+            self._remember(member)
+        return allowed
+
+    def _permit(self, process: Negotiation, shown: list[Credential]) -> tuple[Permit | None, PermitState]:
+        for credential in shown:
+            permit = Permit.from_dict(credential.subject.get("permit", {}))
+            if permit.id == process.permit and permit.access_body == credential.issuer:
+                revoked = self.node.verifier.revoked(credential)
+                expired = now() >= permit.expires_at
+                state = PermitState.REVOKED if revoked else PermitState.EXPIRED if expired else PermitState.GRANTED
+                return permit, state
+        return None, PermitState.REVOKED
+
+    def _remember(self, member: Credential) -> None:
+        """Keep a member's credential, so that its standing can be looked up for as long as bytes flow."""
+        found = self.node.log.get("held.member", member.holder)
+        body = {"token": member.token}
+        if found is None or found.body != body:
+            event = Event("credential.received", member.holder, {"credential": member.id, "type": MEMBERSHIP})
+            self.node.log.commit(event, Put("held.member", member.holder, found.version if found else 0, body))
+
+    def admit(self, flow: Flow) -> None:
+        """Check that the receiver of a flow is still a member in good standing.
+
+        Raises:
+            Refused: it is not, or that cannot be learnt.
+
+        """
+        record = self.node.log.get("held.member", flow.counterparty)
+        if record is None:
+            raise Refused(f"{flow.counterparty} never showed its membership here", remedy="negotiate anew")
+        token = str(record.body["token"])
+        if token not in self._believed:
+            self._believed[token] = self.node.verifier.credential(token, flow.counterparty, MEMBERSHIP)
+        self.node.verifier.standing(self._believed[token])
+
+
+def offer(config: DatasetConfig) -> dict[str, Any]:
+    """Return the ODRL offer of a file, from its configuration."""
+    constraints = [
+        constraint("membership", "eq", "member"),
+        constraint("recipientCountry", "isAnyOf", list(config.recipient_countries)),
+    ]
+    return {
+        "@id": f"{config.id}:offer",
+        "@type": "Offer",
+        "permission": [{"action": "use", "constraint": constraints}],
+    }
