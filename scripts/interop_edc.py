@@ -94,12 +94,12 @@ class Run:
         self.rows: list[tuple[str, str, float]] = []
         self.since = time.monotonic()
 
-    def hold(self, pairing: str, what: str, holds: object) -> None:
-        """Record a line, or end the run."""
+    def hold(self, pairing: str, what: str, holds: object, shown: object = "") -> None:
+        """Record a line, or end the run and show what was found."""
         taken, self.since = time.monotonic() - self.since, time.monotonic()
         print(f"{'ok  ' if holds else 'FAIL'} {pairing}: {what} ({taken:.2f} s)", flush=True)
         if not holds:
-            raise SystemExit(1)
+            raise SystemExit(f"found: {shown}")
         self.rows.append((pairing, what, taken))
 
 
@@ -107,9 +107,9 @@ def we_consume(run: Run, ours: Ours, edc: Edc) -> None:
     """Ihds consumes, EDC provides."""
     who = "ihds consumes from EDC"
     found = ours.api("negotiation.request", counterparty=PARTICIPANT, address=edc.address, dataset="edc-open")
-    run.hold(who, "catalogue read, negotiation FINALIZED", found["state"] == "FINALIZED")
+    run.hold(who, "catalogue read, negotiation FINALIZED", found["state"] == "FINALIZED", found)
     started = ours.api("transfer.request", agreement=found["agreement"], format="HttpData-PULL")
-    run.hold(who, "transfer STARTED", started["state"] == "STARTED")
+    run.hold(who, "transfer STARTED", started["state"] == "STARTED", started)
     pid = started["pid"]
     given = ours.api("transfer.address", pid=pid)
     status, data = pull(given["endpoint"], given["token"])
@@ -143,7 +143,7 @@ def they_consume(run: Run, ours: Ours, edc: Edc) -> None:
     """EDC consumes, ihds provides."""
     who = "EDC consumes from ihds"
     found = edc.negotiate(ours.address, ours.did, edc_node.OPEN)
-    run.hold(who, "catalogue read, negotiation FINALIZED", found["state"] == "FINALIZED")
+    run.hold(who, "catalogue read, negotiation FINALIZED", found["state"] == "FINALIZED", found)
     theirs = edc.transfer(ours.address, found["contractAgreementId"])
     run.hold(who, "transfer STARTED", True)
     endpoint, token = edc.address_of(theirs)
@@ -216,7 +216,7 @@ def main() -> None:
     lines = [
         "# Eclipse EDC as counterpart",
         "",
-        f"`make interop-edc` fetches EDC {VERSION} from Maven Central, the newest release it serves us whole, and plays",
+        f"`make interop-edc` fetches EDC {VERSION} from Maven Central, the newest release it serves whole, and plays",
         "it against a real `ihds` node over DSP 2025-1, in all four pairings, over EDC's mock of identities (a JSON",
         "header instead of DCP tokens), which `tests/kit/edc_node.py` speaks; all else of the node is the shipped one.",
         "",

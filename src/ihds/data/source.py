@@ -34,6 +34,10 @@ class Source(Protocol):
         """Open exactly the scope. Raises NotFound, or Refused for a variable not held."""
         ...
 
+    def close(self) -> None:
+        """Close what is open."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -86,6 +90,25 @@ class FrameSource:
         persons = count_persons(self.frame, self.book)
         columns = list(book.variables)
         return View(scope, book, persons, lambda: self.frame[columns])
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoRows:
+    """The source of a holder that keeps no rows: it offers files only."""
+
+    def codebook(self, dataset: str) -> Codebook:
+        """Hold nothing."""
+        raise NotFound(f"this holder has no dataset {dataset!r}", remedy="see its catalogue")
+
+    def open(self, scope: Scope) -> View:
+        """Hold nothing."""
+        raise NotFound(f"this holder has no dataset {scope.dataset!r}", remedy="see its catalogue")
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 def scoped(codebook: Codebook, scope: Scope) -> Codebook:

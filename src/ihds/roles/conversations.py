@@ -91,6 +91,7 @@ def summary(process: Conversation) -> dict[str, Any]:
         "pid": process.pid,
         "role": process.role,
         "counterparty": process.counterparty,
+        "counterparty_pid": process.other_pid,
         "state": str(process.state),
         "reasons": list(process.reason),
     }

@@ -18,7 +18,7 @@ from ihds.connector.dsp import catalog, negotiation, transfer
 from ihds.connector.dsp.connector import Counter, Verdict
 from ihds.connector.dsp.negotiation import Negotiation
 from ihds.connector.dsp.transfer import STUDY_FORMAT, Transfer
-from ihds.data.source import Scope, data_file
+from ihds.data.source import NoRows, Scope, Source, data_file
 from ihds.data.sources.tabular import TabularSource
 from ihds.errors import IllegalTransition, NotAuthenticated, NotFound, Refused
 from ihds.federation.gate import Gate, Grant
@@ -44,7 +44,8 @@ class Holder:
     def __init__(self, node: Node) -> None:
         """Work on a node whose folder holds the data file."""
         self.node = node
-        self.source = TabularSource(data_file(node.folder))
+        rows = any(not d.file for d in node.config.datasets)
+        self.source: Source = TabularSource(data_file(node.folder)) if rows else NoRows()
         config = node.config
         self._configs = {d.id: d for d in config.datasets}
         self.files = Files(node, {d.id: d for d in config.datasets if d.file})

@@ -33,15 +33,16 @@ from ihds.connector.dcp.tokens import Identity, TokenGate
 from ihds.connector.dcp.wallet import CredentialService
 from ihds.connector.dsp.binding import Binding
 from ihds.connector.dsp.connector import Connector, Decisions
-from ihds.connector.dsp.transfer import ENDPOINT_TYPE, STUDY_FORMAT
+from ihds.connector.dsp.transfer import ENDPOINT_TYPE, STUDY_FORMAT, Transfer
 from ihds.data.source import data_file
 from ihds.data.sources import tabular
 from ihds.errors import AuditBroken, BadInput, NotAuthenticated, SetupFailed
 from ihds.ids import Did
+from ihds.roles import dataplane
 from ihds.roles.config import NodeConfig
 from ihds.roles.conversations import conversations
 from ihds.roles.membership import Membership, TrustList
-from ihds.store.store import Store
+from ihds.store.store import Store, sqlite_url
 from ihds.wire import did as dids
 from ihds.wire import keys
 from ihds.wire.did import Resolver
@@ -178,7 +179,7 @@ class Node:
             self.did,
             (folder / PLANE_KEY_FILE).read_text().strip(),
             self.http,
-            self.connector.agreement,
+            self._agreement_of,
             self.connector.flow_ended,
         )
         self.signaling.load()
@@ -197,6 +198,14 @@ class Node:
             "user": User,
         }
         return kinds[self.config.role](self)
+
+    def _agreement_of(self, pid: str) -> dict[str, Any]:
+        """Return the agreement a data plane moves bytes under, if its receiver may have more."""
+        process, _ = self.connector.by_pid("transfer", pid)
+        assert isinstance(process, Transfer)
+        if process.role == "provider":
+            self.institution.admit(self.connector.flow(process))
+        return dict(self.connector.agreement(process.agreement_id)["policy"])
 
     def document(self) -> dict[str, Any]:
         """Return the node's DID document."""
@@ -337,9 +346,11 @@ def verify_folder(folder: Path) -> dict[str, Any]:
         AuditBroken: the log does not prove itself.
 
     """
-    config = NodeConfig.read(folder)
+    named = dataplane.DataPlaneConfig if (folder / dataplane.FILE).exists() else NodeConfig
+    config = named.read(folder)
+    url = config.store_url(folder) if isinstance(config, NodeConfig) else sqlite_url(folder)
     jwks = keys.public_keys(folder)
-    store = Store(config.store_url(folder))
+    store = Store(url)
     try:
         size = audit.verify(store, config.did, lambda data, text: any(verify_bytes(data, text, jwk) for jwk in jwks))
         first = next(iter(store.read(0, 1)), "")
@@ -350,7 +361,7 @@ def verify_folder(folder: Path) -> dict[str, Any]:
             )
     finally:
         store.close()
-    return {"node": config.name, "did": config.did, "entries": size, "proved": True}
+    return {"node": folder.name, "did": config.did, "entries": size, "proved": True}
 
 
 def wait_months(start: Any, months: int) -> Any:

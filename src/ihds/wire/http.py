@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -185,6 +186,40 @@ class Line:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
+
+
+def fetch(url: str, token: str, path: Path, progress: Callable[[int, int], None]) -> int:
+    """Fetch bytes into a file in bounded memory; what the file holds already is not fetched again.
+
+    Returns the size. The beginning must be of the same version of the source, which is remembered
+    beside the file until it is whole.
+
+    Raises:
+        PeerFailed: the line broke, or the source refuses; what came is kept.
+
+    """
+    part, mark = path.with_name(path.name + ".part"), path.with_name(path.name + ".etag")
+    held = part.stat().st_size if part.exists() and mark.exists() else 0
+    headers = {"Authorization": f"Bearer {token}"}
+    if held:
+        headers |= {"Range": f"bytes={held}-", "If-Range": mark.read_text()}
+    try:
+        with httpx.stream("GET", url, headers=headers, timeout=60, trust_env=False) as answer:
+            if answer.status_code not in (200, 206):
+                raise PeerFailed(f"{url} answered {answer.status_code}: {answer.read()[:200].decode(errors='replace')}")
+            if answer.status_code == 200:
+                held = 0
+            mark.write_text(answer.headers.get("etag", ""))
+            total = held + int(answer.headers.get("content-length", 0))
+            with part.open("ab" if held else "wb") as file:
+                for chunk in answer.iter_raw(1 << 20):
+                    held += file.write(chunk)
+                    progress(held, total)
+    except httpx.HTTPError as error:
+        raise PeerFailed(f"{url}: {error or type(error).__name__} after {held} bytes") from error
+    part.replace(path)
+    mark.unlink(missing_ok=True)
+    return held
 
 
 def raise_for(status: int, answer: Any, url: str) -> None:

@@ -8,7 +8,6 @@ to the audit log, also when the line breaks. Suspension and termination stop a s
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import re
 import threading
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import anyio
 import httpx
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
@@ -185,13 +185,13 @@ class HttpPlane:
             async for block in blocks:
                 if flow.id in self._stopped:
                     raise ClientDisconnect  # the line closes short of its length: the receiver sees a broken stream
-                yield block
-                sent += len(block)
                 if self.rate and (ahead := sent / self.rate - (time.monotonic() - began)) > 0:
                     await asyncio.sleep(ahead)
+                yield block
+                sent += len(block)
         finally:
             details = {"transfer": flow.id, "dataset": flow.dataset, "from": first, "bytes": sent}
-            with contextlib.suppress(IhdsError):
+            with anyio.CancelScope(shield=True):  # the receiver may be gone; what it got is counted all the same
                 await run_in_threadpool(self.log.commit, Event("data.sent", flow.counterparty, details))
 
     # -- pushed --------------------------------------------------------------------------------------

@@ -198,9 +198,10 @@ class Binding:
             process, record = self._own("negotiation", call.path["pid"], self._who(call))
             assert isinstance(process, Negotiation)
             body = call.json()
-            if self._repeated(process, body) or _verified(process, kind, body):
+            named = kind or "ContractNegotiationEventMessage"
+            if self._repeated(process, body) or _said_before(process, named, body):
                 return Answer(process.acknowledgement())
-            event = negotiation.read(body, kind or "ContractNegotiationEventMessage", process)
+            event = negotiation.read(body, named, process)
             sender = negotiation.counterparty_role(process)
             after = negotiation.step(process, event, sender)
             after = replace(after, other_pid=self._other(process, body), last=digest(body))
@@ -330,14 +331,27 @@ def _other_role(process: Transfer) -> Any:
     return "provider" if process.role == "consumer" else "consumer"
 
 
-def _verified(process: Negotiation, kind: str | None, body: dict[str, Any]) -> bool:
-    """Return whether a verification comes again, in other bytes: Eclipse EDC sends it twice when it is in a hurry."""
-    return (
-        kind == "ContractAgreementVerificationMessage"
-        and process.role == "provider"
-        and process.state in (negotiation.State.VERIFIED, negotiation.State.FINALIZED)
-        and negotiation.read(body, kind, process) is negotiation.Event.VERIFY
-    )
+def _said_before(process: Negotiation, kind: str, body: dict[str, Any]) -> bool:
+    """Return whether a message comes again in other bytes, as Eclipse EDC sends it when it missed our answer.
+
+    It is the same if it asks for what its sender has brought about already: the agreement at hand,
+    a verification of it, its end.
+    """
+    states = negotiation.State
+    event = negotiation.read(body, kind, process)
+    if negotiation.SENDER.get(event) == process.role:
+        return False
+    match event:
+        case negotiation.Event.AGREE:
+            return process.agreement is not None and process.agreement.get("@id") == body["agreement"].get("@id")
+        case negotiation.Event.VERIFY:
+            return process.state in (states.VERIFIED, states.FINALIZED)
+        case negotiation.Event.FINALIZE:
+            return process.state is states.FINALIZED
+        case negotiation.Event.TERMINATE:
+            return process.state is states.TERMINATED
+        case _:
+            return False
 
 
 def _read_offer(offer: dict[str, Any]) -> dict[str, Any]:
