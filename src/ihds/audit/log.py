@@ -40,6 +40,7 @@ EVENTS: dict[str, str] = {
     "permit.revoked": "a data permit was revoked",
     "negotiation.advanced": "a contract negotiation moved to another state",
     "transfer.advanced": "a transfer process moved to another state",
+    "worker.registered": "a worker in the inner zone told its keys and datasets",
     "dataplane.registered": "a data plane registered with its connector, or left",
     "dataflow.advanced": "a data flow moved to another state in a data plane of its own",
     "data.sent": "bytes of a started transfer were sent",

@@ -52,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     nodes.node_commands(group(sub, "node", "make and run a node"))
     nodes.key_commands(group(sub, "key", "list, rotate and retire a node's keys"))
     participants.member_commands(group(sub, "member", "join the data space; admit, suspend and expel"))
+    nodes.worker_commands(group(sub, "worker", "keep rows in an inner zone that opens no port"))
     participants.negotiation_commands(group(sub, "negotiation", "see and steer contract negotiations"))
     participants.transfer_commands(group(sub, "transfer", "see and steer transfers; fetch their bytes"))
     participants.dataplane_commands(group(sub, "dataplane", "run a data plane in a process of its own"))

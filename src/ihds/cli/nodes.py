@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +46,7 @@ def node_commands(sub: Any) -> None:
     init.add_argument("--title", help="dataset title")
     init.add_argument("--description", default="", help="dataset description")
     init.add_argument("--keyword", action="append", default=[], help="search word; may be repeated")
+    init.add_argument("--worker", action="store_true", help="a holder whose rows lie with a worker in an inner zone")
     run = command(sub, "run", "run a node until interrupted", "ihds node run lih", _node_run, node=False)
     run.add_argument("folder", type=Path)
 
@@ -57,7 +60,8 @@ def _node_init(given: Any) -> None:
     name = given.name or given.folder.name
     url = given.url or f"http://127.0.0.1:{given.port or free_port()}"
     port = given.port or urlsplit(url).port or 443
-    holding = _read_holding(given, name) if given.role == "holder" else None
+    holding = _read_holding(given, name) if given.role == "holder" and not given.worker else None
+    settings = _settings(given, given.dataset) if given.worker and given.dataset else None
     config = NodeConfig(
         name=name,
         role=given.role,
@@ -70,7 +74,8 @@ def _node_init(given: Any) -> None:
         catalogues=tuple(given.catalogue),
         members=tuple(given.member),
         legal_regime=given.legal_regime,
-        datasets=(holding[0],) if holding else (),
+        datasets=(holding[0],) if holding else (settings,) if settings else (),
+        worker=given.worker,
     )
     node.create(given.folder, config)
     loaded = 0
@@ -86,15 +91,19 @@ def _read_holding(given: Any, name: str) -> tuple[DatasetConfig, pd.DataFrame, C
     """Read and check a holder's table before anything is made."""
     from ihds.data.codebook import Codebook
     from ihds.data.table import conform, draft_codebook, read_table
-    from ihds.roles.config import DatasetConfig
 
     if given.data is None:
         raise BadInput("a holder needs data", remedy="give --data TABLE.csv")
     table = read_table(given.data, name)
     book = Codebook.read(given.codebook) if given.codebook else draft_codebook(name, table, given.person)
-    dataset = given.dataset or given.data.stem
-    settings = DatasetConfig(dataset, given.title or dataset, given.description, tuple(given.keyword))
+    settings = _settings(given, given.dataset or given.data.stem)
     return settings, conform(table, book, name), book
+
+
+def _settings(given: Any, dataset: str) -> DatasetConfig:
+    from ihds.roles.config import DatasetConfig
+
+    return DatasetConfig(dataset, given.title or dataset, given.description, tuple(given.keyword))
 
 
 def _node_run(given: Any) -> None:
@@ -146,6 +155,70 @@ def _rotate(given: Any) -> None:
 def _retire(given: Any) -> None:
     answer = open_space(given).call("key.retire", key=given.key)
     show(given, answer, f"{answer['key']} is retired")
+
+
+def worker_commands(sub: Any) -> None:
+    """Declare ``ihds worker``."""
+    text = "write what a worker is made from; carry it to the inner zone and keep it secret"
+    ticket = command(sub, "ticket", text, "ihds worker ticket lih.ticket --node lih", _worker_ticket)
+    ticket.add_argument("file", type=Path)
+    init = command(
+        sub,
+        "init",
+        "make a worker in the inner zone: keys, data, pinned documents",
+        "ihds worker init inner --ticket lih.ticket --connector http://dmz.lih:8080 --data lih.csv --dataset bladder",
+        _worker_init,
+        node=False,
+    )
+    init.add_argument("folder", type=Path)
+    init.add_argument("--ticket", type=Path, required=True)
+    init.add_argument("--connector", default="", help="the connector's address from here (default: the ticket's)")
+    init.add_argument("--data", type=Path, required=True, help="CSV or Parquet table")
+    init.add_argument("--codebook", type=Path, help="its codebook in TOML (default: a draft is inferred)")
+    init.add_argument("--person", default="", help="column that tells persons apart, for a draft codebook")
+    init.add_argument("--dataset", help="dataset id, as the connector lists it (default: the file's name)")
+    run = command(sub, "run", "run a worker; it opens no port", "ihds worker run inner", _worker_run, node=False)
+    run.add_argument("folder", type=Path)
+
+
+def _worker_ticket(given: Any) -> None:
+    from ihds.wire.keys import write_secret
+
+    ticket = open_space(given).call("worker.ticket")
+    write_secret(given.file, json.dumps(ticket, indent=1).encode())
+    show(given, {"file": str(given.file)}, f"{given.file} is written; whoever has it can speak as the inner zone")
+
+
+def _worker_init(given: Any) -> None:
+    from ihds.data.codebook import Codebook
+    from ihds.data.table import conform, draft_codebook, read_table
+    from ihds.roles import worker
+
+    try:
+        ticket = json.loads(given.ticket.read_text(encoding="utf-8"))
+        key, connector = ticket.pop("key"), ticket.pop("connector")
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"{given.ticket} is no ticket: {error!r}", remedy="write one: ihds worker ticket") from error
+    name = given.dataset or given.data.stem
+    table = read_table(given.data, name)
+    book = Codebook.read(given.codebook) if given.codebook else draft_codebook(name, table, given.person)
+    tables = {name: (conform(table, book, name), book)}
+    config = worker.create(given.folder, key, given.connector or connector, ticket, tables)
+    answer = {"folder": str(given.folder), "connector": config.connector, "rows": len(table)}
+    show(given, answer, f"{len(table)} rows are ready; run it with: ihds worker run {given.folder}")
+
+
+def _worker_run(given: Any) -> None:
+    import signal
+
+    from ihds.roles.node import keep_freed_memory
+    from ihds.roles.worker import Worker
+
+    keep_freed_memory()
+    worker = Worker(given.folder)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    ERR.print(f"worker of {worker.config.did} asks {worker.config.connector}")
+    worker.run()
 
 
 def audit_commands(sub: Any) -> None:

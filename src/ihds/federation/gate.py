@@ -78,6 +78,30 @@ class Signatures(Protocol):
         ...
 
 
+class Threshold(Protocol):
+    """A site's door for studies: the gate itself, or whatever asks it on behalf of others."""
+
+    def open(self, signed: str, transfer: str) -> str:
+        """Take part in a study; return the signed mask key."""
+        ...
+
+    def join(self, study_id: str, transfer: str, announcements: dict[str, str]) -> None:
+        """Take everybody's mask keys."""
+        ...
+
+    def answer(self, study_id: str, transfer: str, body: bytes) -> bytes:
+        """Answer a round."""
+        ...
+
+    def close(self, study_id: str, transfer: str) -> None:
+        """End a study."""
+        ...
+
+    def close_transfer(self, transfer: str) -> None:
+        """End the studies that rode on a transfer."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Open:
     """A study at work: kept between its rounds, made anew after a restart."""
@@ -259,6 +283,12 @@ class Gate:
                 body = {**record.body, "closed": True, "key": "", "roster": None}
                 event = Event("study.closed", self.me, {"study": study_id})
                 self.log.commit(event, Put("gate.study", study_id, record.version, body))
+
+    def close_transfer(self, transfer: str) -> None:
+        """End the studies that rode on a transfer."""
+        for record in self.log.store.list("gate.study"):
+            if record.body["transfer"] == transfer and not record.body["closed"]:
+                self.close(record.id, transfer)
 
     # -- the steps -----------------------------------------------------------------------------
 

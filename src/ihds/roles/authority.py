@@ -25,6 +25,7 @@ from ihds.governance.policy import Refused as No
 from ihds.ids import Did
 from ihds.roles.membership import REGISTRATION
 from ihds.store.store import Put, Record
+from ihds.wire.did import Method
 from ihds.wire.http import Answer, Call, endpoint
 
 if TYPE_CHECKING:
@@ -55,6 +56,17 @@ class OffersNothing:
 
     def ended(self, process: Transfer) -> None:
         """Nothing depends on it."""
+
+    def refresh(self) -> None:
+        """Nothing is offered."""
+
+    def proofs(self, transfer: str) -> dict[str, Any]:
+        """Keep no proofs."""
+        raise NotFound("this institution holds no data")
+
+    def methods(self) -> list[Method]:
+        """There is no worker."""
+        return []
 
     def origin(self, dataset: str) -> Path | str:
         """Offer no file."""

@@ -79,6 +79,7 @@ class NodeConfig:
     allowed_networks: tuple[str, ...] = ()
     token_seconds: float = 900.0
     bytes_per_second: float = 0.0
+    worker: bool = False
     counter_offers: Literal["refuse", "hand"] = "refuse"
     datasets: tuple[DatasetConfig, ...] = field(default=())
 

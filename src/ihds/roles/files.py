@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from ihds.governance.jurisdictions.usa import COUNTRIES_OF_CONCERN
 from ihds.governance.permit import Permit, PermitState
 from ihds.governance.policy import Granted, constraint, evaluate
 from ihds.governance.policy import Refused as No
+from ihds.roles.proofs import Proofs
 from ihds.store.store import Put
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Files:
 
     node: Node
     configs: dict[str, DatasetConfig]
-    _believed: dict[str, Credential] = field(default_factory=dict)
+    proofs: Proofs
 
     def entry(self, config: DatasetConfig) -> dict[str, Any]:
         """Return the catalog entry of a file."""
@@ -123,10 +124,7 @@ class Files:
         record = self.node.log.get("held.member", flow.counterparty)
         if record is None:
             raise Refused(f"{flow.counterparty} never showed its membership here", remedy="negotiate anew")
-        token = str(record.body["token"])
-        if token not in self._believed:
-            self._believed[token] = self.node.verifier.credential(token, flow.counterparty, MEMBERSHIP)
-        self.node.verifier.standing(self._believed[token])
+        self.proofs.standing(str(record.body["token"]), flow.counterparty)
 
 
 def offer(config: DatasetConfig) -> dict[str, Any]:

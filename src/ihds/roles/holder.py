@@ -18,17 +18,20 @@ from ihds.connector.dsp import catalog, negotiation, transfer
 from ihds.connector.dsp.connector import Counter, Verdict
 from ihds.connector.dsp.negotiation import Negotiation
 from ihds.connector.dsp.transfer import STUDY_FORMAT, Transfer
+from ihds.data.codebook import Codebook
 from ihds.data.source import NoRows, Scope, Source, data_file
 from ihds.data.sources.tabular import TabularSource
 from ihds.errors import IllegalTransition, NotAuthenticated, NotFound, Refused
-from ihds.federation.gate import Gate, Grant
-from ihds.governance.jurisdiction import SIMULATION
+from ihds.federation.gate import Gate, Grant, Threshold
 from ihds.governance.permit import Permit, PermitState, Use, decide
 from ihds.governance.policy import Granted, constraint, evaluate
 from ihds.governance.policy import Refused as No
 from ihds.roles.files import Files
 from ihds.roles.files import offer as file_offer
-from ihds.store.store import Put, Record
+from ihds.roles.proofs import Proofs
+from ihds.roles.relay import Relay
+from ihds.store.store import Put
+from ihds.wire.did import Method
 from ihds.wire.http import MAX_BODY, Answer, Call, endpoint
 
 if TYPE_CHECKING:
@@ -44,15 +47,28 @@ class Holder:
     def __init__(self, node: Node) -> None:
         """Work on a node whose folder holds the data file."""
         self.node = node
-        rows = any(not d.file for d in node.config.datasets)
+        self.proof = Proofs(node.verifier)
+        self.relay = Relay(node) if node.config.worker else None
+        rows = self.relay is None and any(not d.file for d in node.config.datasets)
         self.source: Source = TabularSource(data_file(node.folder)) if rows else NoRows()
         config = node.config
         self._configs = {d.id: d for d in config.datasets}
-        self.files = Files(node, {d.id: d for d in config.datasets if d.file})
-        self.gate = Gate(node.did, node.config.country, self.source, node.log, self, node.signatures)
-        self._believed: dict[str, Credential] = {}
-        self._entries = [self.files.entry(d) if d.file else self._entry(d) for d in config.datasets]
+        self.files = Files(node, {d.id: d for d in config.datasets if d.file}, self.proof)
+        gate = Gate(node.did, node.config.country, self.source, node.log, self, node.signatures)
+        self.gate: Threshold = self.relay or gate
+        self._entries: list[dict[str, Any]] = []
+        self.refresh()
         methods()  # a method that cannot be loaded fails here, not in somebody's first study
+
+    def refresh(self) -> None:
+        """Describe anew what is offered; rows of a worker are offered once it has told of them."""
+        told = self.relay.described() if self.relay else None
+        shown = [d for d in self.node.config.datasets if d.file or told is None or d.id in told]
+        self._entries = [self.files.entry(d) if d.file else self._entry(d) for d in shown]
+
+    def methods(self) -> list[Method]:
+        """Return the keys of the worker in the inner zone, if there is one."""
+        return self.relay.keys() if self.relay else []
 
     def origin(self, dataset: str) -> Path | str:
         """Return where the bytes of a file lie."""
@@ -66,8 +82,7 @@ class Holder:
 
     def record(self, config: DatasetConfig) -> DatasetRecord:
         """Return the description of one dataset; the number of persons is rounded down to tens."""
-        book = self.source.codebook(config.id)
-        view = self.source.open(Scope(config.id, frozenset(book.variables)))
+        book, persons = self._described(config.id)
         return DatasetRecord(
             id=config.id,
             holder=self.node.did,
@@ -78,10 +93,17 @@ class Holder:
             keywords=config.keywords,
             health_category=config.health_category,
             hdab=", ".join(self.node.config.access_bodies),
-            persons=view.persons // 10 * 10,
+            persons=persons // 10 * 10,
             codebook=book,
             offer=offer(config),
         )
+
+    def _described(self, dataset: str) -> tuple[Codebook, int]:
+        """Return codebook and number of persons of a dataset, wherever its rows lie."""
+        if self.relay:
+            return self.relay.described()[dataset]
+        book = self.source.codebook(dataset)
+        return book, self.source.open(Scope(dataset, frozenset(book.variables))).persons
 
     def _entry(self, config: DatasetConfig) -> dict[str, Any]:
         record = self.record(config)
@@ -146,7 +168,7 @@ class Holder:
         dataset = str(process.offer["target"])
         reasons: list[str] = []
         for credential in found[PERMIT]:
-            permit, state = self._read(credential)
+            permit, state = self.proof.read(credential)
             if permit.id != process.permit:
                 continue
             verdict = self._judge_permit(process, permit, state, dataset)
@@ -171,13 +193,6 @@ class Holder:
             return verdict
         policy = {k: v for k, v in process.offer.items() if not k.startswith("@") and k != "target"}
         return evaluate(policy, {**permit.facts(state), "membership": "member"})
-
-    def _read(self, credential: Credential) -> tuple[Permit, PermitState]:
-        permit = Permit.from_dict(credential.subject.get("permit", {}))
-        if permit.access_body != credential.issuer or permit.legal_regime == SIMULATION:
-            raise Refused("the permit was not issued by the body it names")
-        revoked = self.node.verifier.revoked(credential)
-        return permit, PermitState.REVOKED if revoked else PermitState.GRANTED
 
     def _remember(self, permit: Permit, credential: Credential, membership: Credential) -> None:
         """Keep the signed permit and membership for later rounds; signatures and status are checked each time."""
@@ -205,9 +220,8 @@ class Holder:
 
     def ended(self, process: Transfer) -> None:
         """Close the studies that rode on a transfer."""
-        for record in self.node.store.list("gate.study"):
-            if record.body["transfer"] == process.pid and not record.body["closed"]:
-                self.gate.close(record.id, process.pid)
+        if process.format == STUDY_FORMAT:
+            self.gate.close_transfer(process.pid)
 
     # -- what is in force ------------------------------------------------------------------------
 
@@ -237,19 +251,24 @@ class Holder:
         record = self.node.log.get("held.permit", agreement["permit"])
         if record is None:
             raise Refused("the agreement names a permit that was never shown here")
-        self.node.verifier.standing(self._believe(record, "membership", MEMBERSHIP))
-        permit, state = self._read(self._believe(record, "token", PERMIT))
+        body = record.body
+        permit, state = self.proof.check(str(body["token"]), str(body["membership"]), str(body["user"]))
         return Grant(permit, state, str(agreement["dataset"]), str(agreement["policy"]["@id"]))
 
-    def _believe(self, record: Record, name: str, kind: str) -> Credential:
-        """Return a kept credential; one that changed is verified anew, its end is checked each time."""
-        token = str(record.body[name])
-        if token not in self._believed:
-            self._believed[token] = self.node.verifier.credential(token, record.body["user"], kind)
-        found = self._believed[token]
-        if kind == MEMBERSHIP and found.valid_until is not None and found.valid_until <= now():
-            raise Refused(f"the membership of {found.holder} has ended", remedy="negotiate a new agreement")
-        return found
+    def proofs(self, transfer_pid: str) -> dict[str, Any]:
+        """Return what is in force for a transfer, with its signed proofs, for the worker to verify."""
+        process, _ = self.node.connector.by_pid("transfer", transfer_pid)
+        assert isinstance(process, Transfer)
+        agreement = self.node.connector.agreement(process.agreement_id)
+        record = self.node.log.get("held.permit", agreement["permit"])
+        kept = record.body if record else {"token": "", "membership": "", "user": ""}
+        return {
+            "state": str(process.state),
+            "reasons": list(process.reason),
+            "dataset": str(agreement["dataset"]),
+            "agreement": str(agreement["policy"]["@id"]),
+            **{name: str(kept[name]) for name in ("token", "membership", "user")},
+        }
 
     # -- endpoints -------------------------------------------------------------------------------
 
@@ -267,11 +286,15 @@ class Holder:
             route("/data/studies/{id}", self._close, "DELETE"),
             route("/catalogue", self._public, "GET"),
             route("/permits/changed", self._permits_changed, "POST"),
+            *(self.relay.routes() if self.relay else []),
         ]
 
     def commands(self) -> dict[str, Command]:
         """Return the data engineer's commands."""
+        relay = self.relay
+        relayed: dict[str, Command] = {"worker.ticket": lambda _a: relay.ticket()} if relay else {}
         return {
+            **relayed,
             "negotiation.approve": lambda a: self.approve(str(a["pid"])),
             "datasets": lambda _a: [self.record(d).summary() for d in self.node.config.datasets if not d.file],
             "studies": lambda _a: [
@@ -319,7 +342,8 @@ class Holder:
 
     def _public(self, _call: Call) -> Answer:
         page = f"{self.node.config.base_url}/catalogue"
-        described = [d for d in self.node.config.datasets if not d.file]
+        offered = {entry["@id"] for entry in self._entries}
+        described = [d for d in self.node.config.datasets if not d.file and d.id in offered]
         return Answer([healthdcat.dataset(self.record(d), f"{page}#{d.id}") for d in described])
 
     def _permits_changed(self, call: Call) -> Answer:

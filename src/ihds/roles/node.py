@@ -14,7 +14,6 @@ import platform
 import secrets
 import threading
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -38,17 +37,18 @@ from ihds.data.source import data_file
 from ihds.data.sources import tabular
 from ihds.errors import AuditBroken, BadInput, NotAuthenticated, SetupFailed
 from ihds.ids import Did
-from ihds.roles import dataplane
 from ihds.roles.config import NodeConfig
 from ihds.roles.conversations import conversations
 from ihds.roles.membership import Membership, TrustList
+from ihds.roles.relay import WORKER_KEY_FILE
+from ihds.roles.signatures import KeySignatures
 from ihds.store.store import Store, sqlite_url
 from ihds.wire import did as dids
 from ihds.wire import keys
-from ihds.wire.did import Resolver
+from ihds.wire.did import Method, Resolver
 from ihds.wire.http import Answer, Call, Http, endpoint
 from ihds.wire.jose import verify_bytes
-from ihds.wire.keys import Keyring, Sealing
+from ihds.wire.keys import Keyring
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -75,6 +75,18 @@ class Institution(Decisions, Protocol):
         """Return the management commands, by name."""
         ...
 
+    def refresh(self) -> None:
+        """Describe anew what is offered."""
+        ...
+
+    def proofs(self, transfer: str) -> dict[str, Any]:
+        """Return what is in force for a transfer, with its signed proofs. Raises NotFound."""
+        ...
+
+    def methods(self) -> list[Method]:
+        """Return further keys of the DID document."""
+        ...
+
     def origin(self, dataset: str) -> Path | str:
         """Return where the bytes of an offered file lie. Raises NotFound."""
         ...
@@ -90,31 +102,6 @@ class Institution(Decisions, Protocol):
     def stopped(self) -> None:
         """End threads."""
         ...
-
-
-@dataclass(frozen=True)
-class KeySignatures:
-    """Signs with a node's key and checks others through their DID documents."""
-
-    identity: Identity
-    resolver: Resolver
-    sealing: Sealing
-
-    def sign(self, claims: dict[str, Any]) -> str:
-        """Return claims signed by this node."""
-        return self.identity.key.sign_jwt({**claims, "iss": self.identity.did})
-
-    def verify(self, token: str, signer: str) -> dict[str, Any]:
-        """Return the claims a signer signed."""
-        return self.resolver.verify(token, "assertionMethod", signer)
-
-    def seal(self, data: bytes) -> str:
-        """Return a secret encrypted for this node only."""
-        return self.sealing.seal(data)
-
-    def unseal(self, text: str) -> bytes:
-        """Return a sealed secret."""
-        return self.sealing.unseal(text)
 
 
 class Node:
@@ -219,7 +206,7 @@ class Node:
             services["AccessBody"] = f"{base}/access"
         if self.config.role == "authority":
             services |= {"IssuerService": f"{base}/issuer", "TrustList": f"{base}/members/trust"}
-        return dids.document(self.did, self.keys.methods(), services)
+        return dids.document(self.did, [*self.keys.methods(), *self.institution.methods()], services)
 
     # -- the application -------------------------------------------------------------------------
 
@@ -312,7 +299,7 @@ def create(folder: Path, config: NodeConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     ring = Keyring.create(folder, config.did, config.passphrase_file, config.signer, config.signer_options)
-    for name in (API_KEY_FILE, PLANE_KEY_FILE):
+    for name in (API_KEY_FILE, PLANE_KEY_FILE, *([WORKER_KEY_FILE] if config.worker else [])):
         keys.write_secret(folder / name, secrets.token_urlsafe(32).encode())
     config.write(folder)
     store = Store(config.store_url(folder))
@@ -339,6 +326,17 @@ def load_dataset(folder: Path, dataset: str, table: pd.DataFrame, book: Codebook
     return rows
 
 
+def _whose(folder: Path) -> tuple[Did, str]:
+    """Return the DID and store of a node, data plane or worker."""
+    from ihds.roles import dataplane, worker
+
+    for file, kind in ((dataplane.FILE, dataplane.DataPlaneConfig), (worker.FILE, worker.WorkerConfig)):
+        if (folder / file).exists():
+            return Did.parse(kind.read(folder).did), sqlite_url(folder)
+    config = NodeConfig.read(folder)
+    return config.did, config.store_url(folder)
+
+
 def verify_folder(folder: Path) -> dict[str, Any]:
     """Prove the log of a node's folder; return origin and size.
 
@@ -346,22 +344,20 @@ def verify_folder(folder: Path) -> dict[str, Any]:
         AuditBroken: the log does not prove itself.
 
     """
-    named = dataplane.DataPlaneConfig if (folder / dataplane.FILE).exists() else NodeConfig
-    config = named.read(folder)
-    url = config.store_url(folder) if isinstance(config, NodeConfig) else sqlite_url(folder)
+    did, url = _whose(folder)
     jwks = keys.public_keys(folder)
     store = Store(url)
     try:
-        size = audit.verify(store, config.did, lambda data, text: any(verify_bytes(data, text, jwk) for jwk in jwks))
+        size = audit.verify(store, did, lambda data, text: any(verify_bytes(data, text, jwk) for jwk in jwks))
         first = next(iter(store.read(0, 1)), "")
         if '"kind":"node.created"' not in first:
             raise AuditBroken(
-                f"{config.did}: the log does not begin with the making of the node",
+                f"{did}: the log does not begin with the making of the node",
                 remedy="compare with a back-up and with the checkpoints other nodes hold",
             )
     finally:
         store.close()
-    return {"node": folder.name, "did": config.did, "entries": size, "proved": True}
+    return {"node": folder.name, "did": did, "entries": size, "proved": True}
 
 
 def wait_months(start: Any, months: int) -> Any:

@@ -67,22 +67,28 @@ class Sealing:
 class Keyring:
     """All keys of a node; signs with the newest and says which older ones still count."""
 
-    def __init__(self, folder: Path, did: Did, passphrase_file: str = "") -> None:
+    def __init__(self, folder: Path, did: Did, passphrase_file: str = "", prefix: str = "key") -> None:
         """Open the keys of a node's folder.
 
         Raises:
             SetupFailed: there are none, or the newest cannot be opened.
 
         """
-        self.folder, self.did, self._passphrase_file = folder, did, passphrase_file
+        self.folder, self.did, self._passphrase_file, self._prefix = folder, did, passphrase_file, prefix
         self.entries = _read(folder)
         self._current = self._open(self.entries[-1])
 
     @classmethod
     def create(
-        cls, folder: Path, did: Did, passphrase_file: str = "", signer: str = "file", options: Any = None
+        cls,
+        folder: Path,
+        did: Did,
+        passphrase_file: str = "",
+        signer: str = "file",
+        options: Any = None,
+        prefix: str = "key",
     ) -> Keyring:
-        """Make the first key of a node and its passphrase, unless there is one.
+        """Make the first key of a node and its passphrase; ``prefix`` begins the names of its keys.
 
         Raises:
             SetupFailed: the folder has keys already.
@@ -91,9 +97,9 @@ class Keyring:
         if (folder / FILE).exists():
             raise SetupFailed(f"{folder} holds a node already", remedy="choose another folder")
         passphrase(folder, did, passphrase_file, make=True)
-        entry = _make(folder, did, 1, signer, dict(options or {}), passphrase(folder, did, passphrase_file))
+        entry = _make(folder, did, f"{prefix}-1", signer, dict(options or {}), passphrase(folder, did, passphrase_file))
         _write(folder, [entry])
-        return cls(folder, did, passphrase_file)
+        return cls(folder, did, passphrase_file, prefix)
 
     # -- as a signer -----------------------------------------------------------------------------
 
@@ -118,9 +124,9 @@ class Keyring:
 
     def rotate(self, signer: str = "file", options: Any = None) -> str:
         """Make a new key and sign with it from now on; return its id. Older keys still verify."""
-        number = len(self.entries) + 1
+        name = f"{self._prefix}-{len(self.entries) + 1}"
         word = passphrase(self.folder, self.did, self._passphrase_file)
-        entry = _make(self.folder, self.did, number, signer, dict(options or {}), word)
+        entry = _make(self.folder, self.did, name, signer, dict(options or {}), word)
         fresh = self._open(entry)
         self.entries[-1].until = time.time()
         self.entries.append(entry)
@@ -187,8 +193,7 @@ def _read(folder: Path) -> list[Entry]:
         raise SetupFailed(f"{folder / FILE} cannot be read: {error}", remedy="ihds node init") from error
 
 
-def _make(folder: Path, did: Did, number: int, signer: str, options: dict[str, Any], word: bytes) -> Entry:
-    name = f"key-{number}"
+def _make(folder: Path, did: Did, name: str, signer: str, options: dict[str, Any], word: bytes) -> Entry:
     if signer != "file":
         jwk = plugin(signer)(options, f"{did}#{name}").public_jwk()
         return Entry(name, jwk, time.time(), signer=signer, options=options)

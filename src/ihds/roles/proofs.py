@@ -1,0 +1,61 @@
+"""The signed proofs a study rides on: permit and membership, verified once, their status at every use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ihds.audit.log import now
+from ihds.connector.dcp.credentials import MEMBERSHIP, PERMIT, Credential
+from ihds.connector.dcp.presentation import Verifier
+from ihds.errors import Refused
+from ihds.governance.jurisdiction import SIMULATION
+from ihds.governance.permit import Permit, PermitState
+
+
+@dataclass
+class Proofs:
+    """Believes kept credentials: each is verified when first seen, its end and status are looked up each time."""
+
+    verifier: Verifier
+    _believed: dict[str, Credential] = field(default_factory=dict)
+
+    def check(self, permit: str, membership: str, user: str) -> tuple[Permit, PermitState]:
+        """Return the permit of a member in good standing, and its present state.
+
+        Raises:
+            NotAuthenticated: a credential does not verify.
+            Refused: the membership is suspended or over, or a status cannot be learnt.
+
+        """
+        self.standing(membership, user)
+        return self.read(self._believe(permit, user, PERMIT))
+
+    def standing(self, membership: str, user: str) -> None:
+        """Check that a kept membership still holds.
+
+        Raises:
+            Refused: it is suspended or over, or that cannot be learnt.
+
+        """
+        member = self._believe(membership, user, MEMBERSHIP)
+        if member.valid_until is not None and member.valid_until <= now():
+            raise Refused(f"the membership of {user} has ended", remedy="negotiate a new agreement")
+        self.verifier.standing(member)
+
+    def read(self, credential: Credential) -> tuple[Permit, PermitState]:
+        """Return the permit in a verified credential and its present state.
+
+        Raises:
+            Refused: it was not issued by the body it names, or its status cannot be learnt.
+
+        """
+        permit = Permit.from_dict(credential.subject.get("permit", {}))
+        if permit.access_body != credential.issuer or permit.legal_regime == SIMULATION:
+            raise Refused("the permit was not issued by the body it names")
+        revoked = self.verifier.revoked(credential)
+        return permit, PermitState.REVOKED if revoked else PermitState.GRANTED
+
+    def _believe(self, token: str, user: str, kind: str) -> Credential:
+        if token not in self._believed:
+            self._believed[token] = self.verifier.credential(token, user, kind)
+        return self._believed[token]
