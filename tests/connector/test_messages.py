@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import jsonschema_rs
 import pytest
@@ -15,10 +16,10 @@ from ihds.connector.dsp.negotiation import Negotiation
 from ihds.connector.dsp.transfer import Transfer
 from ihds.errors import BadMessage, IllegalTransition
 from ihds.roles.config import DatasetConfig
-from ihds.roles.holder import offer
+from ihds.roles.offers import offer
 
 CONFIG = DatasetConfig("bladder", "Bladder")
-OFFER = {**offer(CONFIG), "target": "bladder"}
+OFFER = {**offer(CONFIG, Path()), "target": "bladder"}
 AGREEMENT = {
     **{k: v for k, v in OFFER.items() if k == "permission"},
     "@id": "urn:uuid:a",
@@ -113,7 +114,7 @@ def test_every_message_we_send_fits_its_schema(validate, schema, make):
 
 
 def test_catalog_and_dataset_fit_their_schemas(validate):
-    entry = catalog.dataset("bladder", [offer(CONFIG)], "urn:s", [transfer.STUDY_FORMAT], {"dct:title": "x"})
+    entry = catalog.dataset("bladder", [offer(CONFIG, Path())], "urn:s", [transfer.STUDY_FORMAT], {"dct:title": "x"})
     head = catalog.head("did:web:p", "http://p/dsp/2025-1", "urn:s")
     for datasets in ([], [entry], [{**entry, "@id": str(i)} for i in range(2000)]):
         streamed = json.loads(b"".join(catalog.stream(head, datasets)))

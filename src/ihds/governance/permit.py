@@ -137,6 +137,7 @@ class Permit:
             "minimumSitePersons": str(self.thresholds.min_site_persons),
             "minimumCell": str(self.thresholds.min_cell),
             "timeBin": f"{self.thresholds.min_time_bin:g}",
+            "retentionDays": str((self.expires_at - self.issued_at).days),
         }
 
 

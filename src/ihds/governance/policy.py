@@ -7,7 +7,7 @@ of ``VOCABULARY``; an action, operand or operator outside it denies and says so 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 NAMESPACE = "https://w3id.org/ihds/policy#"
@@ -23,8 +23,15 @@ VOCABULARY: dict[str, str] = {
     "minimumSitePersons": "persons a site must hold to take part",
     "minimumCell": "persons in a released cell",
     "timeBin": "width of the pooled time grid",
-    "membership": "role in the data space, from the membership credential",
+    "membership": "member, from the membership credential",
+    "role": "role in the data space, from the membership credential",
+    "jurisdiction": "law that applies to the data, by its name in IHDS, for example luxembourg",
+    "epsilon": "differential privacy a study spends; without noise nothing is known of it",
+    "retentionDays": "days for which the permit lets the results' inputs be kept",
 }
+
+#: Left operands whose right operand is a number, and the purposes of EHDS Art. 53(1).
+_NUMBERS = frozenset({"minimumSitePersons", "minimumCell", "timeBin", "epsilon", "retentionDays"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,7 @@ def evaluate(policy: Mapping[str, Any], facts: Facts) -> Decision:
     tried: list[str] = []
     held: tuple[str, ...] = ()
     for rule in permissions:
-        problems = [*_unknown_in(rule), *_failures(rule, facts)]
+        problems = _unknown_in(rule) or _failures(rule, facts)
         if not problems:
             held = (f"permission: {_words(rule)}",)
             break
@@ -78,17 +85,128 @@ def evaluate(policy: Mapping[str, Any], facts: Facts) -> Decision:
     return Refused(tuple(reasons)) if reasons else Granted(held)
 
 
+def validate(policy: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with a policy as somebody writes it; an empty list if nothing is.
+
+    A policy that could never be granted, or would be read otherwise elsewhere, is found here, before
+    anybody negotiates under it: unknown terms, operators and actions, right operands of a wrong kind.
+    """
+    found = [f"policy: the term {k!r} is unknown" for k in policy if not k.startswith("@") and k not in _POLICY_KEYS]
+    if not policy.get("permission"):
+        found.append("policy: it has no permission, so it allows nothing")
+    for kind in ("permission", "prohibition", "obligation"):
+        rules = policy.get(kind, [])
+        if not isinstance(rules, list):
+            found.append(f"{kind}: it must be a list")
+            continue
+        for number, rule in enumerate(rules, 1):
+            where = f"{kind} {number}"
+            if not isinstance(rule, Mapping):
+                found.append(f"{where}: it must be an object")
+                continue
+            if kind == "obligation":
+                found.append(f"{where}: this node cannot discharge the duty {rule.get('action')!r}")
+                continue
+            found += [f"{where}: {problem}" for problem in _unknown_in(rule)]
+    return found
+
+
+def _wrong_operands(constraints: Any) -> list[str]:
+    if not isinstance(constraints, list):
+        return ["constraint must be a list"]
+    found = []
+    for part in constraints:
+        if not isinstance(part, Mapping):
+            found.append("a constraint must be an object")
+            continue
+        inner = [k for k in _LOGICAL if k in part]
+        if inner:
+            found += _wrong_operands(part[inner[0]])
+            found += [] if part[inner[0]] else _unknown_constraint(part)
+            continue
+        left, right = term(str(part.get("leftOperand"))), part.get("rightOperand")
+        values = right if isinstance(right, list) else [right]
+        if not values or not all(isinstance(v, (str, Mapping)) for v in values):
+            found.append(f"{left}: the right operand must be text, an object or a list of them (DSP 2025-1)")
+        elif left in _NUMBERS and not all(_is_number(_text(v)) for v in values):
+            found.append(f"{left}: {_text(values[0])!r} is not a number")
+    return found
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of an explanation: what a rule asks, whether it holds, what is known; ``depth`` indents it."""
+
+    text: str
+    holds: bool
+    known: str
+    depth: int
+
+
+def explain(policy: Mapping[str, Any], facts: Facts) -> tuple[Decision, list[Line]]:
+    """Judge a policy and say in words how: every rule, every constraint, what is known and what is missing."""
+    lines: list[Line] = []
+    for kind, wanted in (("permission", True), ("prohibition", False)):
+        for number, rule in enumerate(policy.get(kind, []), 1):
+            unknown = _unknown_in(rule)
+            applies = not unknown and not _failures(rule, facts)
+            text = f"{kind} {number}: {rule.get('action')}"
+            lines.append(Line(text, applies, "applies" if applies else "does not apply", 0))
+            lines += [Line(problem, False, "unknown terms deny", 1) for problem in unknown]
+            if not unknown:
+                lines += [line for part in rule.get("constraint", []) for line in _explained(part, facts, 1)]
+            if not wanted and not unknown and _absent(rule, facts):
+                lines.append(Line("something it asks for is unknown, so it is taken to apply", True, "", 1))
+    lines += [
+        Line(f"obligation: {rule.get('action')}", False, "a duty this node cannot discharge", 0)
+        for rule in policy.get("obligation", [])
+    ]
+    return evaluate(policy, facts), lines
+
+
+def explained(policy: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
+    """Return an explanation as JSON."""
+    decision, lines = explain(policy, facts)
+    refused = isinstance(decision, Refused)
+    return {
+        "granted": not refused,
+        "reasons": list(decision.reasons if isinstance(decision, Refused) else decision.because),
+        "lines": [asdict(line) for line in lines],
+        "facts": {k: v if isinstance(v, str) else list(v) for k, v in facts.items()},
+    }
+
+
+def _explained(part: Mapping[str, Any], facts: Facts, depth: int) -> list[Line]:
+    for name in _LOGICAL:
+        if name in part:
+            inner = [line for each in part[name] for line in _explained(each, facts, depth + 1)]
+            words = {"or": "any of", "xone": "exactly one of"}.get(name, "all of")
+            return [Line(words, _holds(part, facts), "", depth), *inner]
+    left = term(str(part.get("leftOperand")))
+    meaning = VOCABULARY.get(left, "unknown term")
+    return [Line(f"{_said(part)}   [{meaning}]", _holds(part, facts), _known(part, facts), depth)]
+
+
 _POLICY_KEYS = {"permission", "prohibition", "obligation", "target", "assigner", "assignee", "profile", "timestamp"}
 _RULE_KEYS = {"action", "constraint", "target", "assigner", "assignee"}
 
 
 def _unknown_in(rule: Mapping[str, Any]) -> list[str]:
+    """Return what of a rule cannot be understood: unknown terms, operands of a wrong kind."""
     found = [f"rule: the term {k!r} is unknown" for k in rule if k not in _RULE_KEYS]
     if rule.get("action") not in ("use", "odrl:use"):
         found.append(f"rule: the action {rule.get('action')!r} is unknown")
-    for constraint in rule.get("constraint", []):
-        found += _unknown_constraint(constraint)
-    return found
+    constraints = rule.get("constraint", [])
+    wrong = _wrong_operands(constraints)
+    return found + wrong if wrong else found + [p for part in constraints for p in _unknown_constraint(part)]
 
 
 def _unknown_constraint(constraint: Mapping[str, Any]) -> list[str]:
@@ -111,9 +229,15 @@ def _unknown_constraint(constraint: Mapping[str, Any]) -> list[str]:
 
 
 def _absent(rule: Mapping[str, Any], facts: Facts) -> bool:
-    """Return whether a rule asks for something nobody knows; a prohibition then holds."""
-    parts = [c for c in rule.get("constraint", []) if "leftOperand" in c]
-    return any(term(str(c["leftOperand"])) not in facts for c in parts)
+    """Return whether a rule asks, however deep, for something nobody knows; a prohibition then holds."""
+    return any(_asks_unknown(part, facts) for part in rule.get("constraint", []))
+
+
+def _asks_unknown(part: Mapping[str, Any], facts: Facts) -> bool:
+    for name in _LOGICAL:
+        if name in part:
+            return any(_asks_unknown(inner, facts) for inner in part[name])
+    return not facts.get(term(str(part.get("leftOperand"))))
 
 
 def term(left: str) -> str:
@@ -206,3 +330,25 @@ def _words(rule: Mapping[str, Any]) -> str:
 def constraint(left: str, operator: str, right: str | list[str]) -> dict[str, Any]:
     """Return a constraint in DSP's form; the left operand becomes an IRI."""
     return {"leftOperand": NAMESPACE + left, "operator": operator, "rightOperand": right}
+
+
+def vocabulary() -> dict[str, Any]:
+    """Return the published vocabulary as JSON-LD: each left operand with its meaning."""
+    return {
+        "@context": {
+            "skos": "http://www.w3.org/2004/02/skos/core#",
+            "odrl": "http://www.w3.org/ns/odrl/2/",
+            "terms": {"@reverse": "skos:inScheme"},
+        },
+        "@id": NAMESPACE,
+        "@type": "skos:ConceptScheme",
+        "terms": [
+            {
+                "@id": NAMESPACE + name,
+                "@type": ["skos:Concept", "odrl:LeftOperand"],
+                "skos:notation": name,
+                "skos:definition": {"@value": meaning, "@language": "en"},
+            }
+            for name, meaning in VOCABULARY.items()
+        ],
+    }

@@ -28,8 +28,9 @@ MOVABLE = ("METADATA", "AGGREGATE", "MODEL")
 class DatasetConfig:
     """What a holder says of one dataset, and who may use it for what.
 
-    ``file`` (a path or URL) makes it a file that is moved instead of rows that are studied; then
-    ``artefact`` says what it is, and what was checked before stands in ``evidence``.
+    ``policy`` names a JSON file with ODRL rules instead of those the other settings make. ``file`` (a
+    path or URL) makes it a file that is moved instead of rows that are studied; then ``artefact`` says
+    what it is, and what was checked before stands in ``evidence``.
     """
 
     id: str
@@ -41,6 +42,7 @@ class DatasetConfig:
     methods: tuple[str, ...] = ("describe", "kaplan_meier", "logrank", "cox", "glm")
     recipient_countries: tuple[str, ...] = ("LU", "KR", "US")
     minimum_cell: int = 5
+    policy: str = ""
     file: str = ""
     artefact: str = "AGGREGATE"
     evidence: tuple[str, ...] = ()

@@ -12,15 +12,16 @@ from ihds.catalogue.record import DatasetRecord
 from ihds.connector.dataplane.http import PULL, PUSH
 from ihds.connector.dataplane.plane import Flow
 from ihds.connector.dcp.credentials import MEMBERSHIP, PERMIT, Credential
-from ihds.connector.dsp import catalog
+from ihds.connector.dsp import catalog, negotiation
 from ihds.connector.dsp.negotiation import Negotiation
 from ihds.data.codebook import Codebook
 from ihds.errors import NotAuthenticated, NotFound, Refused
-from ihds.governance.jurisdiction import Export, may_leave
+from ihds.governance.jurisdiction import Export, applying, may_leave
 from ihds.governance.jurisdictions.usa import COUNTRIES_OF_CONCERN
 from ihds.governance.permit import Permit, PermitState
-from ihds.governance.policy import Granted, constraint, evaluate
+from ihds.governance.policy import Granted, evaluate
 from ihds.governance.policy import Refused as No
+from ihds.roles.offers import offer
 from ihds.roles.proofs import Proofs
 from ihds.store.store import Put
 
@@ -51,7 +52,7 @@ class Files:
             hdab=", ".join(self.node.config.access_bodies),
             persons=0,
             codebook=Codebook(config.id, {}),
-            offer=offer(config),
+            offer=offer(config, self.node.folder),
         )
         properties = {**healthdcat.entry_properties(record), "ihds:artefact": config.artefact}
         return catalog.dataset(config.id, [record.offer], f"{self.node.did}#dsp", [PULL, PUSH], properties)
@@ -78,9 +79,14 @@ class Files:
         except (Refused, NotAuthenticated) as error:
             return No((error.message, *error.reasons))
         destination = str(member.subject.get("country", ""))
-        known = permit.facts(state) if permit else {}
-        facts = {**known, "membership": "member", "recipientCountry": destination}
-        verdict = evaluate({k: v for k, v in offer(config).items() if not k.startswith("@")}, facts)
+        facts: dict[str, str | tuple[str, ...]] = {
+            **(permit.facts(state) if permit else {}),
+            "membership": "member",
+            "role": str(member.subject.get("role", "")),
+            "recipientCountry": destination,
+            "jurisdiction": tuple(sorted(applying(self.node.config.country))),
+        }
+        verdict = evaluate(negotiation.rules(offer(config, self.node.folder)), facts)
         if isinstance(verdict, No):
             return verdict
         evidence = {*config.evidence, "audit_log"}
@@ -125,16 +131,3 @@ class Files:
         if record is None:
             raise Refused(f"{flow.counterparty} never showed its membership here", remedy="negotiate anew")
         self.proofs.standing(str(record.body["token"]), flow.counterparty)
-
-
-def offer(config: DatasetConfig) -> dict[str, Any]:
-    """Return the ODRL offer of a file, from its configuration."""
-    constraints = [
-        constraint("membership", "eq", "member"),
-        constraint("recipientCountry", "isAnyOf", list(config.recipient_countries)),
-    ]
-    return {
-        "@id": f"{config.id}:offer",
-        "@type": "Offer",
-        "permission": [{"action": "use", "constraint": constraints}],
-    }

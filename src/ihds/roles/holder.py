@@ -23,11 +23,12 @@ from ihds.data.source import NoRows, Scope, Source, data_file
 from ihds.data.sources.tabular import TabularSource
 from ihds.errors import IllegalTransition, NotAuthenticated, NotFound, Refused
 from ihds.federation.gate import Gate, Grant, Threshold
+from ihds.governance.jurisdiction import applying
 from ihds.governance.permit import Permit, PermitState, Use, decide
-from ihds.governance.policy import Granted, constraint, evaluate
+from ihds.governance.policy import Granted, evaluate
 from ihds.governance.policy import Refused as No
 from ihds.roles.files import Files
-from ihds.roles.files import offer as file_offer
+from ihds.roles.offers import offer
 from ihds.roles.proofs import Proofs
 from ihds.roles.relay import Relay
 from ihds.store.store import Put
@@ -95,7 +96,7 @@ class Holder:
             hdab=", ".join(self.node.config.access_bodies),
             persons=persons // 10 * 10,
             codebook=book,
-            offer=offer(config),
+            offer=offer(config, self.node.folder),
         )
 
     def _described(self, dataset: str) -> tuple[Codebook, int]:
@@ -120,7 +121,7 @@ class Holder:
     def judge(self, process: Negotiation) -> Verdict:
         """Judge a contract request; other terms than the catalogue's are answered with the catalogue's."""
         config = self._configs[str(process.offer["target"])]
-        own = file_offer(config) if config.file else offer(config)
+        own = offer(config, self.node.folder)
         if negotiation.rules(process.offer) != negotiation.rules(own):
             return Counter(own)
         verdict = self.verdict(process)
@@ -171,14 +172,16 @@ class Holder:
             permit, state = self.proof.read(credential)
             if permit.id != process.permit:
                 continue
-            verdict = self._judge_permit(process, permit, state, dataset)
+            verdict = self._judge_permit(process, permit, state, dataset, found[MEMBERSHIP][0])
             if isinstance(verdict, Granted):
                 self._remember(permit, credential, found[MEMBERSHIP][0])
                 return verdict
             reasons += verdict.reasons
         return No(tuple(reasons) or (f"EHDS 61(1), 68(10): the data permit {process.permit} was not presented",))
 
-    def _judge_permit(self, process: Negotiation, permit: Permit, state: PermitState, dataset: str) -> Granted | No:
+    def _judge_permit(
+        self, process: Negotiation, permit: Permit, state: PermitState, dataset: str, member: Credential
+    ) -> Granted | No:
         use = Use(
             user=process.counterparty,
             holder=self.node.did,
@@ -191,8 +194,16 @@ class Holder:
         verdict = decide(permit, state, use, now())
         if isinstance(verdict, No):
             return verdict
-        policy = {k: v for k, v in process.offer.items() if not k.startswith("@") and k != "target"}
-        return evaluate(policy, {**permit.facts(state), "membership": "member"})
+        return evaluate(negotiation.rules(process.offer), self._facts(permit, state, member))
+
+    def _facts(self, permit: Permit, state: PermitState, member: Credential) -> dict[str, str | tuple[str, ...]]:
+        """Return what is known when an offer's policy is judged."""
+        return {
+            **permit.facts(state),
+            "membership": "member",
+            "role": str(member.subject.get("role", "")),
+            "jurisdiction": tuple(sorted(applying(self.node.config.country))),
+        }
 
     def _remember(self, permit: Permit, credential: Credential, membership: Credential) -> None:
         """Keep the signed permit and membership for later rounds; signatures and status are checked each time."""
@@ -364,17 +375,3 @@ class Holder:
     def stopped(self) -> None:
         """Close the data file."""
         self.source.close()
-
-
-def offer(config: DatasetConfig) -> dict[str, Any]:
-    """Return the ODRL offer of a dataset, from its configuration."""
-    constraints = [
-        constraint("membership", "eq", "member"),
-        constraint("permitStatus", "eq", "GRANTED"),
-        constraint("purpose", "isAnyOf", list(config.purposes)),
-        constraint("method", "isPartOf", list(config.methods)),
-        constraint("recipientCountry", "isAnyOf", list(config.recipient_countries)),
-        constraint("minimumCell", "gteq", str(config.minimum_cell)),
-    ]
-    rule = {"action": "use", "constraint": constraints}
-    return {"@id": f"{config.id}:offer", "@type": "Offer", "permission": [rule]}

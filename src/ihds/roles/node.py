@@ -36,6 +36,7 @@ from ihds.connector.dsp.transfer import ENDPOINT_TYPE, STUDY_FORMAT, Transfer
 from ihds.data.source import data_file
 from ihds.data.sources import tabular
 from ihds.errors import AuditBroken, BadInput, NotAuthenticated, SetupFailed
+from ihds.governance.policy import vocabulary
 from ihds.ids import Did
 from ihds.roles.config import NodeConfig
 from ihds.roles.conversations import conversations
@@ -230,6 +231,7 @@ class Node:
         routes = [
             Route("/.well-known/did.json", endpoint(lambda _c: Answer(self.document())), methods=["GET"]),
             Route("/health", endpoint(self._health), methods=["GET"]),
+            Route("/policy/vocabulary", endpoint(lambda _c: Answer(vocabulary())), methods=["GET"]),
             Route("/checkpoint", endpoint(lambda _c: Answer(self.log.checkpoint())), methods=["GET"]),
             Route("/api/{command}", endpoint(self._command), methods=["POST"]),
             *self.wallet.routes(),

@@ -30,8 +30,8 @@ from ihds.federation.channel import HttpChannel
 from ihds.federation.coordinator import Coordinator
 from ihds.federation.study import Study
 from ihds.governance import jurisdiction
-from ihds.governance.permit import Permit
-from ihds.governance.policy import Granted
+from ihds.governance.permit import Permit, PermitState
+from ihds.governance.policy import Granted, explained
 from ihds.governance.policy import Refused as No
 from ihds.ids import ApplicationId, Did, PermitId, StudyId
 from ihds.roles.authority import OffersNothing
@@ -81,6 +81,7 @@ class User(OffersNothing):
         return {
             "catalogue.search": lambda a: [r.summary() for r in self.search(str(a.get("text", "")))],
             "catalogue.show": lambda a: self.show_dataset(str(a["dataset"])),
+            "policy.explain": self.explain,
             "apply": self.apply,
             "permit.list": lambda _a: self.permits(),
             "permit.show": lambda a: self.permit(str(a["id"])).to_dict(),
@@ -124,6 +125,23 @@ class User(OffersNothing):
                     "offer": record.offer,
                 }
         raise NotFound(f"no catalogue lists {dataset!r}", remedy="ihds catalogue search")
+
+    def explain(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Judge a dataset's offer by what this node can show now, and say how."""
+        shown = self.show_dataset(str(arguments["dataset"]))
+        known: dict[str, str | tuple[str, ...]] = {}
+        token = self.node.wallet.membership()
+        if token:
+            subject = read(token).subject
+            known |= {"membership": "member", "role": str(subject.get("role", ""))}
+            known["recipientCountry"] = str(subject.get("country", ""))
+        if arguments.get("permit"):
+            permit = str(arguments["permit"])
+            state = self._permit_state(permit)
+            facts = self.permit(permit).facts(PermitState.GRANTED)
+            known |= {**facts, "permitStatus": state}
+        known["jurisdiction"] = tuple(sorted(jurisdiction.applying(str(shown["country"]))))
+        return explained(shown["offer"], known)
 
     # -- permission --------------------------------------------------------------------------------
 

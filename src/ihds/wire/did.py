@@ -79,6 +79,7 @@ class Resolver:
     http: Http
     known: Mapping[str, Callable[[], dict[str, Any]]] = field(default_factory=dict)
     _cache: dict[str, tuple[float, dict[str, Any]]] = field(default_factory=dict)
+    _renewals: dict[str, float] = field(default_factory=dict)
 
     def resolve(self, did: str) -> dict[str, Any]:
         """Return a DID document.
@@ -131,11 +132,12 @@ class Resolver:
             raise NotAuthenticated(f"the DID document of {did} cannot be read: {error!r}") from error
 
     def _renewed(self, did: str) -> bool:
-        """Drop a kept document that is older than a moment; return whether there was one."""
-        cached = self._cache.get(did)
-        if cached is None or time.monotonic() - cached[0] < _RENEW_SECONDS:
+        """Drop a kept document, at most once in a moment; return whether there was one."""
+        at = time.monotonic()
+        if did not in self._cache or at - self._renewals.get(did, 0.0) < _RENEW_SECONDS:
             return False
-        del self._cache[did]
+        self._renewals[did] = at
+        self._cache.pop(did, None)
         return True
 
     def verify(self, token: str, relation: str, signer: str | None = None) -> dict[str, Any]:

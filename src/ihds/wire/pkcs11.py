@@ -7,6 +7,7 @@ Options: ``module`` (path of the library), ``token`` and ``key`` (labels), ``pin
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import threading
 from collections.abc import Mapping
@@ -18,9 +19,19 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from ihds.errors import SetupFailed
 from ihds.wire.jose import compact, jwk_of
 
+_LOCK = threading.Lock()  # a session serves one call at a time
+
+
+@functools.cache
+def _session(module: str, token: str, pin: str) -> Any:
+    """Return this process's one session with a token: a token lets a process log in once."""
+    import pkcs11
+
+    return pkcs11.lib(module).get_token(token_label=token).open(user_pin=pin)
+
 
 class Token:
-    """One key of one token, in one session."""
+    """One key of one token."""
 
     def __init__(self, options: Mapping[str, Any], kid: str) -> None:
         """Open the token.
@@ -30,17 +41,15 @@ class Token:
 
         """
         self.kid = kid
-        self._lock = threading.Lock()  # a session serves one call at a time
         try:
             import pkcs11
 
-            token = pkcs11.lib(str(options["module"])).get_token(token_label=str(options["token"]))
             pin = Path(str(options["pin_file"])).read_text(encoding="utf-8").strip()
-            self._session = token.open(user_pin=pin)
+            session = _session(str(options["module"]), str(options["token"]), pin)
             label = str(options["key"])
             classes = pkcs11.ObjectClass
-            self._private: Any = self._session.get_key(object_class=classes.PRIVATE_KEY, label=label)
-            public = self._session.get_key(object_class=classes.PUBLIC_KEY, label=label)
+            self._private: Any = session.get_key(object_class=classes.PRIVATE_KEY, label=label)
+            public = session.get_key(object_class=classes.PUBLIC_KEY, label=label)
             point = bytes(public[pkcs11.Attribute.EC_POINT])
         except ImportError as error:
             raise SetupFailed("PKCS#11 needs an extra", remedy="pip install 'ihds[pkcs11]'") from error
@@ -58,7 +67,7 @@ class Token:
         return dict(self._jwk)
 
     def _raw(self, data: bytes) -> bytes:
-        with self._lock:
+        with _LOCK:
             return bytes(self._private.sign(hashlib.sha256(data).digest(), mechanism=self._mechanism))
 
     def sign(self, data: bytes) -> str:
