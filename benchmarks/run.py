@@ -239,7 +239,8 @@ def build(folder: Path, tables: list[pd.DataFrame]) -> Bench:
         node.create(folder / name, config)
         nodes.configs[name] = config
 
-    make("authority", "authority", members=tuple(dids.values()))
+    roles = {"access-body": "access_body", "researcher": "user", **dict.fromkeys(holders, "holder")}
+    make("authority", "authority", members=tuple(f"{dids[n]} {role} LU" for n, role in roles.items()))
     make("access-body", "access_body")
     for name, table in zip(holders, tables, strict=True):
         methods = ("cox", "glm", "describe", "vector")

@@ -154,8 +154,10 @@ def build(folder: Path) -> Nodes:
             **more,
         )
 
-    everybody = tuple(d for n, d in dids.items() if n != "authority")
-    nodes.make(config("authority", "authority", "LU", members=everybody))
+    roles = {"access-body": ("access_body", "LU"), "researcher": ("user", "LU")}
+    roles |= {name: ("holder", country) for name, country in HOLDERS}
+    admitted = tuple(f"{dids[name]} {role} {country}" for name, (role, country) in roles.items())
+    nodes.make(config("authority", "authority", "LU", members=admitted))
     nodes.make(config("access-body", "access_body", "LU"))
     for name, country in HOLDERS:
         dataset = DatasetConfig(

@@ -39,7 +39,7 @@ class Files(Space):
             )
             nodes.make(config)
 
-        make("authority", "authority", "LU", members=(dids["lih"], dids["researcher"]))
+        make("authority", "authority", "LU", members=(f"{dids['lih']} holder LU", f"{dids['researcher']} user KR"))
         evidence = ("disclosure_check", "permit")
         datasets = (
             DatasetConfig("model", "A model", file="model.bin", artefact="MODEL", evidence=evidence),
@@ -164,7 +164,10 @@ def test_a_suspended_transfer_gives_nothing_and_a_resumed_one_a_fresh_token(file
     files.space("lih").call("transfer.move", pid=provided, event="suspend", reasons=["maintenance"])
     files.wait("researcher", pid, "SUSPENDED")
     assert httpx.get(endpoint, headers=bearer(token)).status_code == 401
-    files.space("researcher").call("transfer.move", pid=pid, event="start")
+    with pytest.raises(IhdsError, match="the provider suspended the transfer"):
+        files.space("researcher").call("transfer.move", pid=pid, event="start")
+    files.space("lih").call("transfer.move", pid=provided, event="start")
+    files.wait("researcher", pid, "STARTED")
     deadline = time.monotonic() + 20
     while (fresh := files.space("researcher").call("transfer.address", pid=pid))["token"] == token:
         assert time.monotonic() < deadline

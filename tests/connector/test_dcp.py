@@ -71,7 +71,7 @@ NOW = int(datetime.now(UTC).timestamp())
         ({"nbf": "soon"}, "not valid yet"),
         ({"exp": NOW + 10**9}, "more than"),
         ({"exp": None}, "no iat or exp"),
-        ({"jti": ""}, "used before"),
+        ({"jti": ""}, "no jti"),
         ({"iat": NOW - 100, "exp": NOW + 100}, "before this node started"),
         ({"iss": EVIL.did}, "not one of"),
     ],

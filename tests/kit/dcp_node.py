@@ -61,7 +61,7 @@ def application(folder: Path, port: int, kit: str, part: str) -> Starlette:
         base_url=f"http://127.0.0.1:{port}",
         port=port,
         authority="" if issuing else kit_did(kit, "issuer"),
-        members=(kit_did(kit, "holder"),),
+        members=(f"{kit_did(kit, 'holder')} user LU",),
         membership_seconds=0.0,
         permit_status_seconds=0.0,
         passphrase_file=str(folder.parent / "passphrase"),

@@ -20,6 +20,7 @@ from typing import Any
 from ihds.audit.log import Event, Log
 from ihds.errors import Conflict, IhdsError, PeerFailed
 from ihds.store.store import Put, Record
+from ihds.wire.strict import clean
 
 _log = logging.getLogger("ihds.outbox")
 
@@ -95,7 +96,7 @@ class Outbox:
 
     def work(self) -> None:
         """Deliver the outbox until ``stop``; meant for a thread of its own."""
-        with ThreadPoolExecutor(8, "outbox") as pool:
+        with ThreadPoolExecutor(16, "outbox") as pool:
             while not self._stop.is_set():
                 wait = 1.0
                 try:
@@ -143,16 +144,23 @@ class Outbox:
             if current is not None:
                 self.perform(current)
         except Conflict:
-            pass  # the process moved meanwhile; the row is looked at again
+            time.sleep(0.02)  # the process moved meanwhile; the row is looked at again
         except IhdsError as error:
-            self._postpone(row, error)
+            self._later(row, error)
         except Exception:  # noqa: BLE001 - a bug must not stop the outbox
             _log.exception("the outbox row %s failed", row.id)
-            self._postpone(row, PeerFailed("this node failed"))
+            self._later(row, PeerFailed("this node failed"))
         finally:
             with self._lock:
                 self._busy.discard(row.body["counterparty"])
             self._wake.set()
+
+    def _later(self, row: Record, error: IhdsError) -> None:
+        try:
+            self._postpone(row, error)
+        except Exception:  # noqa: BLE001 - the row stays, and is looked at again
+            _log.exception("the outbox row %s cannot be postponed", row.id)
+            time.sleep(1.0)
 
     def _postpone(self, row: Record, error: IhdsError) -> None:
         """Try again later; after a long time give up."""
@@ -167,5 +175,5 @@ class Outbox:
             self.give_up(current, error)
             return
         body = {**current.body, "attempts": attempts, "due": at + pause}
-        event = Event("message.delayed", self.me, {"pid": row.body["pid"], "reasons": [error.message]})
+        event = Event("message.delayed", self.me, {"pid": row.body["pid"], "reasons": [clean(error.message)]})
         self.log.commit(event, Put(self.queue, row.id, current.version, body))

@@ -184,7 +184,8 @@ class AccessBody(OffersNothing):
             verdict = screen(asked, self.node.config.legal_regime)
             if isinstance(verdict, No):
                 raise Refused("this application may not be granted", reasons=verdict.reasons, remedy="refuse it")
-            permit = self._permit(asked, conditions)
+            counter = self.node.log.get("counter", "permit")
+            permit = self._permit(asked, conditions, counter.body["next"] if counter else 0)
             credential = credentials.issue(
                 self.node.identity,
                 asked.applicant,
@@ -207,10 +208,11 @@ class AccessBody(OffersNothing):
                 Event("permit.granted", self.node.did, details),
                 Put("application", identifier, record.version, body),
                 Put("permit", permit.id, 0, held),
+                Put("counter", "permit", counter.version if counter else 0, {"next": permit.status_index + 1}),
             )
             return self._public(self._application(identifier))
 
-    def _permit(self, asked: Application, conditions: dict[str, Any]) -> Permit:
+    def _permit(self, asked: Application, conditions: dict[str, Any], index: int) -> Permit:
         from ihds.roles.node import wait_months
 
         limits = {f.name for f in fields(Thresholds)}
@@ -234,7 +236,7 @@ class AccessBody(OffersNothing):
             max_rounds=int(conditions.get("max_rounds", DEFAULT_ROUNDS)),
             issued_at=issued,
             expires_at=wait_months(issued, asked.period_months),
-            status_index=len(self.node.store.list("permit")),
+            status_index=index,
         )
 
     def revoke(self, identifier: str, reason: str) -> dict[str, Any]:

@@ -117,43 +117,55 @@ class Authority(OffersNothing):
         return [Offered(kind, profile) for profile in PROFILES for kind in (MEMBERSHIP, ROLE)]
 
     def decide(self, holder: str, asked: list[Offered], request: dict[str, Any]) -> issuer.Verdict:
-        """Judge a request: a member gets its credentials, a stranger waits for a decision."""
+        """Judge a request: a member gets its credentials, a stranger waits for a decision.
+
+        Whom the configuration lists, with role and country, is admitted at once if it says the same of
+        itself; everybody else is looked at by a person, above all who wants to issue credentials.
+        """
         found = self.node.log.get("member", holder)
-        claims = self._registration(holder, request.get(REGISTRATION)) if REGISTRATION in request else None
-        if found is None or (found.body["state"] == MemberState.REJECTED and claims):
-            if claims is None and holder in self.node.config.members:
-                claims = {"name": holder, "role": "member", "country": "", "signed": ""}
+        listed = self._listed().get(holder)
+        claims: dict[str, Any] | None
+        if REGISTRATION in request:
+            claims = self._registration(holder, request[REGISTRATION])
+        else:
+            claims = {"name": holder, "role": listed[0], "country": listed[1], "signed": ""} if listed else None
+        if found is None or found.body["state"] == MemberState.REJECTED:
             if claims is None:
                 return Rejected("a request for membership carries a signed registration: ihds member join")
             found = self._register(holder, claims, found)
         state = MemberState(found.body["state"])
-        if state is MemberState.REQUESTED and holder in self.node.config.members:
+        if state is MemberState.REQUESTED and listed == (found.body["role"], found.body["country"]):
             self.decide_member(holder, MemberEvent.ADMIT, "listed in the configuration")
             state = MemberState.MEMBER
         if state is MemberState.MEMBER:
             return self._credentials(holder, asked)
         return None if state is MemberState.REQUESTED else Rejected(f"the membership is {state}")
 
+    def _listed(self) -> dict[str, tuple[str, str]]:
+        """Return whom the configuration admits: DID, role and country, as ``members = ["DID ROLE COUNTRY"]``."""
+        lines = [line.split() for line in self.node.config.members]
+        return {words[0]: (words[1], words[2]) for words in lines if len(words) == 3}
+
     def _registration(self, holder: str, token: Any) -> dict[str, Any]:
         """Return what an applicant says of itself, signed by it."""
         claims = self.node.resolver.verify(str(token), "assertionMethod", holder)
-        missing = [name for name in ("name", "role", "country") if not isinstance(claims.get(name), str)]
-        if missing:
-            raise BadMessage(f"registration: {missing[0]} is missing", remedy="ihds member join writes it")
+        names = ("name", "role", "country")
+        wrong = [n for n in names if not isinstance(claims.get(n), str) or len(claims[n]) > 200]
+        if wrong:
+            raise BadMessage(f"registration: {wrong[0]} is missing or too long", remedy="ihds member join writes it")
         if claims.get("aud") != self.node.did:
             raise NotAuthenticated("the registration is for another data space")
         return {**{name: claims[name] for name in ("name", "role", "country")}, "signed": str(token)}
 
     def _register(self, holder: str, claims: dict[str, Any], found: Record | None) -> Record:
-        body = {
-            "did": holder,
-            **claims,
-            "state": str(MemberState.REQUESTED),
-            "reason": "",
-            "index": found.body["index"] if found else len(self.node.store.list("member")),
-        }
-        put = Put("member", holder, found.version if found else 0, body)
-        self.node.log.commit(Event("member.requested", holder, {"member": holder, **claims}), put)
+        counter = self.node.log.get("counter", "member")
+        index = found.body["index"] if found else counter.body["next"] if counter else 0
+        body = {"did": holder, **claims, "state": str(MemberState.REQUESTED), "reason": "", "index": index}
+        puts = [Put("member", holder, found.version if found else 0, body)]
+        if found is None:  # two applicants at once must not share a status bit
+            puts.append(Put("counter", "member", counter.version if counter else 0, {"next": index + 1}))
+        details = {"member": holder, **{k: claims[k] for k in ("name", "role", "country")}}
+        self.node.log.commit(Event("member.requested", holder, details), *puts)
         return self._member(holder)
 
     def _credentials(self, holder: str, asked: list[Offered]) -> list[str]:

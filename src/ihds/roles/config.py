@@ -13,6 +13,7 @@ import tomli_w
 
 from ihds.connector.dcp.credentials import Profile
 from ihds.errors import SetupFailed
+from ihds.governance.jurisdiction import Artefact
 from ihds.ids import Did
 from ihds.store.store import sqlite_url
 from ihds.wire.did import did_of
@@ -44,7 +45,7 @@ class DatasetConfig:
     minimum_cell: int = 5
     policy: str = ""
     file: str = ""
-    artefact: str = "AGGREGATE"
+    artefact: Artefact = "AGGREGATE"
     evidence: tuple[str, ...] = ()
     approval: Literal["rule", "hand"] = "rule"
 
@@ -58,7 +59,10 @@ class DatasetConfig:
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
-    """One node. DIDs name whom it trusts: ``authority`` for membership, ``access_bodies`` for permits."""
+    """One node. DIDs name whom it trusts: ``authority`` for membership, ``access_bodies`` for permits.
+
+    ``members`` lists whom an authority admits without asking a person: "DID ROLE COUNTRY" each.
+    """
 
     name: str
     role: Role

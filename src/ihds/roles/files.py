@@ -78,6 +78,16 @@ class Files:
             permit, state = self._permit(process, found[PERMIT])
         except (Refused, NotAuthenticated) as error:
             return No((error.message, *error.reasons))
+        allowed = self._judge(config, member, permit, state)
+        if isinstance(allowed, Granted):
+            shown = next((c.token for c in found[PERMIT] if permit and c.subject["permit"]["id"] == permit.id), "")
+            self._remember(config.id, member, shown)
+        return allowed
+
+    def _judge(
+        self, config: DatasetConfig, member: Credential, permit: Permit | None, state: PermitState
+    ) -> Granted | No:
+        """Judge who a member is and what its permit is now, under the offer's policy and the law."""
         destination = str(member.subject.get("country", ""))
         facts: dict[str, str | tuple[str, ...]] = {
             **(permit.facts(state) if permit else {}),
@@ -95,39 +105,57 @@ class Files:
         if destination not in COUNTRIES_OF_CONCERN:
             evidence.add("no_country_of_concern")
         regime = permit.legal_regime if permit else self.node.config.legal_regime
-        allowed = may_leave(
-            Export(config.artefact, self.node.config.country, destination, regime, frozenset(evidence))  # type: ignore[arg-type]  # checked when the configuration was read
-        )
-        if isinstance(allowed, Granted):
-            self._remember(member)
-        return allowed
+        export = Export(config.artefact, self.node.config.country, destination, regime, frozenset(evidence))
+        return may_leave(export)
 
     def _permit(self, process: Negotiation, shown: list[Credential]) -> tuple[Permit | None, PermitState]:
         for credential in shown:
             permit = Permit.from_dict(credential.subject.get("permit", {}))
-            if permit.id == process.permit and permit.access_body == credential.issuer:
+            if (
+                permit.id == process.permit
+                and permit.access_body == credential.issuer
+                and permit.user == credential.holder
+            ):
                 revoked = self.node.verifier.revoked(credential)
                 expired = now() >= permit.expires_at
                 state = PermitState.REVOKED if revoked else PermitState.EXPIRED if expired else PermitState.GRANTED
                 return permit, state
         return None, PermitState.REVOKED
 
-    def _remember(self, member: Credential) -> None:
-        """Keep a member's credential, so that its standing can be looked up for as long as bytes flow."""
-        found = self.node.log.get("held.member", member.holder)
-        body = {"token": member.token}
+    def _remember(self, dataset: str, member: Credential, permit: str) -> None:
+        """Keep what a member showed for a file, so that it can be looked at for as long as bytes flow."""
+        identifier = f"{member.holder}|{dataset}"
+        found = self.node.log.get("held.member", identifier)
+        body = {"membership": member.token, "permit": permit}
         if found is None or found.body != body:
             event = Event("credential.received", member.holder, {"credential": member.id, "type": MEMBERSHIP})
-            self.node.log.commit(event, Put("held.member", member.holder, found.version if found else 0, body))
+            self.node.log.commit(event, Put("held.member", identifier, found.version if found else 0, body))
 
     def admit(self, flow: Flow) -> None:
-        """Check that the receiver of a flow is still a member in good standing.
+        """Check that the receiver of a flow may have more: membership, permit and the law, as they are now.
 
         Raises:
-            Refused: it is not, or that cannot be learnt.
+            Refused: it may not, or that cannot be learnt.
 
         """
-        record = self.node.log.get("held.member", flow.counterparty)
-        if record is None:
-            raise Refused(f"{flow.counterparty} never showed its membership here", remedy="negotiate anew")
-        self.proofs.standing(str(record.body["token"]), flow.counterparty)
+        verdict = self.still(flow.counterparty, flow.dataset)
+        if isinstance(verdict, No):
+            raise Refused("the receiver may have nothing more of this", reasons=verdict.reasons)
+
+    def still(self, counterparty: str, dataset: str) -> Granted | No:
+        """Judge again what a member showed when it asked for a file.
+
+        Raises:
+            Refused: it never showed anything, is suspended, or a status cannot be learnt.
+
+        """
+        record = self.node.log.get("held.member", f"{counterparty}|{dataset}")
+        config = self.configs.get(dataset)
+        if record is None or config is None:
+            raise Refused(f"{counterparty} never showed its membership here", remedy="negotiate anew")
+        member = self.proofs.standing(str(record.body["membership"]), counterparty)
+        if not record.body["permit"]:
+            return self._judge(config, member, None, PermitState.REVOKED)
+        permit, state = self.proofs.check(str(record.body["permit"]), str(record.body["membership"]), counterparty)
+        expired = now() >= permit.expires_at
+        return self._judge(config, member, permit, PermitState.EXPIRED if expired else state)

@@ -122,31 +122,39 @@ class Holder:
         """Judge a contract request; other terms than the catalogue's are answered with the catalogue's."""
         config = self._configs[str(process.offer["target"])]
         own = offer(config, self.node.folder)
-        if negotiation.rules(process.offer) != negotiation.rules(own):
+        asked = process.state is negotiation.State.REQUESTED
+        if asked and negotiation.rules(process.offer) != negotiation.rules(own):
             return Counter(own)
-        verdict = self.verdict(process)
+        verdict = self.files.judge(process) if config.file else self._judge_study(process)
         by_hand = config.approval == "hand" and isinstance(verdict, Granted)
         return None if by_hand else verdict
 
-    def verdict(self, process: Negotiation) -> Granted | No:
-        """Return what the rules say of a contract request."""
-        if str(process.offer["target"]) in self.files.configs:
-            return self.files.judge(process)
-        return self._judge_study(process)
-
     def approve(self, pid: str) -> None:
-        """Agree to a request that waited for a person; the rules are asked again.
+        """Agree to a request that waited for a person; what the asker showed then is looked at again.
 
         Raises:
-            Refused: by now they say no.
+            Refused: by now the rules say no.
 
         """
         process, _ = self.node.connector.by_pid("negotiation", pid)
         assert isinstance(process, Negotiation)
-        verdict = self.verdict(process)
+        dataset = str(process.offer["target"])
+        if dataset in self.files.configs:
+            verdict = self.files.still(process.counterparty, dataset)
+        else:
+            verdict = self._still(process, dataset)
         if isinstance(verdict, No):
-            raise Refused("the rules no longer allow this", reasons=verdict.reasons, remedy="terminate it")
+            raise Refused("the rules do not allow this", reasons=verdict.reasons, remedy="terminate it")
         self.node.connector.move_negotiation(pid, negotiation.Event.AGREE)
+
+    def _still(self, process: Negotiation, dataset: str) -> Granted | No:
+        record = self.node.log.get("held.permit", process.permit)
+        if record is None or record.body["user"] != process.counterparty:
+            return No((f"EHDS 61(1), 68(10): the data permit {process.permit} was not shown",))
+        body = record.body
+        permit, state = self.proof.check(str(body["token"]), str(body["membership"]), process.counterparty)
+        member = self.proof.standing(str(body["membership"]), process.counterparty)
+        return self._judge_permit(process, permit, state, dataset, member)
 
     def consider(self, process: Negotiation) -> Granted | No | None:
         """Take no unasked offers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -22,6 +23,7 @@ _log = logging.getLogger("ihds.membership")
 #: The property of a credential request in which an applicant says, signed, who it is.
 REGISTRATION = "ihds:registration"
 _TRUST_SECONDS = 30.0
+_RENEW_DAYS = 30.0
 
 
 @dataclass
@@ -52,7 +54,10 @@ class Membership:
                 _log.info("no membership yet: %s", error.message)
                 pause = min(pause * 2, 60.0)
             else:
-                pause = 3600.0  # a membership that nears its end is asked for anew
+                pause = 3600.0
+                if self.config.authority not in ("", self.config.did) and not self.wallet.membership(_RENEW_DAYS):
+                    with contextlib.suppress(IhdsError):
+                        self._ask_membership()  # it nears its end
 
     def show(self) -> dict[str, Any]:
         """Return whether this node is a member and what became of its last request."""
@@ -76,12 +81,7 @@ class Membership:
         if self.config.authority in ("", self.config.did) or self.wallet.membership():
             return self.show()
         with self._joining:
-            open_ = any(
-                r.body["issuer"] == self.config.authority and r.body["status"] == "RECEIVED"
-                for r in self.log.store.list("my.issuance")
-            )
-            if not open_ and not self.wallet.membership():
-                self._ask_membership()
+            self._ask()
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.wallet.membership():
@@ -95,6 +95,15 @@ class Membership:
             reasons=(said["reason"],) if said["reason"] else (),
             remedy="ask the authority to decide: ihds member admit DID",
         )
+
+    def _ask(self) -> None:
+        """Ask for membership, or send the open request again: it may have been lost on its way."""
+        for record in self.log.store.list("my.issuance"):
+            if record.body["issuer"] == self.config.authority and record.body["status"] == "RECEIVED":
+                self.wallet.send_request(record.id)
+                return
+        if not self.wallet.membership():
+            self._ask_membership()
 
     def _ask_membership(self) -> None:
         claims = {

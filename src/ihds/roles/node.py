@@ -18,6 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.routing import Route
 
@@ -35,7 +36,7 @@ from ihds.connector.dsp.connector import Connector, Decisions
 from ihds.connector.dsp.transfer import ENDPOINT_TYPE, STUDY_FORMAT, Transfer
 from ihds.data.source import data_file
 from ihds.data.sources import tabular
-from ihds.errors import AuditBroken, BadInput, NotAuthenticated, SetupFailed
+from ihds.errors import AuditBroken, BadInput, NotAuthenticated, Refused, SetupFailed
 from ihds.governance.policy import vocabulary
 from ihds.ids import Did
 from ihds.roles.config import NodeConfig
@@ -59,6 +60,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("ihds.node")
 
+#: Requests served at once; those that wait for a stranger are bounded to fewer (``wire.did``).
+_THREADS = 128
 API_KEY_FILE = "api.key"
 PLANE_KEY_FILE = "dataplane.key"
 
@@ -146,7 +149,7 @@ class Node:
             self.http,
             Tokens(self.log, "flow.token", config.token_seconds),
             lambda flow, failure: self.connector.flow_ended(flow, failure),
-            self.institution.admit,
+            self._admit,
             config.bytes_per_second,
         )
         self.planes.planes.append(self.plane)
@@ -191,9 +194,22 @@ class Node:
         """Return the agreement a data plane moves bytes under, if its receiver may have more."""
         process, _ = self.connector.by_pid("transfer", pid)
         assert isinstance(process, Transfer)
-        if process.role == "provider":
-            self.institution.admit(self.connector.flow(process))
+        self._admit(self.connector.flow(process))
         return dict(self.connector.agreement(process.agreement_id)["policy"])
+
+    def _admit(self, flow: Flow) -> None:
+        """Check that bytes of a flow may move now: its transfer is started, its receiver may have more.
+
+        Raises:
+            Refused: they may not.
+
+        """
+        process, _ = self.connector.by_pid("transfer", flow.id)
+        begun = ("STARTED",) if process.role == "provider" else ("REQUESTED", "STARTED")
+        if process.state not in begun:
+            raise Refused(f"the transfer is {process.state}", reasons=process.reason)
+        if process.role == "provider":
+            self.institution.admit(flow)
 
     def document(self) -> dict[str, Any]:
         """Return the node's DID document."""
@@ -216,6 +232,7 @@ class Node:
 
         @contextlib.asynccontextmanager
         async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+            anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
             for outbox in self.outboxes:
                 threading.Thread(target=outbox.work, name=outbox.queue, daemon=True).start()
             self.membership.keep()

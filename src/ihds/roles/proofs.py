@@ -30,8 +30,8 @@ class Proofs:
         self.standing(membership, user)
         return self.read(self._believe(permit, user, PERMIT))
 
-    def standing(self, membership: str, user: str) -> None:
-        """Check that a kept membership still holds.
+    def standing(self, membership: str, user: str) -> Credential:
+        """Return a kept membership that still holds.
 
         Raises:
             Refused: it is suspended or over, or that cannot be learnt.
@@ -41,6 +41,7 @@ class Proofs:
         if member.valid_until is not None and member.valid_until <= now():
             raise Refused(f"the membership of {user} has ended", remedy="negotiate a new agreement")
         self.verifier.standing(member)
+        return member
 
     def read(self, credential: Credential) -> tuple[Permit, PermitState]:
         """Return the permit in a verified credential and its present state.

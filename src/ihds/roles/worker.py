@@ -41,7 +41,7 @@ from ihds.roles.signatures import KeySignatures
 from ihds.store.store import Store, sqlite_url
 from ihds.wire.did import Resolver
 from ihds.wire.guard import Guard
-from ihds.wire.http import Http, Line
+from ihds.wire.http import MAX_ANSWER, Http, Line
 from ihds.wire.keys import Keyring, write_secret
 
 _log = logging.getLogger("ihds.worker")
@@ -86,11 +86,18 @@ class Tunnel(Http):
     key: str = ""
 
     def send(
-        self, method: str, url: str, *, body: bytes | None = None, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        url: str,
+        *,
+        body: bytes | None = None,
+        headers: dict[str, str] | None = None,
+        seconds: float | None = None,
+        limit: int = MAX_ANSWER,
     ) -> httpx.Response:
         """Send a request; whatever is not for the connector goes through it, and is only fetched."""
         if url.startswith(f"{self.connector}/"):
-            return super().send(method, url, body=body, headers=headers)
+            return super().send(method, url, body=body, headers=headers, seconds=seconds, limit=limit)
         if method != "GET":
             raise PeerFailed(f"a worker sends nothing to {url}")
         asked = httpx.Request("POST", f"{self.connector}/worker/fetch", json={"url": url})

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ihds.errors import IhdsError, NotAuthenticated
+from ihds.errors import BadMessage, NotAuthenticated, PeerFailed
 from ihds.ids import Did
 from ihds.wire.http import Http
 from ihds.wire.jose import read_unverified, verify_jwt
+from ihds.wire.strict import read_json
+
+_log = logging.getLogger("ihds.did")
 
 _CONTEXT = ["https://www.w3.org/ns/did/v1", "https://w3id.org/security/suites/jws-2020/v1"]
 _RELATIONS = {"authentication", "assertionMethod", "capabilityInvocation", "capabilityDelegation", "keyAgreement"}
 _CACHE_SECONDS = 60.0
 _RENEW_SECONDS = 1.0
+_FETCH_SECONDS = 5.0
+_WAIT_SECONDS = 1.0
+_FAILED_SECONDS = 2.0
+_LARGEST = 1 << 18
+_MOST = 2000
 
 
 def did_of(base_url: str) -> Did:
@@ -80,6 +90,9 @@ class Resolver:
     known: Mapping[str, Callable[[], dict[str, Any]]] = field(default_factory=dict)
     _cache: dict[str, tuple[float, dict[str, Any]]] = field(default_factory=dict)
     _renewals: dict[str, float] = field(default_factory=dict)
+    _failed: dict[str, float] = field(default_factory=dict)
+    _locks: dict[str, threading.Lock] = field(default_factory=dict)
+    _strangers: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(12))
 
     def resolve(self, did: str) -> dict[str, Any]:
         """Return a DID document.
@@ -93,16 +106,45 @@ class Resolver:
         cached = self._cache.get(did)
         if cached and time.monotonic() - cached[0] < _CACHE_SECONDS:
             return cached[1]
+        lock = self._locks.setdefault(did, threading.Lock())  # callers of one stranger wait for one answer, not long
+        if not lock.acquire(timeout=_WAIT_SECONDS):
+            raise NotAuthenticated(f"the DID document of {did} cannot be fetched now", remedy="try again")
         try:
-            body = self.http.get_json(document_url(did))
-        except NotAuthenticated:
-            raise
-        except IhdsError as error:
-            raise NotAuthenticated(f"the DID document of {did} cannot be fetched: {error.message}") from error
+            cached = self._cache.get(did)
+            if cached and time.monotonic() - cached[0] < _CACHE_SECONDS:
+                return cached[1]
+            if self._failed.get(did, 0.0) > time.monotonic():
+                raise NotAuthenticated(f"the DID document of {did} cannot be fetched")
+            return self._fetch(did)
+        finally:
+            lock.release()
+
+    def _fetch(self, did: str) -> dict[str, Any]:
+        """Fetch a document in bounded time; few strangers at once, so that they never hold all of a node's threads."""
+        url = document_url(did)
+        if not self._strangers.acquire(timeout=_WAIT_SECONDS):
+            raise NotAuthenticated(f"the DID document of {did} cannot be fetched now", remedy="try again")
+        try:
+            answer = self.http.send("GET", url, seconds=_FETCH_SECONDS, limit=_LARGEST)
+            body = read_json(answer.content) if answer.status_code == 200 else None
+            if not isinstance(body, dict):
+                raise BadMessage(f"it was answered {answer.status_code}")
+        except (PeerFailed, BadMessage) as error:
+            _log.info("%s: %s", url, error.message)  # the stranger is not told what our network looks like
+            self._failed[did] = time.monotonic() + _FAILED_SECONDS
+            raise NotAuthenticated(f"the DID document of {did} cannot be fetched") from error
+        finally:
+            self._strangers.release()
+            self._trim()
         if body.get("id") != did:
-            raise NotAuthenticated(f"the DID document of {did} names {body.get('id')!r}")
+            raise NotAuthenticated(f"the DID document of {did} is another's")
         self._cache[did] = (time.monotonic(), body)
         return body
+
+    def _trim(self) -> None:
+        for kept in (self._cache, self._failed, self._renewals, self._locks):
+            while len(kept) > _MOST:
+                kept.pop(next(iter(kept)), None)
 
     def key(self, did: str, kid: str | None, relation: str) -> dict[str, Any]:
         """Return the public JWK of a DID for a verification relationship.
@@ -128,7 +170,7 @@ class Resolver:
             named = body.get(relation, []) if set(body) & _RELATIONS else methods
             related = [_absolute(did, r if isinstance(r, str) else r["id"]) for r in named]
             return dict(methods[kid]["publicKeyJwk"]) if kid in methods and kid in related else None
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise NotAuthenticated(f"the DID document of {did} cannot be read: {error!r}") from error
 
     def _renewed(self, did: str) -> bool:
@@ -165,9 +207,14 @@ class Resolver:
             NotAuthenticated: the document names none.
 
         """
-        for service in self.resolve(did).get("service", []):
-            if service.get("type") == kind:
-                return str(service["serviceEndpoint"])
+        services = self.resolve(did).get("service")
+        for service in services if isinstance(services, list) else []:
+            if (
+                isinstance(service, dict)
+                and service.get("type") == kind
+                and isinstance(service.get("serviceEndpoint"), str)
+            ):
+                return str(service["serviceEndpoint"]).rstrip("/")
         raise NotAuthenticated(f"{did} names no {kind} in its DID document")
 
 

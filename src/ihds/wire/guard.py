@@ -7,10 +7,14 @@ its address between check and connection gains nothing.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
+import ssl
+import threading
+import time
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import httpcore
@@ -19,6 +23,10 @@ import httpx
 from ihds.errors import PeerFailed, SetupFailed
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+#: Addresses that count as global but lead inside: NAT64 and site-local ranges, a cloud's own services.
+_NEVER: tuple[Network, ...] = tuple(
+    ipaddress.ip_network(n) for n in ("fec0::/10", "64:ff9b:1::/48", "192.0.0.0/24", "168.63.129.16/32")
+)
 #: What a node on a loopback address is allowed by default: itself and its neighbours.
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 
@@ -43,13 +51,11 @@ class Guard:
             raise SetupFailed(f"allowed_networks: {error}", remedy='write networks like "10.1.0.0/16"') from error
 
     def allows(self, address: str) -> bool:
-        """Return whether an IP address may be called."""
-        ip = ipaddress.ip_address(address.split("%")[0])
-        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
-            ip = ip.ipv4_mapped
-        return (ip.is_global and not ip.is_multicast) or any(
-            ip in network for network in self.networks if network.version == ip.version
-        )
+        """Return whether an IP address may be called; an IPv4 address inside an IPv6 one is looked at as itself."""
+        ip = _embedded(ipaddress.ip_address(address.split("%")[0]))
+        if any(ip in network for network in self.networks if network.version == ip.version):
+            return True
+        return ip.is_global and not ip.is_multicast and not any(ip in n for n in _NEVER if n.version == ip.version)
 
     def addresses(self, host: str, port: int) -> list[str]:
         """Return the allowed IP addresses of a name.
@@ -59,7 +65,10 @@ class Guard:
             OSError: the name is unknown.
 
         """
-        found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        try:
+            found = [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+        except UnicodeError as error:
+            raise OSError(f"{host!r} is no name") from error
         allowed = [ip for ip in found if self.allows(ip)]
         if not allowed:
             raise PeerFailed(
@@ -73,7 +82,23 @@ class Guard:
     ) -> socket.socket:
         """Return a socket connected to an allowed address of a name: ``socket.create_connection``, guarded."""
         host, port = address
-        return socket.create_connection((self.addresses(host, port)[0], port), timeout, source)
+        last: OSError | None = None
+        for ip in self.addresses(host, port):
+            try:
+                return socket.create_connection((ip, port), timeout, source)
+            except OSError as error:
+                last = error
+        assert last is not None
+        raise last
+
+
+def _embedded(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    if isinstance(ip, ipaddress.IPv4Address):
+        return ip
+    found = ip.ipv4_mapped or ip.sixtofour
+    if found is None and (int(ip) >> 32 == 0x64FF9B << 64 or (int(ip) >> 32 == 0 and int(ip) > 1)):
+        found = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return found or ip
 
 
 class _Backend(httpcore.SyncBackend):
@@ -91,10 +116,64 @@ class _Backend(httpcore.SyncBackend):
         socket_options: Iterable[typing.Any] | None = None,
     ) -> httpcore.NetworkStream:
         try:
-            address = self.guard.addresses(host, port)[0]
+            addresses = self.guard.addresses(host, port)
         except OSError as error:
             raise httpcore.ConnectError(str(error)) from error
-        return super().connect_tcp(address, port, timeout, local_address, socket_options)
+        for address in addresses[:-1]:
+            try:
+                return _Timely(super().connect_tcp(address, port, timeout, local_address, socket_options))
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                continue
+        return _Timely(super().connect_tcp(addresses[-1], port, timeout, local_address, socket_options))
+
+
+_DEADLINE = threading.local()
+
+
+@contextlib.contextmanager
+def within(seconds: float) -> Iterator[None]:
+    """Bound everything this thread reads and writes inside, however slowly the other side drips."""
+    before = getattr(_DEADLINE, "at", None)
+    _DEADLINE.at = time.monotonic() + seconds
+    try:
+        yield
+    finally:
+        _DEADLINE.at = before
+
+
+def _left(timeout: float | None, error: type[Exception]) -> float | None:
+    at: float | None = getattr(_DEADLINE, "at", None)
+    if at is None:
+        return timeout
+    left = at - time.monotonic()
+    if left <= 0:
+        raise error("it takes too long")
+    return left if timeout is None else min(timeout, left)
+
+
+class _Timely(httpcore.NetworkStream):
+    """A stream that knows its thread's deadline."""
+
+    def __init__(self, inner: httpcore.NetworkStream) -> None:
+        self.inner = inner
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self.inner.read(max_bytes, _left(timeout, httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self.inner.write(buffer, _left(timeout, httpcore.WriteTimeout))
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        left = _left(timeout, httpcore.ConnectTimeout)
+        return _Timely(self.inner.start_tls(ssl_context, server_hostname, left))
+
+    def get_extra_info(self, info: str) -> typing.Any:
+        return self.inner.get_extra_info(info)
 
 
 class GuardedTransport(httpx.HTTPTransport):

@@ -19,14 +19,29 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from ihds.errors import BadMessage, IhdsError, PeerFailed, from_dict
-from ihds.wire.guard import LOOPBACK, Guard, GuardedTransport
+from ihds.errors import (
+    AnalysisFailed,
+    BadInput,
+    BadMessage,
+    IhdsError,
+    IllegalTransition,
+    NotAuthenticated,
+    NotFound,
+    PeerFailed,
+    Refused,
+    SiteMissing,
+    from_dict,
+)
+from ihds.wire.guard import LOOPBACK, Guard, GuardedTransport, within
+from ihds.wire.strict import clean, read_json
 
 _log = logging.getLogger("ihds.http")
 
 #: Largest JSON message taken from a stranger, and largest contribution or state.
 MAX_JSON = 1 << 20
 MAX_BODY = 1 << 28
+#: Largest answer taken from a peer.
+MAX_ANSWER = 1 << 25
 
 
 @dataclass
@@ -63,23 +78,43 @@ class Http:
         *,
         body: bytes | None = None,
         headers: dict[str, str] | None = None,
+        seconds: float | None = None,
+        limit: int = MAX_ANSWER,
     ) -> httpx.Response:
-        """Send a request and return whatever answer comes.
+        """Send a request and return whatever answer comes, whole within ``seconds`` and ``limit`` bytes.
 
         Raises:
-            PeerFailed: no answer came.
+            PeerFailed: no answer came, or one that is too slow or too large.
 
         """
+        plain = {"Accept-Encoding": "identity", **(headers or {})}  # nobody inflates anything here
         try:
-            return self.client.request(method, url, content=body, headers=headers)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            with (
+                within(seconds or self.timeout_seconds),
+                self.client.stream(method, url, content=body, headers=plain) as answer,
+            ):
+                chunks, size = [], 0
+                for chunk in answer.iter_raw():
+                    size += len(chunk)
+                    if size > limit:
+                        raise PeerFailed(f"{url} answers with more than {limit} bytes")
+                    chunks.append(chunk)
+                kept = [(k, v) for k, v in answer.headers.items() if k.lower() != "content-encoding"]
+                return httpx.Response(answer.status_code, headers=kept, content=b"".join(chunks))
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             raise PeerFailed(
                 f"{url} does not answer: {error or type(error).__name__}",
                 remedy="check that the node runs and that its address can be reached from here",
             ) from error
 
     def json(
-        self, method: str, url: str, body: Any = None, token: str | None = None, authorization: str | None = None
+        self,
+        method: str,
+        url: str,
+        body: Any = None,
+        token: str | None = None,
+        authorization: str | None = None,
+        seconds: float | None = None,
     ) -> tuple[int, Any]:
         """Send JSON with a bearer token or a whole Authorization header; return status and JSON (None if empty).
 
@@ -91,11 +126,8 @@ class Http:
         if token or authorization:
             headers["Authorization"] = authorization or f"Bearer {token}"
         data = None if body is None else json.dumps(body).encode()
-        answer = self.send(method, url, body=data, headers=headers)
-        try:
-            return answer.status_code, json.loads(answer.content) if answer.content else None
-        except ValueError as error:
-            raise PeerFailed(f"{url} answered {answer.status_code} with something other than JSON") from error
+        answer = self.send(method, url, body=data, headers=headers, seconds=seconds)
+        return answer.status_code, _read(answer, url)
 
     def page(self, method: str, url: str, body: Any, authorization: str) -> tuple[dict[str, Any], str | None]:
         """Send JSON and return the JSON object of a 2xx answer and the address of the next page, if there is one.
@@ -106,30 +138,29 @@ class Http:
         """
         headers = {"Content-Type": "application/json", "Accept": "application/json", "Authorization": authorization}
         answer = self.send(method, url, body=json.dumps(body).encode(), headers=headers)
-        try:
-            found = json.loads(answer.content)
-        except ValueError as error:
-            raise PeerFailed(f"{url} answered {answer.status_code} with something other than JSON") from error
+        found = _read(answer, url)
         raise_for(answer.status_code, found, url)
         return found if isinstance(found, dict) else {}, answer.links.get("next", {}).get("url")
 
-    def get_json(self, url: str, token: str | None = None) -> dict[str, Any]:
+    def get_json(self, url: str, token: str | None = None, seconds: float | None = None) -> dict[str, Any]:
         """Fetch a JSON object.
 
         Raises:
             IhdsError: the peer's error, or PeerFailed.
 
         """
-        return self.call("GET", url, token=token)
+        return self.call("GET", url, token=token, seconds=seconds)
 
-    def call(self, method: str, url: str, body: Any = None, token: str | None = None) -> dict[str, Any]:
+    def call(
+        self, method: str, url: str, body: Any = None, token: str | None = None, seconds: float | None = None
+    ) -> dict[str, Any]:
         """Send JSON and return the JSON object of a 2xx answer.
 
         Raises:
             IhdsError: the error the peer reported, as its own class, or PeerFailed.
 
         """
-        status, answer = self.json(method, url, body, token)
+        status, answer = self.json(method, url, body, token, seconds=seconds)
         raise_for(status, answer, url)
         return answer if isinstance(answer, dict) else {}
 
@@ -204,9 +235,10 @@ def fetch(url: str, token: str, path: Path, progress: Callable[[int, int], None]
     if held:
         headers |= {"Range": f"bytes={held}-", "If-Range": mark.read_text()}
     try:
+        headers["Accept-Encoding"] = "identity"
         with httpx.stream("GET", url, headers=headers, timeout=60, trust_env=False) as answer:
             if answer.status_code not in (200, 206):
-                raise PeerFailed(f"{url} answered {answer.status_code}: {answer.read()[:200].decode(errors='replace')}")
+                raise PeerFailed(f"{url} answered {answer.status_code}")
             if answer.status_code == 200:
                 held = 0
             mark.write_text(answer.headers.get("etag", ""))
@@ -230,8 +262,30 @@ def raise_for(status: int, answer: Any, url: str) -> None:
     if isinstance(answer, dict) and str(answer.get("code", "")).startswith("IHDS-"):
         if "message" not in answer and isinstance(reason, list) and reason:  # DSP's form of an error
             answer = {**answer, "message": reason[0], "reasons": reason[1:]}
-        raise from_dict(answer)
-    raise PeerFailed(f"{url} answered {status}: {reason}")
+        given = answer.get("reasons")
+        error = from_dict(
+            {
+                "code": answer["code"],
+                "message": clean(answer.get("message", "the node gave no message"), 1000),
+                "reasons": [clean(r, 1000) for r in given[:50]] if isinstance(given, list) else [],
+                "remedy": clean(answer.get("remedy", "")),
+            }
+        )
+        if isinstance(error, _TOLD):
+            raise error
+        raise PeerFailed(f"{url} answered {status}: {error.message}")
+    raise PeerFailed(f"{url} answered {status}: {clean(reason)}")
+
+
+#: The errors a peer may report as its own; others mean something about this node, which a peer cannot say.
+_TOLD = (Refused, NotAuthenticated, NotFound, BadInput, AnalysisFailed, IllegalTransition, SiteMissing)
+
+
+def _read(answer: httpx.Response, url: str) -> Any:
+    try:
+        return read_json(answer.content) if answer.content else None
+    except BadMessage as error:
+        raise PeerFailed(f"{url} answered {answer.status_code} with something other than JSON") from error
 
 
 def bearer(authorization: str) -> str:
@@ -241,7 +295,7 @@ def bearer(authorization: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """An incoming request with its body read."""
+    """An incoming request with its body read; ``caller`` are the claims of whoever was let in."""
 
     method: str
     path: dict[str, str]
@@ -250,6 +304,7 @@ class Call:
     body: bytes
     client: str
     query_text: str = ""
+    caller: dict[str, Any] = field(default_factory=dict)
 
     @property
     def bearer(self) -> str:
@@ -263,10 +318,7 @@ class Call:
             BadMessage: it is none.
 
         """
-        try:
-            value = json.loads(self.body)
-        except (ValueError, RecursionError) as error:
-            raise BadMessage("the body is not JSON", remedy="send a JSON object") from error
+        value = read_json(self.body)
         if not isinstance(value, dict):
             raise BadMessage("the body is not a JSON object", remedy="send a JSON object")
         return value

@@ -17,7 +17,8 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
-from ihds.errors import NotAuthenticated, SetupFailed
+from ihds.errors import BadMessage, NotAuthenticated, SetupFailed
+from ihds.wire.strict import read_json
 
 ALGORITHM = "ES256"
 #: A token longer than this is refused unread.
@@ -143,7 +144,7 @@ def verify_jwt(token: str, public_jwk: dict[str, Any]) -> dict[str, Any]:
         raise NotAuthenticated("the token is too long")
     try:
         return dict(jwt.decode(token, _public(public_jwk), algorithms=[ALGORITHM]).claims)
-    except (JoseError, ValueError, KeyError, TypeError) as error:
+    except (JoseError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise NotAuthenticated(f"the signature does not verify: {error}") from error
 
 
@@ -158,8 +159,8 @@ def read_unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
         raise NotAuthenticated("this is not a JWT")
 
     try:
-        parts = [json.loads(base64.urlsafe_b64decode(p + "=" * (-len(p) % 4))) for p in token.split(".")[:2]]
-    except ValueError as error:
+        parts = [read_json(base64.urlsafe_b64decode(p + "=" * (-len(p) % 4))) for p in token.split(".")[:2]]
+    except (ValueError, BadMessage) as error:
         raise NotAuthenticated("this is not a JWT") from error
     if not all(isinstance(p, dict) for p in parts):
         raise NotAuthenticated("this is not a JWT")

@@ -198,6 +198,7 @@ def _make(folder: Path, did: Did, name: str, signer: str, options: dict[str, Any
         jwk = plugin(signer)(options, f"{did}#{name}").public_jwk()
         return Entry(name, jwk, time.time(), signer=signer, options=options)
     key = SigningKey.new(f"{did}#{name}")
+    (folder / f"{name}.pem").unlink(missing_ok=True)  # no entry names it: a crash left it before it was used
     write_secret(folder / f"{name}.pem", key.to_pem(word))
     return Entry(name, key.public_jwk(), time.time())
 

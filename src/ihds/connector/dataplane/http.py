@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -36,6 +38,9 @@ _log = logging.getLogger("ihds.dataplane")
 
 PULL, PUSH = "HttpData-PULL", "HttpData-PUSH"
 CHUNK = 1 << 20
+#: An inbox waits this long for its file; a receiver is looked at again this often while bytes flow.
+_INBOX_SECONDS = 7 * 86_400.0
+_ADMIT_SECONDS = 5.0
 _PUSH_ATTEMPTS = 8
 
 #: Returns where a dataset's bytes lie: a file, or the URL of an upstream endpoint.
@@ -44,7 +49,7 @@ Origin = Callable[[str], Path | str]
 
 @dataclass
 class HttpPlane:
-    """Serves and receives byte streams for one connector. ``rate`` is bytes per second and flow; 0 is unbounded.
+    """Serves and receives byte streams for one connector. ``rate`` is bytes per second and stream; 0 is unbounded.
 
     ``report`` tells the connector that a push ended, with None or the reason it failed; ``admit`` refuses
     a receiver that may have nothing more.
@@ -61,8 +66,11 @@ class HttpPlane:
     admit: Callable[[Flow], None]
     rate: float = 0.0
     formats: frozenset[str] = frozenset({PULL, PUSH})
+    largest: int = 10**12
     _stopped: set[str] = field(default_factory=set)
-    _pushing: dict[str, threading.Thread] = field(default_factory=dict)
+    _receiving: set[str] = field(default_factory=set)
+    _pushing: set[str] = field(default_factory=set)
+    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(8, "push"))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     # -- asked by the control plane ----------------------------------------------------------------
@@ -71,12 +79,11 @@ class HttpPlane:
         """Open an inbox for a push; a pull needs nothing here."""
         if flow.format != PUSH:
             return None, []
-        token, put = self.tokens.issue(flow)
+        token, put = self.tokens.issue(flow, _INBOX_SECONDS)
         return data_address(f"{self.url}/inbox/{_name(flow.id)}", token), [put]
 
     def start(self, flow: Flow) -> tuple[dict[str, Any] | None, list[Put]]:
         """Open the outlet of a pull, or begin to push."""
-        self._stopped.discard(flow.id)
         if flow.format == PULL:
             token, put = self.tokens.issue(flow)
             return data_address(f"{self.url}/flows/{_name(flow.id)}", token), [put]
@@ -84,12 +91,23 @@ class HttpPlane:
             raise BadInput("a push needs the data address of the receiver", remedy="request it with a dataAddress")
         found = self.log.get("push", flow.id)
         body = {"flow": flow.to_dict(), "state": str(FlowState.STARTED)}
-        threading.Timer(0.05, self._push, [flow.id]).start()  # after the transaction it belongs to
         return None, [Put("push", flow.id, found.version if found else 0, body)]
 
+    def started(self, flow: Flow) -> None:
+        """Take a push (again) on the consumer's side."""
+        self._stopped.discard(flow.id)
+
+    def go(self, flow: Flow) -> None:
+        """Let a stream flow (again); begin to push."""
+        self._stopped.discard(flow.id)
+        if flow.format == PUSH:
+            self._push(flow.id)
+
     def stop(self, flow: Flow, event: FlowEvent) -> list[Put]:
-        """Stop streams of a flow and end its token."""
+        """Stop streams of a flow and end its token; a suspended inbox keeps it, for the sender has no other."""
         self._stopped.add(flow.id)
+        if flow.consumer and event is FlowEvent.SUSPEND:
+            return []
         found = self.log.get("push", flow.id)
         ended = []
         if found is not None:
@@ -138,7 +156,7 @@ class HttpPlane:
         except OSError as error:
             _log.error("the file of %s cannot be read: %s", flow.dataset, error)
             return _refusal(NotFound(f"the bytes of {flow.dataset!r} are not there now"))
-        tag = f'"{sha256(f"{stat.st_mtime_ns}-{stat.st_size}".encode())[:32]}"'
+        tag = _tag(stat)
         headers = {"ETag": tag, "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
         wanted = request.headers.get("range")
         if wanted and request.headers.get("if-range", tag) != tag:
@@ -158,6 +176,7 @@ class HttpPlane:
     async def _proxy(self, request: Request, flow: Flow, url: str) -> Response:
         """Pass an upstream answer through as it comes."""
         passed = {k: v for k, v in request.headers.items() if k in ("range", "if-range", "accept")}
+        passed["accept-encoding"] = "identity"
         client = httpx.AsyncClient(timeout=30, trust_env=False)
         try:
             answer = await client.send(client.build_request(request.method, url, headers=passed), stream=True)
@@ -182,7 +201,11 @@ class HttpPlane:
         """Pass blocks on at the configured rate; count them, whatever ends the stream."""
         sent, began = 0, time.monotonic()
         try:
+            looked = time.monotonic()
             async for block in blocks:
+                if time.monotonic() - looked > _ADMIT_SECONDS:
+                    await run_in_threadpool(self.admit, flow)
+                    looked = time.monotonic()
                 if flow.id in self._stopped:
                     raise ClientDisconnect  # the line closes short of its length: the receiver sees a broken stream
                 if self.rate and (ahead := sent / self.rate - (time.monotonic() - began)) > 0:
@@ -200,37 +223,71 @@ class HttpPlane:
         """Take a pushed stream from the offset held so far; HEAD tells the offset."""
         try:
             flow = await run_in_threadpool(self._flow, request)
+            await run_in_threadpool(self.admit, flow)
         except IhdsError as error:
             return _refusal(error)
+        if flow.id in self._receiving:
+            return Response(status_code=409, headers={"Retry-After": "1"})
+        self._receiving.add(flow.id)
+        try:
+            return await self._take(request, flow)
+        finally:
+            self._receiving.discard(flow.id)
+
+    async def _take(self, request: Request, flow: Flow) -> Response:
+        """Take a part of a push; only one at a time is let in, and only of one version of the source."""
         self.inbox.mkdir(parents=True, exist_ok=True)
-        part = self.inbox / f"{_name(flow.id)}.part"
+        part, mark = (self.inbox / f"{_name(flow.id)}.{end}" for end in ("part", "etag"))
+        tag = request.headers.get("etag", "")[:200]
+        if part.exists() and (mark.read_text() if mark.exists() else "") != tag:
+            part.unlink()  # the beginning is of another version
+        mark.write_text(tag)
         held = part.stat().st_size if part.exists() else 0
         if request.method == "HEAD":
             return Response(headers={"Upload-Offset": str(held)})
-        found = re.fullmatch(r"bytes (\d+)-(\d*)/(\d+)", request.headers.get("content-range", ""))
+        found = re.fullmatch(
+            r"bytes ([0-9]{1,15})-([0-9]{0,15})/([0-9]{1,15})", request.headers.get("content-range", "")
+        )
         if not found or int(found[1]) != held:
             return Response(status_code=409, headers={"Upload-Offset": str(held)})
         total, got = int(found[3]), 0
-        with part.open("ab") as file:
-            async for chunk in request.stream():
-                if held + got + len(chunk) > total or flow.id in self._stopped:
-                    return _refusal(BadInput("more bytes came than were announced, or the transfer has ended"))
-                await run_in_threadpool(file.write, chunk)
-                got += len(chunk)
-        details = {"transfer": flow.id, "dataset": flow.dataset, "from": held, "bytes": got, "of": total}
-        await run_in_threadpool(self.log.commit, Event("data.received", flow.counterparty, details))
-        if held + got == total:
+        if total > self.largest:
+            return _refusal(BadInput(f"the inbox takes files up to {self.largest} bytes"))
+        try:
+            with part.open("ab") as file:
+                async for chunk in request.stream():
+                    if held + got + len(chunk) > total or flow.id in self._stopped:
+                        return _refusal(BadInput("more bytes came than were announced, or the transfer has ended"))
+                    await run_in_threadpool(file.write, chunk)
+                    got += len(chunk)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        finally:
+            details = {"transfer": flow.id, "dataset": flow.dataset, "from": held, "bytes": got, "of": total}
+            with anyio.CancelScope(shield=True):
+                await run_in_threadpool(self.log.commit, Event("data.received", flow.counterparty, details))
+        if part.stat().st_size == total:
             part.replace(self.inbox / f"{_name(flow.id)}.data")
-        return Response(status_code=201 if held + got == total else 202)
+            mark.unlink(missing_ok=True)
+            return Response(status_code=201)
+        return Response(status_code=202)
 
     def _push(self, identifier: str) -> None:
+        """Push in the background, a few flows at a time, each once."""
         with self._lock:
-            running = self._pushing.get(identifier)
-            if running is not None and running.is_alive():
+            if identifier in self._pushing:
                 return
-            thread = threading.Thread(target=self._push_all, args=(identifier,), name="push", daemon=True)
-            self._pushing[identifier] = thread
-            thread.start()
+            self._pushing.add(identifier)
+        self._pool.submit(self._pushed, identifier)
+
+    def _pushed(self, identifier: str) -> None:
+        try:
+            self._push_all(identifier)
+        except Exception:  # noqa: BLE001 - one bug must not end the pool; resume takes it up again
+            _log.exception("the push %s failed", identifier)
+        finally:
+            with self._lock:
+                self._pushing.discard(identifier)
 
     def _push_all(self, identifier: str) -> None:
         record = self.log.get("push", identifier)
@@ -243,7 +300,7 @@ class HttpPlane:
                 return
             try:
                 self._push_once(flow)
-            except (httpx.HTTPError, OSError, IhdsError) as error:
+            except (httpx.HTTPError, OSError, ValueError, IhdsError) as error:
                 failure = str(error) or type(error).__name__
                 _log.info("push %s: %s", flow.id, failure)
                 time.sleep(min(10.0, 0.2 * 2**attempt))
@@ -259,10 +316,11 @@ class HttpPlane:
         origin = self.origin(flow.dataset)
         if isinstance(origin, str):
             raise BadInput("only a file is pushed", remedy="offer the upstream endpoint for pull")
-        headers = {"Authorization": f"Bearer {token}"}
+        stat = origin.stat()
+        size = stat.st_size
+        headers = {"Authorization": f"Bearer {token}", "ETag": _tag(stat)}
         asked = self.http.send("HEAD", endpoint, headers=headers)
         offset = int(asked.headers.get("upload-offset", 0)) if asked.status_code == 200 else 0
-        size = origin.stat().st_size
         sent = 0
 
         def blocks() -> Iterator[bytes]:
@@ -288,6 +346,11 @@ class HttpPlane:
             raise PeerFailed(f"{endpoint} answered {answer.status_code}")
 
 
+def _tag(stat: os.stat_result) -> str:
+    """Return what tells one version of a file from another."""
+    return f'"{sha256(f"{stat.st_mtime_ns}-{stat.st_size}".encode())[:32]}"'
+
+
 def _name(identifier: str) -> str:
     """Return a file and path name for a transfer: ids are the counterparty's or ours, names are ours."""
     return sha256(identifier.encode())[:40]
@@ -295,7 +358,7 @@ def _name(identifier: str) -> str:
 
 def _span(text: str, size: int) -> tuple[int, int] | None:
     """Return first byte and end of a single range, or None if it cannot be served."""
-    found = re.fullmatch(r"bytes=(\d*)-(\d*)", text.strip())
+    found = re.fullmatch(r"bytes=([0-9]{0,15})-([0-9]{0,15})", text.strip())
     if not found or not (found[1] or found[2]):
         return None
     if not found[1]:

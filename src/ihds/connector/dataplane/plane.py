@@ -91,6 +91,14 @@ class Plane(Protocol):
         """Start or resume on the provider's side; return the address with a fresh token, if it is pulled from."""
         ...
 
+    def started(self, flow: Flow) -> None:
+        """Hear, on the consumer's side, that the provider has started or resumed."""
+        ...
+
+    def go(self, flow: Flow) -> None:
+        """Begin what ``start`` prepared, now that it is written down."""
+        ...
+
     def stop(self, flow: Flow, event: FlowEvent) -> list[Put]:
         """Suspend, complete or terminate."""
         ...
@@ -111,6 +119,18 @@ class Planes:
         """Start or resume on the provider's side."""
         plane = self._of(flow)
         return plane.start(flow) if plane else (None, [])
+
+    def started(self, flow: Flow) -> None:
+        """Hear, on the consumer's side, that the provider has started or resumed."""
+        plane = self._of(flow)
+        if plane:
+            plane.started(flow)
+
+    def go(self, flow: Flow) -> None:
+        """Begin what ``start`` prepared, now that it is written down."""
+        plane = self._of(flow)
+        if plane:
+            plane.go(flow)
 
     def stop(self, flow: Flow, event: FlowEvent) -> list[Put]:
         """Suspend, complete or terminate on either side."""
@@ -138,10 +158,10 @@ class Tokens:
     kind: str
     seconds: float
 
-    def issue(self, flow: Flow) -> tuple[str, Put]:
+    def issue(self, flow: Flow, seconds: float | None = None) -> tuple[str, Put]:
         """Return a fresh token and the write that makes it good; the one before ends a little later."""
         token = secrets.token_urlsafe(32)
-        expires = (now() + timedelta(seconds=self.seconds)).timestamp()
+        expires = (now() + timedelta(seconds=seconds or self.seconds)).timestamp()
         found = self.log.get(self.kind, flow.id)
         hashes = [[sha256(token.encode()), expires]]
         if found is not None:  # whoever is on the way with the token before may arrive
@@ -190,6 +210,12 @@ class TokenPlane:
         """Return the endpoint with a fresh token."""
         token, put = self.tokens.issue(replace(flow, address=None))
         return data_address(self.endpoint, token, self.endpoint_type), [put]
+
+    def started(self, flow: Flow) -> None:
+        """Nothing depends on it."""
+
+    def go(self, flow: Flow) -> None:
+        """Nothing is left to begin."""
 
     def stop(self, flow: Flow, event: FlowEvent) -> list[Put]:
         """End the token."""

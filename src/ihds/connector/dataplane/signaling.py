@@ -7,6 +7,7 @@ network. Trust: whoever holds it can open and close streams of this participant,
 from __future__ import annotations
 
 import hmac
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from ihds.governance.lifecycle import advance
 from ihds.store.store import Put, Record
 from ihds.wire.http import Answer, Call, Http, endpoint, raise_for
 
+_ATTEMPTS = 12
 _WORDS = {FlowEvent.SUSPEND: "suspend", FlowEvent.TERMINATE: "terminate", FlowEvent.COMPLETE: "completed"}
 
 
@@ -43,6 +45,16 @@ class RemotePlane:
         status, _ = self.http.json("GET", f"{self.url}/dataflows/{flow.id}/status", token=self.key)
         path = f"/dataflows/{flow.id}/resume" if status == 200 else "/dataflows/start"
         return self._call(path, self._message(flow)).get("dataAddress"), []
+
+    def started(self, flow: Flow) -> None:
+        """Tell it that the provider has started."""
+        url = f"{self.url}/dataflows/{flow.id}/started"
+        status, answer = self.http.json("POST", url, {"messageId": uuid.uuid4().urn}, self.key)
+        if status not in (200, 202, 404):
+            raise_for(status, answer, url)
+
+    def go(self, flow: Flow) -> None:
+        """Nothing: it begins by itself when it is asked to start."""
 
     def stop(self, flow: Flow, event: FlowEvent) -> list[Put]:
         """Ask it to stop; a flow it does not know needs no stopping."""
@@ -199,6 +211,8 @@ class PlaneSide:
         put = Put("dataflow", flow.id, found.version if found else 0, body)
         details = {"transfer": flow.id, "dataset": flow.dataset, "state": str(state)}
         self.log.commit(Event("dataflow.advanced", self.me, details), put, *puts)
+        if state is FlowState.STARTED and not flow.consumer:
+            self.plane.go(flow)
         status = {"messageId": uuid.uuid4().urn, "dataFlowId": flow.id, "state": str(state)}
         return Answer({**status, "dataAddress": address} if address else status)
 
@@ -220,8 +234,9 @@ class PlaneSide:
         if call.path["event"] not in words:
             raise NotFound(f"a data flow has no {call.path['event']!r}")
         event = words[call.path["event"]]
-        if event is None:  # the consumer learns that its provider started: nothing to do
-            return self._status(call)
+        if event is None:  # the consumer learns that its provider has started
+            self.plane.started(flow)
+            return self._commit(flow, found, advance(NEXT, "the data flow", state, FlowEvent.START), None, [])
         after = advance(NEXT, "the data flow", state, event)
         if event is FlowEvent.START:
             address, puts = self.plane.start(flow)
@@ -246,9 +261,13 @@ def report_to(control: str, key: str, http: Http) -> Callable[[str, str | None],
     def report(flow: str, failure: str | None) -> None:
         event = "completed" if failure is None else "errored"
         body = {"messageId": uuid.uuid4().urn, "dataFlowId": flow, "error": failure}
-        try:
-            http.call("POST", f"{control}/signaling/transfers/{flow}/dataflow/{event}", body, key)
-        except PeerFailed:
-            http.call("POST", f"{control}/signaling/transfers/{flow}/dataflow/{event}", body, key)
+        for attempt in range(_ATTEMPTS):
+            try:
+                http.call("POST", f"{control}/signaling/transfers/{flow}/dataflow/{event}", body, key)
+            except PeerFailed:
+                time.sleep(min(30.0, 0.2 * 2**attempt))
+            else:
+                return
+        raise PeerFailed(f"the connector at {control} does not hear that {flow} has ended")
 
     return report

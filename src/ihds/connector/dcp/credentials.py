@@ -58,7 +58,7 @@ def read(token: str) -> Credential:
     _, claims = read_unverified(token)
     try:
         return _read_11(claims, token) if "vc" in claims else _read_20(claims, token)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, OSError) as error:
         raise NotAuthenticated(f"this is not a verifiable credential: {error!r}") from error
 
 
@@ -206,6 +206,16 @@ def presented(resolver: Resolver, token: str, holder: str, audience: str, at: fl
     expires = claims.get("exp", 0)
     if not isinstance(expires, (int, float)) or expires < at - LEEWAY:
         raise NotAuthenticated("the presentation is old")
+    return presented_tokens(claims)
+
+
+def presented_tokens(claims: dict[str, Any]) -> list[str]:
+    """Return the credentials inside the claims of a presentation of either form.
+
+    Raises:
+        NotAuthenticated: it is none.
+
+    """
     body = claims.get("vp", claims)
     if not isinstance(body, dict):
         raise NotAuthenticated("this is not a presentation")

@@ -17,13 +17,14 @@ from ihds.connector.dcp.credentials import PROFILES, Profile, read
 from ihds.connector.dcp.message import check, message
 from ihds.connector.dcp.tokens import Identity, TokenGate
 from ihds.connector.outbox import Outbox
-from ihds.errors import BadMessage, Conflict, IhdsError, NotFound
+from ihds.errors import BadMessage, Conflict, IhdsError, NotFound, Refused
 from ihds.store.store import Put, Record
 from ihds.wire.did import Resolver
 from ihds.wire.http import Answer, Call, Http, endpoint, raise_for
 
 #: How a CredentialMessage names the form of a credential.
 _FORMAT = dict(zip(PROFILES, ("VC1_0_JWT", "VC2_0_JOSE"), strict=True))
+_MOST_WAITING, _MOST_EACH = 1000, 5
 RECEIVED, ISSUED, REJECTED = "RECEIVED", "ISSUED", "REJECTED"
 
 
@@ -108,7 +109,11 @@ class IssuerService:
         body = call.json()
         pid, asked = _check_request(body, self.issuing.offered())
         identifier = uuid.uuid5(uuid.NAMESPACE_URL, f"{self.identity.did}|{holder}|{pid}").urn
-        if self.log.get("issuance.request", identifier) is None:
+        found = self.log.get("issuance.request", identifier)
+        if found is None:
+            waiting = [r for r in self.log.store.list("issuance.request") if r.body["status"] == RECEIVED]
+            if len(waiting) >= _MOST_WAITING or sum(r.body["holder"] == holder for r in waiting) >= _MOST_EACH:
+                raise Refused("too many requests wait for a decision", remedy="wait for the decision on yours")
             record = {
                 "holder": holder,
                 "holder_pid": pid,
@@ -116,12 +121,20 @@ class IssuerService:
                 "status": RECEIVED,
                 "credentials": [],
                 "reason": "",
-                "request": body,
             }
             verdict = self.issuing.decide(holder, asked, body)
+            if isinstance(verdict, Rejected):  # told at once: nobody is called back for a no
+                raise Refused(verdict.reason, remedy="ask the issuer")
             self._settle(identifier, 0, record, verdict)
+        elif found.body["status"] != RECEIVED and not self._delivering(identifier):
+            row = self.outbox.row("issuance.request", identifier, holder, task="deliver")
+            self.log.commit(Event("credential.requested", holder, {"request": identifier, "again": True}), row)
+            self.outbox.wake()
         location = f"{self.base_url}/issuer/requests/{identifier}"
         return Answer(None, status=201, headers={"Location": location})
+
+    def _delivering(self, identifier: str) -> bool:
+        return any(row.body["pid"] == identifier for row in self.log.store.list("issuance"))
 
     def settle(self, identifier: str, verdict: Verdict) -> None:
         """Decide a request that waited for a person.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from ihds.canonical import sha256
 from ihds.errors import NotAuthenticated
 from ihds.ids import Did
 from ihds.wire.did import Resolver
@@ -54,6 +55,7 @@ class TokenGate:
     resolver: Resolver
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     _seen: dict[str, float] = field(default_factory=dict)
+    _swept: float = 0.0
     _since: float = field(default_factory=time.time)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -68,6 +70,8 @@ class TokenGate:
             raise NotAuthenticated("there is no bearer token", remedy="send a self-issued ID token")
         claims = self.resolver.verify(token, "capabilityInvocation")
         at = self.clock().timestamp()
+        if "vp" in claims or "vc" in claims or not isinstance(claims.get("jti"), str) or not 0 < len(claims["jti"]) <= 512:
+            raise NotAuthenticated("this is not a self-issued ID token: no jti, or a presentation")
         if claims.get("iss") != claims.get("sub"):
             raise NotAuthenticated("the token's issuer is not its subject")
         if claims.get("aud") not in (self.me, [self.me]):
@@ -82,15 +86,15 @@ class TokenGate:
             raise NotAuthenticated("the token is not valid yet")
         if expires < at - LEEWAY:
             raise NotAuthenticated("the token has expired")
-        if issued < int(self._since) - LEEWAY:
+        if issued < int(self._since):
             raise NotAuthenticated("the token was made before this node started; make a new one")
         with self._lock:
-            self._remember(str(claims.get("jti") or ""), expires, at)
+            self._remember(sha256(f"{claims['iss']}|{claims['jti']}".encode()), expires, at)
         return claims
 
-    def _remember(self, jti: str, expires: float, at: float) -> None:
-        if not jti or jti in self._seen:
+    def _remember(self, used: str, expires: float, at: float) -> None:
+        if used in self._seen:
             raise NotAuthenticated("the token was used before")
-        if len(self._seen) > 10_000:
-            self._seen = {k: v for k, v in self._seen.items() if v > at - LEEWAY}
-        self._seen[jti] = expires
+        if at > self._swept + 60:
+            self._swept, self._seen = at, {k: v for k, v in self._seen.items() if v > at - LEEWAY}
+        self._seen[used] = expires

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import uuid
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from starlette.routing import Route
@@ -20,6 +21,7 @@ from ihds.store.store import Put, Record
 from ihds.wire.did import Resolver
 from ihds.wire.http import Answer, Call, Http, endpoint, raise_for
 from ihds.wire.jose import read_unverified
+from ihds.wire.strict import clean
 
 #: The type of a token that opens this node's credentials; no other token of the same key is one.
 _ACCESS = "presentation+jwt"
@@ -50,12 +52,12 @@ class CredentialService:
         """Return the credentials this node holds: id, type, token."""
         return [r.body for r in self.log.store.list("credential")]
 
-    def membership(self) -> str | None:
-        """Return the token of a membership credential that has not ended, or None."""
+    def membership(self, days: float = 0.0) -> str | None:
+        """Return the token of a membership credential that lasts for so many days still, or None."""
         for body in self.held():
             if body["type"] == MEMBERSHIP:
                 until = read(body["token"]).valid_until
-                if until is None or until > now():
+                if until is None or until > now() + timedelta(days=days):
                     return str(body["token"])
         return None
 
@@ -65,6 +67,8 @@ class CredentialService:
         details = {"permit" if kind == PERMIT else "credential": identifier, "type": kind}
         puts = [] if kind == PERMIT else self._older(kind, token, identifier)
         found = self.log.get("credential", identifier)
+        if found is not None and read(found.body["token"]).issuer != read(token).issuer:
+            raise NotAuthenticated("another issuer's credential has this id already")
         body = {"id": identifier, "type": kind, "token": token}
         if found is None or found.body != body:
             put = Put("credential", identifier, found.version if found else 0, body)
@@ -132,23 +136,33 @@ class CredentialService:
     def request_ids(self, issuer: str, identifiers: list[str], **words: Any) -> str:
         """Ask an issuer for credentials by the ids of its metadata or offer."""
         pid = uuid.uuid4().urn
-        body = {"issuer": issuer, "asked": identifiers, "status": RECEIVED, "reason": "", "location": ""}
+        body = {"issuer": issuer, "asked": identifiers, "status": RECEIVED, "reason": "", "words": words}
         details = {"request": pid, "issuer": issuer, "credentials": identifiers}
         self.log.commit(Event("credential.requested", self.identity.did, details), Put("my.issuance", pid, 0, body))
-        asked = [{"id": i} for i in identifiers]
-        request = message("CredentialRequestMessage", holderPid=pid, credentials=asked, **words)
-        service = self.resolver.service(issuer, "IssuerService")
-        status, answer = self.http.json("POST", f"{service}/credentials", request, self.identity.token(issuer))
-        if status >= 400:
-            record = self.log.get("my.issuance", pid)
-            assert record is not None
-            failed = {**body, "status": REJECTED, "reason": f"answered {status}: {answer}"}
-            self.log.commit(
-                Event("credential.rejected", issuer, {**details, "status": status}),
-                Put("my.issuance", pid, record.version, failed),
-            )
-            raise_for(status, answer, f"{service}/credentials")
+        self.send_request(pid)
         return pid
+
+    def send_request(self, pid: str) -> None:
+        """Send a request, or send it again: the issuer knows it by its id and answers it once.
+
+        Raises:
+            PeerFailed: the issuer does not answer; the request stays open.
+            Refused: it refuses.
+
+        """
+        record = self.log.get("my.issuance", pid)
+        if record is None or record.body["status"] != RECEIVED:
+            return
+        issuer = str(record.body["issuer"])
+        asked = [{"id": i} for i in record.body["asked"]]
+        request = message("CredentialRequestMessage", holderPid=pid, credentials=asked, **record.body["words"])
+        url = f"{self.resolver.service(issuer, 'IssuerService')}/credentials"
+        status, answer = self.http.json("POST", url, request, self.identity.token(issuer))
+        if 400 <= status < 500 and status not in (401, 404, 408, 429):
+            said = answer.get("message", answer) if isinstance(answer, dict) else answer
+            self._settle(record, REJECTED, clean(said))
+        if status >= 400:
+            raise_for(status, answer, url)
 
     def _receive(self, call: Call) -> Answer:
         issuer = str(self.tokens.check(call.bearer)["iss"])
@@ -168,6 +182,8 @@ class CredentialService:
             if not isinstance(item.get("payload"), str):
                 raise BadMessage("CredentialMessage: a credential needs credentialType, payload and format")
             kind = str(item.get("credentialType"))
+            if kind in (MEMBERSHIP, ROLE, PERMIT) and issuer not in self.verifier.trusted(kind):
+                raise NotAuthenticated(f"{issuer} is not trusted to issue a {kind}")
             found = self.verifier.credential(item["payload"], self.identity.did, kind, issuer)
             self.keep(kind, found.id, found.token)
         self._settle(record, ISSUED, "")

@@ -22,6 +22,7 @@ from ihds.connector.dsp.transfer import Transfer
 from ihds.errors import BadInput, BadMessage, IhdsError, NotFound
 from ihds.store.store import Put, Record
 from ihds.wire.http import Answer, Call, endpoint
+from ihds.wire.strict import reasons
 
 _NEGOTIATION_PATHS: dict[str, str | None] = {
     "request": "ContractRequestMessage",
@@ -81,8 +82,9 @@ class Binding:
         """Let what a message causes wait until its answer is sent; read anew what moved meanwhile."""
 
         def answer(call: Call) -> Answer:
+            known = replace(call, caller=self.callers.check(call.headers.get("authorization", "")))
             with self.connector.outbox.answering() as release:
-                return replace(again(lambda: handler(call)), after=release)
+                return replace(again(lambda: handler(known)), after=release)
 
         return answer
 
@@ -90,7 +92,7 @@ class Binding:
         return Answer(catalog.versions(self.connector.identity.did))
 
     def _who(self, call: Call) -> str:
-        return str(self.callers.check(call.headers.get("authorization", ""))["iss"])
+        return str(call.caller["iss"])
 
     def _catalog(self, call: Call) -> Answer:
         """Answer a page of the catalog, streamed; ``Link`` names the pages before and after (DSP §5.3)."""
@@ -126,7 +128,7 @@ class Binding:
         return show
 
     def _first_request(self, call: Call) -> Answer:
-        claims = self.callers.check(call.headers.get("authorization", ""))
+        claims = call.caller
         who = str(claims["iss"])
         body = call.json()
         check(body, "ContractRequestMessage", "consumerPid", "offer", "callbackAddress")
@@ -169,7 +171,7 @@ class Binding:
 
     def _first_offer(self, call: Call) -> Answer:
         """Take an unasked offer; whether it is accepted is decided after the answer."""
-        claims = self.callers.check(call.headers.get("authorization", ""))
+        claims = call.caller
         who = str(claims["iss"])
         body = call.json()
         check(body, "ContractOfferMessage", "providerPid", "offer", "callbackAddress")
@@ -209,7 +211,7 @@ class Binding:
                 case negotiation.Event.AGREE:
                     after = replace(after, agreement=self._check_agreement(process, body["agreement"]))
                 case negotiation.Event.TERMINATE:
-                    after = replace(after, reason=tuple(map(str, body.get("reason", []))))
+                    after = replace(after, reason=reasons(body.get("reason")))
                 case negotiation.Event.REQUEST:
                     after = replace(after, offer=self._proposal(body["offer"]))
                 case negotiation.Event.OFFER:
@@ -292,7 +294,7 @@ class Binding:
                 other_pid=self._other(process, body),
                 last=digest(body),
                 address=body.get("dataAddress", process.address),
-                reason=tuple(map(str, body.get("reason", []))),
+                reason=reasons(body.get("reason")),
             )
             stopped: list[Put] = []
             if event is not transfer.Event.START:
@@ -300,6 +302,8 @@ class Binding:
             self.connector.commit(
                 after, record.version, str(event), *stopped, *self.connector.next_steps(after, event, own=False)
             )
+            if event is transfer.Event.START and after.role == "consumer":
+                self.connector.planes.started(self.connector.flow(after))
             if after.state in (transfer.State.COMPLETED, transfer.State.TERMINATED):
                 self.connector.decisions.ended(after)
             return Answer(after.acknowledgement())
@@ -322,7 +326,7 @@ class Binding:
 
 def _number(call: Call, name: str, default: int) -> int:
     text = call.query.get(name, str(default))
-    if not text.isdigit() or len(text) > 9:
+    if not (text.isascii() and text.isdigit()) or len(text) > 9:
         raise BadMessage(f"the query parameter {name} is {text!r}, not a whole number")
     return int(text)
 

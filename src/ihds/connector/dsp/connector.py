@@ -30,6 +30,7 @@ from ihds.governance.policy import Refused as No
 from ihds.store.store import Put, Record
 from ihds.wire.did import Resolver
 from ihds.wire.http import Http
+from ihds.wire.strict import clean
 
 _MOST_PAGES = 1000
 _RETRY = frozenset({401, 404, 408, 409, 425, 429})
@@ -95,7 +96,7 @@ class Reactions(Protocol):
 _PRUDENT = {
     negotiation.Event.REQUEST: Step("judge"),
     negotiation.Event.OFFER: Step("consider"),
-    negotiation.Event.ACCEPT: Step(negotiation.Event.AGREE),
+    negotiation.Event.ACCEPT: Step("judge"),
     negotiation.Event.AGREE: Step(negotiation.Event.VERIFY),
     negotiation.Event.VERIFY: Step(negotiation.Event.FINALIZE),
 }
@@ -395,17 +396,21 @@ class Connector:
                 self._consider(process, record, done)
             case "renew":
                 assert isinstance(process, Transfer)
+                if process.state is not transfer.State.STARTED:  # it was suspended or ended meanwhile
+                    self.commit(process, record.version, "overtaken", done)
+                    return
                 address, puts = self.planes.start(self.flow(process))
                 renewed = replace(process, address=address)
                 path, body = transfer.say(renewed, transfer.Event.START, self.address)
                 self.commit(process, record.version, "renew", done, *puts, self._message(process, path, body))
+                self.planes.go(self.flow(process))
             case own if isinstance(process, Negotiation):
                 self._say(process, record, negotiation.Event(own), done)
             case own:
                 self._say_transfer(process, record, transfer.Event(own), done)
 
     def _judge(self, process: Negotiation, record: Record, done: Put) -> None:
-        if process.state is not negotiation.State.REQUESTED:
+        if process.state not in (negotiation.State.REQUESTED, negotiation.State.ACCEPTED):
             self.commit(process, record.version, "judge", done)
             return
         verdict = self.decisions.judge(process)
@@ -480,6 +485,8 @@ class Connector:
         path, body = transfer.say(after, event, self.address)
         rows = [self._message(after, path, body), *self.next_steps(stored, event, own=True)]
         self.commit(stored, record.version, str(event), *settled, *rows)
+        if event is transfer.Event.START:
+            self.planes.go(self.flow(stored))
         if stored.state in (transfer.State.COMPLETED, transfer.State.TERMINATED):
             self.decisions.ended(stored)
 
@@ -511,12 +518,15 @@ class Connector:
 
     def _abandon(self, process: Conversation, record: Record, row: Record, done: Put, status: int, answer: Any) -> None:
         said = answer.get("reason") or answer.get("message") if isinstance(answer, dict) else answer
-        reasons = (f"{row.body['body']['@type']} was answered {status}: {said}",)
+        reasons = (f"{row.body['body']['@type']} was answered {status}: {clean(said)}",)
         ended = process.state in ("TERMINATED", "COMPLETED", "FINALIZED")
         after = process if ended else replace(process, state=type(process.state)("TERMINATED"), reason=reasons)  # type: ignore[arg-type]
         details = {"permit": self._permit(process), "pid": process.pid, "reasons": list(reasons)}
         event = LogEvent("message.abandoned", process.counterparty, details)
-        self.log.commit(event, done, Put(record.kind, process.pid, record.version, after.to_dict()))
+        stopped = self.planes.stop(self.flow(after), FlowEvent.TERMINATE) if isinstance(after, Transfer) else []
+        self.log.commit(event, done, Put(record.kind, process.pid, record.version, after.to_dict()), *stopped)
+        if isinstance(after, Transfer) and not ended:
+            self.decisions.ended(after)
         with self._changed:
             self._changed.notify_all()
 

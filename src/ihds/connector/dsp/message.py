@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -18,6 +19,11 @@ def message(kind: str, **fields: Any) -> dict[str, Any]:
     """Return a message of a type; fields that are None or empty lists are left out."""
     kept = {k: v for k, v in fields.items() if v is not None and v != []}
     return {"@context": [CONTEXT], "@type": kind, **kept}
+
+
+def fresh(kind: str, **fields: Any) -> dict[str, Any]:
+    """Return a message with an id of its own: sent again it is the same one, said again it is another."""
+    return message(kind, **{"@id": uuid.uuid4().urn}, **fields)
 
 
 def check(body: Mapping[str, Any], kind: str, *required: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from ihds.connector.dsp.message import Process, Role, check, message, other
+from ihds.connector.dsp.message import Process, Role, check, fresh, message, other
 from ihds.errors import BadMessage, IllegalTransition
 from ihds.governance.lifecycle import Table, advance
 
@@ -153,7 +153,7 @@ def say(negotiation: Negotiation, event: Event, callback: str) -> tuple[str, dic
     match event:
         case Event.REQUEST:
             first = not negotiation.other_pid
-            body = message(
+            body = fresh(
                 "ContractRequestMessage",
                 consumerPid=negotiation.pid,
                 providerPid=negotiation.other_pid or None,
@@ -164,7 +164,7 @@ def say(negotiation: Negotiation, event: Event, callback: str) -> tuple[str, dic
             return ("/negotiations/request" if first else f"{base}/request"), body
         case Event.OFFER:
             first = not negotiation.other_pid
-            body = message(
+            body = fresh(
                 "ContractOfferMessage",
                 providerPid=negotiation.pid,
                 consumerPid=negotiation.other_pid or None,
@@ -173,15 +173,15 @@ def say(negotiation: Negotiation, event: Event, callback: str) -> tuple[str, dic
             )
             return ("/negotiations/offers" if first else f"{base}/offers"), body
         case Event.AGREE:
-            return f"{base}/agreement", message("ContractAgreementMessage", **pids, agreement=negotiation.agreement)
+            return f"{base}/agreement", fresh("ContractAgreementMessage", **pids, agreement=negotiation.agreement)
         case Event.VERIFY:
-            return f"{base}/agreement/verification", message("ContractAgreementVerificationMessage", **pids)
+            return f"{base}/agreement/verification", fresh("ContractAgreementVerificationMessage", **pids)
         case Event.ACCEPT | Event.FINALIZE:
             kind = "ACCEPTED" if event is Event.ACCEPT else "FINALIZED"
-            return f"{base}/events", message("ContractNegotiationEventMessage", **pids, eventType=kind)
+            return f"{base}/events", fresh("ContractNegotiationEventMessage", **pids, eventType=kind)
         case Event.TERMINATE:
             reasons = list(negotiation.reason)
-            return f"{base}/termination", message(
+            return f"{base}/termination", fresh(
                 "ContractNegotiationTerminationMessage",
                 **pids,
                 code="IHDS-REFUSED" if reasons else None,

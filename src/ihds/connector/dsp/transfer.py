@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from ihds.connector.dsp.message import Process, Role, check, message
+from ihds.connector.dsp.message import Process, Role, check, fresh, message
 from ihds.errors import BadMessage, IllegalTransition
 from ihds.governance.lifecycle import Table, advance
 
@@ -54,7 +54,8 @@ NEXT: Table[State, Event] = {
 class Transfer(Process):
     """One side's record of a transfer.
 
-    ``address`` is the data address the provider gave, ``push`` the one the consumer gave.
+    ``address`` is the data address the provider gave, ``push`` the one the consumer gave; ``paused_by``
+    is the role that suspended it, and alone may resume it (Data Plane Signaling).
     """
 
     state: State
@@ -66,6 +67,7 @@ class Transfer(Process):
     last: str = ""
     reason: tuple[str, ...] = ()
     push: dict[str, Any] | None = None
+    paused_by: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the stored form."""
@@ -105,7 +107,10 @@ def step(transfer: Transfer, event: Event, sender: Role) -> Transfer:
         raise IllegalTransition("only a consumer requests a transfer")
     if event is Event.START and sender == "consumer" and transfer.state is not State.SUSPENDED:
         raise IllegalTransition("a consumer may start only a suspended transfer")
-    return replace(transfer, state=advance(NEXT, "the transfer", transfer.state, event))
+    following = advance(NEXT, "the transfer", transfer.state, event)
+    if event is Event.START and transfer.state is State.SUSPENDED and transfer.paused_by not in ("", sender):
+        raise IllegalTransition(f"the {transfer.paused_by} suspended the transfer, so the {sender} may not resume it")
+    return replace(transfer, state=following, paused_by=sender if event is Event.SUSPEND else "")
 
 
 _EVENTS = {
@@ -135,7 +140,7 @@ def say(transfer: Transfer, event: Event, callback: str) -> tuple[str, dict[str,
     reasons = list(transfer.reason)
     match event:
         case Event.REQUEST:
-            return "/transfers/request", message(
+            return "/transfers/request", fresh(
                 "TransferRequestMessage",
                 consumerPid=transfer.pid,
                 agreementId=transfer.agreement_id,
@@ -145,12 +150,12 @@ def say(transfer: Transfer, event: Event, callback: str) -> tuple[str, dict[str,
             )
         case Event.START:
             address = transfer.address if transfer.role == "provider" else None
-            return f"{base}/start", message("TransferStartMessage", **pids, dataAddress=address)
+            return f"{base}/start", fresh("TransferStartMessage", **pids, dataAddress=address)
         case Event.COMPLETE:
-            return f"{base}/completion", message("TransferCompletionMessage", **pids)
+            return f"{base}/completion", fresh("TransferCompletionMessage", **pids)
         case Event.SUSPEND | Event.TERMINATE:
             word = "suspension" if event is Event.SUSPEND else "termination"
-            return f"{base}/{word}", message(
+            return f"{base}/{word}", fresh(
                 f"Transfer{word.capitalize()}Message",
                 **pids,
                 code="IHDS-REFUSED" if reasons else None,
@@ -166,12 +171,13 @@ def read_address(address: Mapping[str, Any] | None) -> tuple[str, str]:
 
     """
     given = address or {}
+    listed = given.get("endpointProperties")
     properties = {
         str(p.get("name")).rsplit("/", 1)[-1]: p.get("value")
-        for p in given.get("endpointProperties", [])
+        for p in (listed if isinstance(listed, list) else [])
         if isinstance(p, Mapping)
     }
     endpoint, token = given.get("endpoint") or properties.get("endpoint"), properties.get("authorization")
-    if not endpoint or not token:
-        raise BadMessage("the start message carries no endpoint or no token")
+    if not isinstance(endpoint, str) or not isinstance(token, str) or not token.isascii() or not endpoint:
+        raise BadMessage("the data address carries no endpoint or no token")
     return str(endpoint), str(token)
