@@ -7,6 +7,8 @@ IhdsError
 │   ├── UnknownVariable     a name stands in no codebook
 │   ├── BadLevel            a category is unknown, seen at one site only, or too small
 │   └── BadMessage          a protocol message is malformed
+│       ├── TooLarge        a body is larger than is taken
+│       └── TooSlow         a request does not arrive in time
 ├── AnalysisFailed          the mathematics has no answer for these data
 │   ├── NoEvents            a survival method met no event
 │   ├── ConstantColumn      a covariate does not vary
@@ -98,6 +100,20 @@ class BadMessage(BadInput):
     """A protocol message is malformed."""
 
     code = "IHDS-MESSAGE"
+
+
+class TooLarge(BadMessage):
+    """A body is larger than is taken."""
+
+    code = "IHDS-TOO-LARGE"
+    http_status = 413
+
+
+class TooSlow(BadMessage):
+    """A request does not arrive in time."""
+
+    code = "IHDS-TOO-SLOW"
+    http_status = 408
 
 
 class AnalysisFailed(IhdsError):

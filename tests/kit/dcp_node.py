@@ -21,7 +21,7 @@ from ihds.audit.log import Event
 from ihds.roles import node as nodes
 from ihds.roles.config import NodeConfig
 from ihds.store.store import Put
-from ihds.wire.http import Answer, Call, endpoint
+from ihds.wire.serve import Answer, Call, endpoint
 
 #: The request under which the kit delivers credentials; the kit's packages and how many tests of each must pass.
 CORRELATION = "urn:uuid:11111111-2222-4333-8444-555555555555"

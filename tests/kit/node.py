@@ -28,7 +28,7 @@ from ihds.governance.policy import Granted
 from ihds.roles import node as nodes
 from ihds.roles.config import DatasetConfig, NodeConfig
 from ihds.store.store import Put
-from ihds.wire.http import Answer, Call, endpoint
+from ihds.wire.serve import Answer, Call, endpoint
 from tests.kit.scenarios import BEARER, BY_KEY, CATALOG, COUNTERPART, FORMAT, SCENARIOS, offer_id
 
 

@@ -109,7 +109,9 @@ def _settings(given: Any, dataset: str) -> DatasetConfig:
 def _node_run(given: Any) -> None:
     import uvicorn
 
-    from ihds.roles.node import Node, keep_freed_memory
+    from ihds.roles.node import Node
+    from ihds.wire.memory import keep_freed_memory
+    from ihds.wire.serve import Patient
 
     keep_freed_memory()
     node = Node(given.folder)
@@ -121,6 +123,7 @@ def _node_run(given: Any) -> None:
         log_level="info" if given.verbose else "warning",
         access_log=given.verbose,
         timeout_graceful_shutdown=3,
+        http=Patient,
     )
 
 
@@ -211,8 +214,8 @@ def _worker_init(given: Any) -> None:
 def _worker_run(given: Any) -> None:
     import signal
 
-    from ihds.roles.node import keep_freed_memory
     from ihds.roles.worker import Worker
+    from ihds.wire.memory import keep_freed_memory
 
     keep_freed_memory()
     worker = Worker(given.folder)

@@ -255,8 +255,9 @@ def _plane_run(given: Any) -> None:
     import uvicorn
 
     from ihds.roles.dataplane import DataPlane
+    from ihds.wire.serve import Patient
 
     plane = DataPlane(given.folder)
     ERR.print(f"data plane of {plane.config.did} at {plane.config.url}")
     level = "info" if given.verbose else "warning"
-    uvicorn.run(plane.app(), host=plane.config.host, port=plane.config.port, log_level=level, access_log=given.verbose)
+    uvicorn.run(plane.app(), host=plane.config.host, port=plane.config.port, log_level=level, http=Patient)

@@ -17,6 +17,7 @@ from ihds.errors import BadInput, IhdsError, NotFound, Refused
 from ihds.governance import application as applications
 from ihds.governance import permit as permits
 from ihds.governance.application import Application, ApplicationEvent, ApplicationState, screen
+from ihds.governance.calendar import wait_months
 from ihds.governance.lifecycle import advance
 from ihds.governance.permit import Permit, PermitEvent, PermitState
 from ihds.governance.policy import Refused as No
@@ -24,7 +25,7 @@ from ihds.ids import ApplicationId, PermitId
 from ihds.privacy.disclosure import Thresholds
 from ihds.roles.authority import OffersNothing
 from ihds.store.store import Put, Record
-from ihds.wire.http import Answer, Call, endpoint
+from ihds.wire.serve import Answer, Call, endpoint
 
 if TYPE_CHECKING:
     from ihds.roles.node import Command, Node
@@ -213,8 +214,6 @@ class AccessBody(OffersNothing):
             return self._public(self._application(identifier))
 
     def _permit(self, asked: Application, conditions: dict[str, Any], index: int) -> Permit:
-        from ihds.roles.node import wait_months
-
         limits = {f.name for f in fields(Thresholds)}
         unknown = sorted(set(conditions) - limits - {"max_rounds"})
         if unknown:

@@ -26,7 +26,7 @@ from ihds.ids import Did
 from ihds.roles.membership import REGISTRATION
 from ihds.store.store import Put, Record
 from ihds.wire.did import Method
-from ihds.wire.http import Answer, Call, endpoint
+from ihds.wire.serve import Answer, Call, endpoint
 
 if TYPE_CHECKING:
     from ihds.roles.node import Command, Node

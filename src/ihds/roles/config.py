@@ -86,6 +86,8 @@ class NodeConfig:
     token_seconds: float = 900.0
     bytes_per_second: float = 0.0
     worker: bool = False
+    gaiax: dict[str, str] = field(default_factory=dict)
+    notaries: tuple[str, ...] = ()
     counter_offers: Literal["refuse", "hand"] = "refuse"
     datasets: tuple[DatasetConfig, ...] = field(default=())
 

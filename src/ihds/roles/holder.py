@@ -33,7 +33,7 @@ from ihds.roles.proofs import Proofs
 from ihds.roles.relay import Relay
 from ihds.store.store import Put
 from ihds.wire.did import Method
-from ihds.wire.http import MAX_BODY, Answer, Call, endpoint
+from ihds.wire.serve import MAX_BODY, Answer, Call, endpoint
 
 if TYPE_CHECKING:
     from pathlib import Path

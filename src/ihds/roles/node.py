@@ -7,14 +7,11 @@ The management API listens on the same port, is meant for loopback, and asks for
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import hmac
 import logging
-import platform
 import secrets
 import threading
 from collections.abc import AsyncIterator, Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -41,6 +38,7 @@ from ihds.governance.policy import vocabulary
 from ihds.ids import Did
 from ihds.roles.config import NodeConfig
 from ihds.roles.conversations import conversations
+from ihds.roles.gaiax import GaiaX
 from ihds.roles.membership import Membership, TrustList
 from ihds.roles.relay import WORKER_KEY_FILE
 from ihds.roles.signatures import KeySignatures
@@ -48,9 +46,10 @@ from ihds.store.store import Store, sqlite_url
 from ihds.wire import did as dids
 from ihds.wire import keys
 from ihds.wire.did import Method, Resolver
-from ihds.wire.http import Answer, Call, Http, endpoint
+from ihds.wire.http import Http
 from ihds.wire.jose import verify_bytes
 from ihds.wire.keys import Keyring
+from ihds.wire.serve import Answer, Call, endpoint
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -174,6 +173,7 @@ class Node:
             self.connector.flow_ended,
         )
         self.signaling.load()
+        self.gaiax = GaiaX(self)
         self.outboxes.append(self.connector.outbox)
 
     def _institution(self) -> Institution:
@@ -223,7 +223,11 @@ class Node:
             services["AccessBody"] = f"{base}/access"
         if self.config.role == "authority":
             services |= {"IssuerService": f"{base}/issuer", "TrustList": f"{base}/members/trust"}
-        return dids.document(self.did, [*self.keys.methods(), *self.institution.methods()], services)
+        own = [
+            (kid, self.gaiax.chained(jwk) if kid == self.keys.kid else jwk, fresh)
+            for kid, jwk, fresh in self.keys.methods()
+        ]
+        return dids.document(self.did, [*own, *self.institution.methods()], services)
 
     # -- the application -------------------------------------------------------------------------
 
@@ -255,6 +259,7 @@ class Node:
             *self.binding.routes(),
             *self.signaling.routes(),
             *self.plane.routes(),
+            *self.gaiax.routes(),
             *self.institution.routes(),
         ]
         return Starlette(routes=routes, lifespan=lifespan)
@@ -280,6 +285,7 @@ class Node:
             "member.join": lambda a: self.membership.join(float(a.get("seconds", 10.0))),
             "member.show": lambda _a: self.membership.show(),
             **conversations(self.connector),
+            **self.gaiax.commands(),
             "key.rotate": lambda a: self.rotate_key(str(a.get("signer", "file")), dict(a.get("options", {}))),
             "key.retire": lambda a: self.retire_key(str(a["key"])),
             "key.list": lambda _a: [
@@ -377,25 +383,3 @@ def verify_folder(folder: Path) -> dict[str, Any]:
     finally:
         store.close()
     return {"node": folder.name, "did": did, "entries": size, "proved": True}
-
-
-def wait_months(start: Any, months: int) -> Any:
-    """Return the instant some months later, at the same time of day; short months end early."""
-    year, month = divmod(start.year * 12 + start.month - 1 + months, 12)
-    last = (start.replace(year=year + (month == 11), month=(month + 1) % 12 + 1, day=1) - timedelta(days=1)).day
-    return start.replace(year=year, month=month + 1, day=min(start.day, last))
-
-
-def keep_freed_memory() -> None:
-    """Let the C library reuse freed memory up to 512 MiB instead of handing every large array back.
-
-    A round's arrays come and go; fetching fresh pages for them costs more than the sums they hold.
-    Only glibc has these settings (mallopt(3)); elsewhere nothing happens.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        for setting, value in ((_M_ARENA_MAX, 1), (_M_MMAP_THRESHOLD, 1 << 25), (_M_TRIM_THRESHOLD, 1 << 29)):
-            libc.mallopt(setting, value)
-
-
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8

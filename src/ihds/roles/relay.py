@@ -24,7 +24,7 @@ from ihds.connector.dataplane.signaling import check_key
 from ihds.data.codebook import Codebook
 from ihds.errors import BadMessage, NotFound, SiteMissing, from_dict
 from ihds.store.store import Put
-from ihds.wire.http import MAX_BODY, Answer, Call, endpoint
+from ihds.wire.serve import MAX_BODY, Answer, Call, endpoint
 
 if TYPE_CHECKING:
     from ihds.roles.node import Node

@@ -1,29 +1,23 @@
-"""HTTP between nodes: a small client, and endpoints with bounded bodies and honest errors."""
+"""HTTP to other nodes: a small client with bounded waits, bounded answers and honest errors."""
 
 from __future__ import annotations
 
 import json
 import logging
 import threading
-import zlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-from starlette.background import BackgroundTask
-from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
 
 from ihds.errors import (
     AnalysisFailed,
     BadInput,
     BadMessage,
-    IhdsError,
     IllegalTransition,
     NotAuthenticated,
     NotFound,
@@ -37,9 +31,6 @@ from ihds.wire.strict import clean, read_json
 
 _log = logging.getLogger("ihds.http")
 
-#: Largest JSON message taken from a stranger, and largest contribution or state.
-MAX_JSON = 1 << 20
-MAX_BODY = 1 << 28
 #: Largest answer taken from a peer.
 MAX_ANSWER = 1 << 25
 
@@ -286,140 +277,3 @@ def _read(answer: httpx.Response, url: str) -> Any:
         return read_json(answer.content) if answer.content else None
     except BadMessage as error:
         raise PeerFailed(f"{url} answered {answer.status_code} with something other than JSON") from error
-
-
-def bearer(authorization: str) -> str:
-    """Return the bearer token of an Authorization header, or an empty text."""
-    return authorization[7:] if authorization[:7].lower() == "bearer " else ""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """An incoming request with its body read; ``caller`` are the claims of whoever was let in."""
-
-    method: str
-    path: dict[str, str]
-    query: dict[str, str]
-    headers: dict[str, str]
-    body: bytes
-    client: str
-    query_text: str = ""
-    caller: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def bearer(self) -> str:
-        """The bearer token, or an empty text."""
-        return bearer(self.headers.get("authorization", ""))
-
-    def json(self) -> dict[str, Any]:
-        """Return the body as a JSON object.
-
-        Raises:
-            BadMessage: it is none.
-
-        """
-        value = read_json(self.body)
-        if not isinstance(value, dict):
-            raise BadMessage("the body is not a JSON object", remedy="send a JSON object")
-        return value
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An outgoing response: JSON unless ``raw`` or ``chunks`` is given; ``after`` is called once it is sent.
-
-    ``chunks`` are sent as they come, compressed if the caller understands gzip.
-    """
-
-    body: Any = None
-    status: int = 200
-    raw: bytes | None = None
-    chunks: Iterable[bytes] | None = None
-    headers: dict[str, str] = field(default_factory=dict)
-    media_type: str = "application/json"
-    after: Callable[[], None] | None = None
-
-
-Handler = Callable[[Call], Answer]
-OnError = Callable[[Call, IhdsError], Answer]
-
-
-def plain_error(_call: Call, error: IhdsError) -> Answer:
-    """Return an error in IHDS's own form."""
-    return Answer(error.to_dict(), status=error.http_status)
-
-
-def endpoint(
-    handler: Handler,
-    *,
-    max_body: int = MAX_JSON,
-    on_error: OnError = plain_error,
-    before: Handler | None = None,
-) -> Callable[[Request], Awaitable[Response]]:
-    """Turn a plain function into a Starlette endpoint that runs in a worker thread.
-
-    ``before`` sees a large request without its body and may refuse it before a byte is read.
-    """
-
-    async def serve(request: Request) -> Response:
-        head = Call(
-            method=request.method,
-            path=dict(request.path_params),
-            query=dict(request.query_params),
-            headers=dict(request.headers),
-            body=b"",
-            client=request.client.host if request.client else "",
-            query_text=request.url.query,
-        )
-        announced = request.headers.get("content-length", "")
-        large = not announced.isdigit() or int(announced) > MAX_JSON
-        if before is not None and large:
-            refused = await run_in_threadpool(_guarded, before, on_error, head)
-            if refused.status >= 400:
-                return _response(refused)
-        chunks, size = [], 0
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > max_body:
-                return _response(_too_large(max_body))
-            chunks.append(chunk)
-        call = replace(head, body=b"".join(chunks) if len(chunks) != 1 else chunks[0])
-        answer = await run_in_threadpool(_guarded, handler, on_error, call)
-        return _response(answer, gzip="gzip" in request.headers.get("accept-encoding", ""))
-
-    return serve
-
-
-def _guarded(handler: Handler, on_error: OnError, call: Call) -> Answer:
-    try:
-        return handler(call)
-    except IhdsError as error:
-        return on_error(call, error)
-    except Exception:  # noqa: BLE001 - the peer learns nothing of our bug; the operator reads the log
-        _log.exception("a request failed")
-        return on_error(call, IhdsError("this node failed", remedy="tell its operator the time"))
-
-
-def _too_large(limit: int) -> Answer:
-    error = BadMessage(f"the body is larger than {limit} bytes", remedy="send less")
-    return Answer(error.to_dict(), status=413)
-
-
-def _response(answer: Answer, *, gzip: bool = False) -> Response:
-    after = BackgroundTask(answer.after) if answer.after else None
-    if answer.chunks is not None:
-        headers = {**answer.headers, "Vary": "Accept-Encoding"} | ({"Content-Encoding": "gzip"} if gzip else {})
-        chunks = _gzipped(answer.chunks) if gzip else answer.chunks
-        return StreamingResponse(chunks, answer.status, headers, answer.media_type, after)
-    if answer.raw is not None:
-        return Response(answer.raw, answer.status, answer.headers, answer.media_type, after)
-    content = b"" if answer.body is None else json.dumps(answer.body).encode()
-    return Response(content, answer.status, answer.headers, answer.media_type, after)
-
-
-def _gzipped(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    packer = zlib.compressobj(1, wbits=31)
-    for chunk in chunks:
-        if packed := packer.compress(chunk):
-            yield packed
-    yield packer.flush()

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
+from joserfc.jws import JWSRegistry
 
 from ihds.errors import BadMessage, NotAuthenticated, SetupFailed
 from ihds.wire.strict import read_json
@@ -133,6 +134,10 @@ def _public(jwk: dict[str, Any]) -> ECKey:
     return _imported(json.dumps(jwk, sort_keys=True))
 
 
+#: ES256 only; header parameters we do not know are allowed, unless they are marked critical.
+_REGISTRY = JWSRegistry(algorithms=[ALGORITHM], strict_check_header=False)
+
+
 def verify_jwt(token: str, public_jwk: dict[str, Any]) -> dict[str, Any]:
     """Return the claims of a JWT signed by a key.
 
@@ -143,7 +148,7 @@ def verify_jwt(token: str, public_jwk: dict[str, Any]) -> dict[str, Any]:
     if len(token) > MAX_TOKEN:
         raise NotAuthenticated("the token is too long")
     try:
-        return dict(jwt.decode(token, _public(public_jwk), algorithms=[ALGORITHM]).claims)
+        return dict(jwt.decode(token, _public(public_jwk), registry=_REGISTRY).claims)
     except (JoseError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise NotAuthenticated(f"the signature does not verify: {error}") from error
 

@@ -20,7 +20,8 @@ from ihds.connector.dataplane.plane import NEXT, Flow, FlowEvent, FlowState, Pla
 from ihds.errors import BadMessage, IllegalTransition, NotAuthenticated, NotFound, PeerFailed
 from ihds.governance.lifecycle import advance
 from ihds.store.store import Put, Record
-from ihds.wire.http import Answer, Call, Http, endpoint, raise_for
+from ihds.wire.http import Http, raise_for
+from ihds.wire.serve import Answer, Call, endpoint
 
 _ATTEMPTS = 12
 _WORDS = {FlowEvent.SUSPEND: "suspend", FlowEvent.TERMINATE: "terminate", FlowEvent.COMPLETE: "completed"}

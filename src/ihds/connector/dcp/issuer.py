@@ -20,7 +20,8 @@ from ihds.connector.outbox import Outbox
 from ihds.errors import BadMessage, Conflict, IhdsError, NotFound, Refused
 from ihds.store.store import Put, Record
 from ihds.wire.did import Resolver
-from ihds.wire.http import Answer, Call, Http, endpoint, raise_for
+from ihds.wire.http import Http, raise_for
+from ihds.wire.serve import Answer, Call, endpoint
 
 #: How a CredentialMessage names the form of a credential.
 _FORMAT = dict(zip(PROFILES, ("VC1_0_JWT", "VC2_0_JOSE"), strict=True))

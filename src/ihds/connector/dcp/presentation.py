@@ -15,7 +15,8 @@ from ihds.connector.dcp.status import StatusLists
 from ihds.connector.dcp.tokens import LEEWAY, Identity, TokenGate
 from ihds.errors import BadMessage, IhdsError, NotAuthenticated, Refused
 from ihds.wire.did import Resolver
-from ihds.wire.http import Http, bearer
+from ihds.wire.http import Http
+from ihds.wire.serve import bearer
 
 _TYPE_ALIAS = "org.eclipse.dspace.dcp.vc.type:"
 _ID_ALIAS = "org.eclipse.dspace.dcp.vc.id:"

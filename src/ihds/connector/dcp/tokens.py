@@ -70,7 +70,12 @@ class TokenGate:
             raise NotAuthenticated("there is no bearer token", remedy="send a self-issued ID token")
         claims = self.resolver.verify(token, "capabilityInvocation")
         at = self.clock().timestamp()
-        if "vp" in claims or "vc" in claims or not isinstance(claims.get("jti"), str) or not 0 < len(claims["jti"]) <= 512:
+        if (
+            "vp" in claims
+            or "vc" in claims
+            or not isinstance(claims.get("jti"), str)
+            or not 0 < len(claims["jti"]) <= 512
+        ):
             raise NotAuthenticated("this is not a self-issued ID token: no jti, or a presentation")
         if claims.get("iss") != claims.get("sub"):
             raise NotAuthenticated("the token's issuer is not its subject")

@@ -19,8 +19,9 @@ from ihds.connector.dcp.tokens import TOKEN_SECONDS, Identity, TokenGate
 from ihds.errors import BadMessage, Conflict, IhdsError, NotAuthenticated, NotFound
 from ihds.store.store import Put, Record
 from ihds.wire.did import Resolver
-from ihds.wire.http import Answer, Call, Http, endpoint, raise_for
+from ihds.wire.http import Http, raise_for
 from ihds.wire.jose import read_unverified
+from ihds.wire.serve import Answer, Call, endpoint
 from ihds.wire.strict import clean
 
 #: The type of a token that opens this node's credentials; no other token of the same key is one.

@@ -21,7 +21,7 @@ from ihds.connector.dsp.negotiation import Negotiation
 from ihds.connector.dsp.transfer import Transfer
 from ihds.errors import BadInput, BadMessage, IhdsError, NotFound
 from ihds.store.store import Put, Record
-from ihds.wire.http import Answer, Call, endpoint
+from ihds.wire.serve import Answer, Call, endpoint
 from ihds.wire.strict import reasons
 
 _NEGOTIATION_PATHS: dict[str, str | None] = {
