@@ -31,6 +31,7 @@ from ihds.connector.dcp.wallet import CredentialService
 from ihds.connector.dsp.binding import Binding
 from ihds.connector.dsp.connector import Connector, Decisions
 from ihds.connector.dsp.transfer import ENDPOINT_TYPE, STUDY_FORMAT, Transfer
+from ihds.connector.openapi import description
 from ihds.data.source import data_file
 from ihds.data.sources import tabular
 from ihds.errors import AuditBroken, BadInput, NotAuthenticated, Refused, SetupFailed
@@ -252,6 +253,7 @@ class Node:
         routes = [
             Route("/.well-known/did.json", endpoint(lambda _c: Answer(self.document())), methods=["GET"]),
             Route("/health", endpoint(self._health), methods=["GET"]),
+            Route("/openapi.json", endpoint(lambda _c: Answer(description(self.config.base_url))), methods=["GET"]),
             Route("/policy/vocabulary", endpoint(lambda _c: Answer(vocabulary())), methods=["GET"]),
             Route("/checkpoint", endpoint(lambda _c: Answer(self.log.checkpoint())), methods=["GET"]),
             Route("/api/{command}", endpoint(self._command), methods=["POST"]),

@@ -347,7 +347,9 @@ def _said_before(process: Negotiation, kind: str, body: dict[str, Any]) -> bool:
         return False
     match event:
         case negotiation.Event.AGREE:
-            return process.agreement is not None and process.agreement.get("@id") == body["agreement"].get("@id")
+            known = (process.agreement or {}).get("@id")
+            agreed = process.state in (states.AGREED, states.VERIFIED, states.FINALIZED)
+            return agreed and known == body["agreement"].get("@id")
         case negotiation.Event.VERIFY:
             return process.state in (states.VERIFIED, states.FINALIZED)
         case negotiation.Event.FINALIZE:
