@@ -5,7 +5,7 @@ STAMP := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
 KEEP ?=
 
-.PHONY: all setup setup-dev check fix test demo docs bench tck-dsp tck-dcp interop-edc clean
+.PHONY: all setup setup-dev check fix test demo docs bench bench-connector tck-dsp tck-dcp interop-edc clean
 
 all: check test
 
@@ -53,6 +53,9 @@ docs: $(DEV)  ## write the generated pages anew
 
 bench: $(DEV)  ## ratios against peers in the same run
 	$(PY) benchmarks/run.py
+
+bench-connector: $(DEV)  ## the connector against Eclipse EDC in the same run (Java 17, Maven)
+	$(PY) benchmarks/connector.py
 
 tck-dsp: $(DEV)  ## the official Dataspace Protocol kit, three runs in a row (Java 17, Maven)
 	$(PY) scripts/tck.py dsp --runs 3

@@ -18,6 +18,7 @@ import uvicorn
 
 import ihds.roles.access_body
 import ihds.roles.holder
+import ihds.roles.studies
 import ihds.roles.user  # noqa: F401 - imported once, before the forks
 from ihds.roles.node import Node
 from ihds.store.store import Store

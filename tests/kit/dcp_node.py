@@ -68,7 +68,7 @@ def application(folder: Path, port: int, kit: str, part: str) -> Starlette:
     )
     nodes.create(folder, config)
     node = nodes.Node(folder)
-    asked = {"issuer": kit_did(kit, "issuer"), "asked": [], "status": "RECEIVED", "reason": "", "location": ""}
+    asked = {"issuer": kit_did(kit, "issuer"), "asked": [], "status": "ISSUED", "reason": "", "words": {}}
     node.log.commit(Event("credential.requested", node.did, {}), Put("my.issuance", CORRELATION, 0, asked))
 
     def token(call: Call) -> Answer:

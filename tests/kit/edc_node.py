@@ -1,6 +1,6 @@
 """The node that plays with Eclipse EDC: a real node that speaks EDC's mock identities instead of DCP.
 
-    python -m tests.kit.edc_node FOLDER PORT
+    python -m tests.kit.edc_node FOLDER PORT [DATASETS]
 
 EDC's mock of identities writes bare JSON into the Authorization header. Everything else of the node
 is the shipped one: catalog, negotiation, transfer, outbox, data plane.
@@ -28,6 +28,7 @@ from ihds.governance.policy import NAMESPACE, Granted
 from ihds.governance.policy import Refused as No
 from ihds.roles import node as nodes
 from ihds.roles.config import NodeConfig
+from ihds.wire.serve import Patient
 
 OPEN, DENIED = "ihds-open", "ihds-denied"
 DATA = "".join(f"site,{number},{number * number}\n" for number in range(20_000)).encode()
@@ -47,10 +48,11 @@ class MockIdentities:
 class Decisions:
     """Offers two files and gives one of them to nobody."""
 
-    def __init__(self, node: nodes.Node) -> None:
+    def __init__(self, node: nodes.Node, more: int) -> None:
         self.node = node
         constraint = {"leftOperand": f"{NAMESPACE}purpose", "operator": "eq", "rightOperand": "scientific_research"}
         rules = {OPEN: {"action": "use", "constraint": [constraint]}, DENIED: {"action": "use"}}
+        rules |= {f"more-{number:06d}": rules[OPEN] for number in range(more)}
         self.entries = [
             catalog.dataset(
                 key,
@@ -89,8 +91,8 @@ class Decisions:
         """Let everybody in."""
 
 
-def application(folder: Path, port: int) -> Starlette:
-    """Return the web application of the node, made anew in a folder."""
+def application(folder: Path, port: int, more: int = 0) -> Starlette:
+    """Return the web application of the node, made anew in a folder, with so many more datasets."""
     config = NodeConfig(
         name="ihds",
         role="user",
@@ -102,7 +104,7 @@ def application(folder: Path, port: int) -> Starlette:
     nodes.create(folder, config)
     (folder / "open.csv").write_bytes(DATA)
     node = nodes.Node(folder)
-    decisions = Decisions(node)
+    decisions = Decisions(node, more)
     node.connector.decisions = decisions
     node.plane.origin, node.plane.admit = decisions.origin, decisions.admit
     node.binding.callers = MockIdentities()
@@ -115,5 +117,5 @@ def application(folder: Path, port: int) -> Starlette:
 
 
 if __name__ == "__main__":
-    _app = application(Path(sys.argv[1]), int(sys.argv[2]))
-    uvicorn.run(_app, host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")
+    _app = application(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]) if len(sys.argv) > 3 else 0)
+    uvicorn.run(_app, host="127.0.0.1", port=int(sys.argv[2]), log_level="warning", http=Patient)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, TypeVar
 
 import pandas as pd
@@ -125,8 +124,3 @@ def scoped(codebook: Codebook, scope: Scope) -> Codebook:
             remedy="ask for an amended permit that lists existing variables",
         )
     return codebook.restricted(scope.variables)
-
-
-def data_file(folder: Path) -> Path:
-    """Return where a node keeps its patients."""
-    return folder / "data.duckdb"

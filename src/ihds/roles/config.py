@@ -149,6 +149,11 @@ def _tuples(body: dict[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in body.items()}
 
 
+def data_file(folder: Path) -> Path:
+    """Return where a node keeps its patients."""
+    return folder / "data.duckdb"
+
+
 def free_port() -> int:
     """Return a loopback port nobody listens on."""
     with socket.socket() as probe:

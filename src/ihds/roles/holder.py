@@ -19,7 +19,7 @@ from ihds.connector.dsp.connector import Counter, Verdict
 from ihds.connector.dsp.negotiation import Negotiation
 from ihds.connector.dsp.transfer import STUDY_FORMAT, Transfer
 from ihds.data.codebook import Codebook
-from ihds.data.source import NoRows, Scope, Source, data_file
+from ihds.data.source import NoRows, Scope, Source
 from ihds.data.sources.tabular import TabularSource
 from ihds.errors import IllegalTransition, NotAuthenticated, NotFound, Refused
 from ihds.federation.gate import Gate, Grant, Threshold
@@ -27,6 +27,7 @@ from ihds.governance.jurisdiction import applying
 from ihds.governance.permit import Permit, PermitState, Use, decide
 from ihds.governance.policy import Granted, evaluate
 from ihds.governance.policy import Refused as No
+from ihds.roles.config import data_file
 from ihds.roles.files import Files
 from ihds.roles.offers import offer
 from ihds.roles.proofs import Proofs

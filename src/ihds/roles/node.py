@@ -32,12 +32,10 @@ from ihds.connector.dsp.binding import Binding
 from ihds.connector.dsp.connector import Connector, Decisions
 from ihds.connector.dsp.transfer import ENDPOINT_TYPE, STUDY_FORMAT, Transfer
 from ihds.connector.openapi import description
-from ihds.data.source import data_file
-from ihds.data.sources import tabular
 from ihds.errors import AuditBroken, BadInput, NotAuthenticated, Refused, SetupFailed
 from ihds.governance.policy import vocabulary
 from ihds.ids import Did
-from ihds.roles.config import NodeConfig
+from ihds.roles.config import NodeConfig, data_file
 from ihds.roles.conversations import conversations
 from ihds.roles.gaiax import GaiaX
 from ihds.roles.membership import Membership, TrustList
@@ -343,6 +341,8 @@ def load_dataset(folder: Path, dataset: str, table: pd.DataFrame, book: Codebook
         BadTable: the table does not fit the codebook; nothing is changed.
 
     """
+    from ihds.data.sources import tabular
+
     config = NodeConfig.read(folder)
     rows = tabular.load(data_file(folder), dataset, table, book, config.name)
     ring = Keyring(folder, config.did, config.passphrase_file)

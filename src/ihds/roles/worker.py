@@ -28,13 +28,14 @@ from ihds.connector.dcp.presentation import Verifier
 from ihds.connector.dcp.status import StatusLists
 from ihds.connector.dcp.tokens import Identity
 from ihds.data.codebook import Codebook
-from ihds.data.source import Scope, data_file
+from ihds.data.source import Scope
 from ihds.data.sources import tabular
 from ihds.data.sources.tabular import TabularSource
 from ihds.errors import IhdsError, PeerFailed, Refused, SetupFailed
 from ihds.federation.gate import Gate, Grant
 from ihds.governance.permit import PermitState
 from ihds.ids import Did
+from ihds.roles.config import data_file
 from ihds.roles.proofs import Proofs
 from ihds.roles.relay import frame, unframe
 from ihds.roles.signatures import KeySignatures

@@ -1,0 +1,374 @@
+"""A researcher's studies on one node: agreed with each holder, run in rounds, resumed after a crash."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ihds.analysis.result import Result
+from ihds.audit.log import Event
+from ihds.catalogue.record import DatasetRecord
+from ihds.connector.dsp import negotiation, transfer
+from ihds.connector.dsp.negotiation import Negotiation
+from ihds.connector.dsp.transfer import STUDY_FORMAT, Transfer, read_address
+from ihds.data import codebook as codebooks
+from ihds.errors import BadInput, IhdsError, NotAuthenticated, NotFound, PeerFailed, Refused, SiteMissing
+from ihds.federation.channel import HttpChannel
+from ihds.federation.coordinator import Coordinator
+from ihds.federation.study import Study
+from ihds.governance import jurisdiction
+from ihds.ids import Did, PermitId, StudyId
+from ihds.store.store import Put, Record
+from ihds.wire.http import Line
+
+if TYPE_CHECKING:
+    from ihds.roles.user import User
+
+_log = logging.getLogger("ihds.studies")
+
+_AGREE_SECONDS = 60.0
+_SETTLED = frozenset({"STARTED", "TERMINATED", "COMPLETED"})
+
+
+@dataclass
+class Run:
+    """A study on its way: what was reported so far, and how it ended."""
+
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    thread: threading.Thread | None = None
+
+    def report(self, what: str, details: dict[str, Any]) -> None:
+        """Add a step."""
+        self.steps.append({"step": what, **details})
+
+
+class Studies:
+    """Runs the studies of one user, each in a thread of its own."""
+
+    def __init__(self, user: User) -> None:
+        """Work for a user."""
+        self.user, self.node = user, user.node
+        self.coordinator = Coordinator(self.node.log, self.node.signatures)
+        self._runs: dict[str, Run] = {}
+        self._lock = threading.Lock()
+        self._connecting = threading.Lock()
+
+    def start_study(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Start or resume a study in the background; return its id. ``study.steps`` follows it."""
+        resume = arguments.get("resume")
+        if resume:
+            identifier = StudyId.parse(resume)
+            if self.node.log.get("study.request", identifier) is None:
+                raise NotFound(f"no study {identifier}", remedy="ihds study show lists them")
+            self._mark(identifier, "running", None)
+        else:
+            identifier = StudyId.new()
+            self._prepare(identifier, arguments)
+        self._launch(identifier, arguments.get("max_rounds"))
+        return {"study": identifier}
+
+    def _prepare(self, identifier: StudyId, arguments: dict[str, Any]) -> None:
+        permit = str(arguments.get("permit") or "")
+        if permit:
+            held = self.user.permit(permit)
+            datasets = [[h, d] for h, d in held.datasets]
+            purpose = str(arguments.get("purpose") or held.purpose)
+        else:
+            datasets = [[r.holder, r.id] for r in self.user.search("") if r.id in arguments.get("datasets", [])]
+            purpose = str(arguments.get("purpose") or "scientific_research")
+        if not datasets:
+            raise BadInput("the study names no dataset", remedy="give --permit, or --dataset")
+        body = {
+            "permit": permit,
+            "purpose": purpose,
+            "method": str(arguments.get("method", "")),
+            "params": dict(arguments.get("params", {})),
+            "datasets": datasets,
+            "status": "running",
+            "error": None,
+        }
+        details = {"permit": permit, "study": identifier, "method": body["method"]}
+        self.node.log.commit(
+            Event("study.requested", self.node.did, details), Put("study.request", identifier, 0, body)
+        )
+
+    def _launch(self, identifier: str, max_rounds: int | None = None) -> None:
+        with self._lock:
+            run = self._runs.get(identifier)
+            if run is not None and run.thread is not None and run.thread.is_alive():
+                return
+            run = self._runs[identifier] = Run()
+            run.thread = threading.Thread(
+                target=self._run, args=(identifier, run, max_rounds), name=f"study-{identifier[-6:]}", daemon=True
+            )
+            run.thread.start()
+
+    def _run(self, identifier: str, run: Run, max_rounds: int | None) -> None:
+        try:
+            result = self.run_study(identifier, run, max_rounds)
+            status = "finished" if result is not None else "paused"
+            self._mark(identifier, status, None)
+            run.report(status, {"study": identifier})
+        except (SiteMissing, PeerFailed, NotAuthenticated) as error:
+            self._mark(identifier, "waiting", error)
+            run.report("waiting", {"study": identifier, "error": error.to_dict()})
+        except IhdsError as error:
+            self._mark(identifier, "failed", error)
+            run.report("failed", {"study": identifier, "error": error.to_dict()})
+        except Exception:  # noqa: BLE001 - a bug must not leave a study "running" for ever
+            _log.exception("study %s failed", identifier)
+            failure = IhdsError("this node failed", remedy="tell its operator the time")
+            self._mark(identifier, "failed", failure)
+            run.report("failed", {"study": identifier, "error": failure.to_dict()})
+
+    def _mark(self, identifier: str, status: str, error: IhdsError | None) -> None:
+        record = self.node.log.get("study.request", identifier)
+        if record is None or record.body["status"] == status:
+            return
+        body = {**record.body, "status": status, "error": error.to_dict() if error else None}
+        details = {"permit": body["permit"], "study": identifier, "status": status}
+        if error is not None:
+            details["reasons"] = [error.message, *error.reasons]
+        self.node.log.commit(
+            Event("study.settled", self.node.did, details), Put("study.request", identifier, record.version, body)
+        )
+
+    def run_study(self, identifier: str, run: Run, max_rounds: int | None = None) -> Result | None:
+        """Take a study through agreements, transfers and rounds; every step may be repeated."""
+        record = self.node.log.get("study.request", identifier)
+        if record is None:
+            raise NotFound(f"no study {identifier}")
+        body = record.body
+        self.node.membership.join()
+        records = self._records(body["datasets"])
+        with self._connecting:  # two studies must not take up the same open transfer
+            agreements, transfers = self._connect(record, records, run)
+        if self.node.log.get("study", identifier) is None:
+            self.coordinator.start(self._study(identifier, body, records))
+        try:
+            result = self._rounds(identifier, transfers, run, max_rounds)
+        except NotAuthenticated:  # a token expired: ask for fresh ones and go on, once
+            for pid in transfers.values():
+                self.node.connector.renew(pid)
+                self.node.connector.wait("transfer", pid, _SETTLED, _AGREE_SECONDS)
+            result = self._rounds(identifier, transfers, run, max_rounds)
+        if result is None:
+            return None
+        full = self._add_provenance(identifier, result, records, agreements, transfers)
+        self._complete(transfers)
+        return full
+
+    def _connect(self, record: Record, records: list[DatasetRecord], run: Run) -> tuple[dict[str, str], dict[str, str]]:
+        """Return agreements and transfers by holder; a study keeps the transfers it began with."""
+        body = record.body
+        if "transfers" in body:
+            for pid in body["transfers"].values():
+                process = self._transfer(pid)
+                if process.state is transfer.State.TERMINATED:
+                    raise Refused(
+                        f"{process.counterparty} ended the transfer",
+                        reasons=process.reason,
+                        remedy="apply for a permit that covers this use: ihds apply",
+                    )
+            return body["agreements"], body["transfers"]
+        agreements = {e.holder: self._ensure_agreement(e, body["permit"], run) for e in records}
+        transfers = {}
+        for entry in records:
+            transfers[entry.holder] = self._ensure_transfer(agreements[entry.holder])
+            run.report("transfer", {"holder": entry.holder_name, "transfer": transfers[entry.holder]})
+        details = {"permit": body["permit"], "study": record.id, "transfers": sorted(transfers.values())}
+        connected = {**body, "agreements": agreements, "transfers": transfers}
+        self.node.log.commit(
+            Event("study.connected", self.node.did, details),
+            Put("study.request", record.id, record.version, connected),
+        )
+        return agreements, transfers
+
+    def _rounds(self, identifier: str, transfers: dict[str, str], run: Run, max_rounds: int | None) -> Result | None:
+        channels = [self._channel(holder, pid) for holder, pid in transfers.items()]
+        try:
+            return self.coordinator.run(identifier, channels, run.report, max_rounds)
+        finally:
+            for channel in channels:
+                channel.line.close()
+
+    def _records(self, datasets: list[list[str]]) -> list[DatasetRecord]:
+        found = []
+        for holder, dataset in datasets:
+            listed = {r.id: r for r in self.user.fetch(holder)}
+            if dataset not in listed:
+                raise NotFound(f"{holder} no longer lists {dataset!r}", remedy="ihds catalogue search")
+            found.append(listed[dataset])
+        return found
+
+    def _study(self, identifier: str, body: dict[str, Any], records: list[DatasetRecord]) -> Study:
+        book = codebooks.agree({r.holder_name: r.codebook for r in records})
+        if body["permit"]:
+            permit = self.user.permit(body["permit"])
+            limits = permit.thresholds
+            for entry in records:
+                limits = limits.strictest(jurisdiction.thresholds(entry.country, permit.legal_regime, limits))
+        else:
+            raise Refused("a study needs a data permit", reasons=("EHDS 61(1), 68(10)",), remedy="ihds apply")
+        return Study(
+            id=StudyId.parse(identifier),
+            permit=PermitId.parse(body["permit"]),
+            user=self.node.did,
+            purpose=body["purpose"],
+            method=body["method"],
+            params=body["params"],
+            codebook=book.to_dict(),
+            thresholds=limits,
+            holders=tuple(Did.parse(r.holder) for r in records),
+        )
+
+    def _ensure_agreement(self, entry: DatasetRecord, permit: str, run: Run) -> str:
+        """Return a finalised agreement, using one at hand before negotiating another."""
+        connector = self.node.connector
+        for record in self.node.store.list("agreement"):
+            held = record.body
+            if (held["counterparty"], held["dataset"], held["permit"]) == (entry.holder, entry.id, permit):
+                run.report("agreement", {"holder": entry.holder_name, "agreement": record.id, "reused": True})
+                return record.id
+        pid = self._open_negotiation(entry, permit)
+        if pid is None:
+            pid = connector.request_contract(entry.holder, connector.find_address(entry.holder), entry.offer, permit)
+        until = frozenset({"FINALIZED", "TERMINATED"})
+        process = connector.wait("negotiation", pid, until, _AGREE_SECONDS)
+        assert isinstance(process, Negotiation)
+        if process.state is negotiation.State.TERMINATED or process.agreement is None:
+            raise Refused(
+                f"{entry.holder_name} ended the contract negotiation",
+                reasons=process.reason,
+                remedy="apply for a permit that covers this use: ihds apply",
+            )
+        identifier = str(process.agreement["@id"])
+        run.report("agreement", {"holder": entry.holder_name, "agreement": identifier, "reused": False})
+        return identifier
+
+    def _open_negotiation(self, entry: DatasetRecord, permit: str) -> str | None:
+        """Return a negotiation that a crash interrupted, to be waited for instead of a second one."""
+        for record in self.node.store.list("negotiation"):
+            process = Negotiation.from_dict(record.body)
+            same = (process.counterparty, process.permit, process.offer.get("target"))
+            if same == (entry.holder, permit, entry.id) and process.state not in ("FINALIZED", "TERMINATED"):
+                return process.pid
+        return None
+
+    def _ensure_transfer(self, agreement: str) -> str:
+        """Return a started transfer of its own, taking up one that a crash left without a study."""
+        connector = self.node.connector
+        taken = {t for r in self.node.store.list("study.request") for t in r.body.get("transfers", {}).values()}
+        pid = None
+        for record in self.node.store.list("transfer"):
+            process = Transfer.from_dict(record.body)
+            open_ = process.state in ("REQUESTED", "STARTED")
+            if process.agreement_id == agreement and open_ and process.pid not in taken:
+                pid = process.pid
+        if pid is None:
+            pid = connector.request_transfer(agreement, STUDY_FORMAT)
+        started = connector.wait("transfer", pid, _SETTLED, _AGREE_SECONDS)
+        assert isinstance(started, Transfer)
+        if started.state is not transfer.State.STARTED:
+            raise Refused(
+                f"{started.counterparty} ended the transfer", reasons=started.reason, remedy="see the reasons"
+            )
+        return pid
+
+    def _transfer(self, pid: str) -> Transfer:
+        record = self.node.log.get("transfer", pid)
+        if record is None:
+            raise NotFound(f"no transfer {pid}")
+        return Transfer.from_dict(record.body)
+
+    def _channel(self, holder: str, pid: str) -> HttpChannel:
+        endpoint, token = read_address(self._transfer(pid).address)
+        return HttpChannel(Did.parse(holder), self.node.http, endpoint, token, Line(endpoint, self.node.http.guard))
+
+    def _complete(self, transfers: dict[str, str]) -> None:
+        for pid in transfers.values():
+            if self._transfer(pid).state is transfer.State.STARTED:
+                self.node.connector.move_transfer(pid, transfer.Event.COMPLETE)
+
+    def _add_provenance(
+        self,
+        identifier: str,
+        result: Result,
+        records: list[DatasetRecord],
+        agreements: dict[str, str],
+        transfers: dict[str, str],
+    ) -> Result:
+        """Add agreements, transfers and the holders' signed log checkpoints to the result."""
+        if any("checkpoint" in h for h in result.provenance.get("holders", [])):
+            return result  # a crash came after this was written
+        holders = []
+        for entry in records:
+            checkpoint: dict[str, Any] = {}
+            with contextlib.suppress(IhdsError):
+                base = self.node.resolver.service(entry.holder, "DataService")
+                root = base.removesuffix("/.well-known/dspace-version")
+                checkpoint = self.node.http.get_json(f"{root}/checkpoint")
+            holders.append(
+                {
+                    "did": entry.holder,
+                    "name": entry.holder_name,
+                    "country": entry.country,
+                    "dataset": entry.id,
+                    "agreement": agreements[entry.holder],
+                    "transfer": transfers[entry.holder],
+                    "checkpoint": checkpoint,
+                }
+            )
+        full = result.with_provenance(result.rounds, {**result.provenance, "holders": holders})
+        record = self.node.log.get("study", identifier)
+        if record is not None:
+            body = {**record.body, "result": full.to_dict()}
+            details = {"permit": result.provenance.get("permit"), "study": identifier}
+            self.node.log.commit(
+                Event("study.witnessed", self.node.did, details), Put("study", identifier, record.version, body)
+            )
+        return full
+
+    def steps(self, identifier: str, after: int) -> dict[str, Any]:
+        """Return what a running study reported after a step, and whether it runs."""
+        run = self._runs.get(identifier)
+        if run is None:
+            return {"steps": [], "running": False}
+        running = run.thread is not None and run.thread.is_alive()
+        return {"steps": run.steps[after:], "running": running}
+
+    def studies(self) -> list[dict[str, Any]]:
+        """Return all studies."""
+        return [self._summary(r) for r in self.node.store.list("study.request")]
+
+    def _summary(self, record: Record) -> dict[str, Any]:
+        body = record.body
+        return {
+            "study": record.id,
+            "method": body["method"],
+            "formula": body["params"].get("formula", ""),
+            "permit": body["permit"],
+            "status": body["status"],
+            "error": body["error"],
+        }
+
+    def show_study(self, identifier: str) -> dict[str, Any]:
+        """Return a study with its result, if there is one."""
+        record = self.node.log.get("study.request", StudyId.parse(identifier))
+        if record is None:
+            raise NotFound(f"no study {identifier}", remedy="ihds study show lists them")
+        found = self.node.log.get("study", identifier)
+        return {**self._summary(record), "result": found.body["result"] if found else None}
+
+    def go_on(self) -> None:
+        """Go on with studies that a crash interrupted."""
+        for record in self.node.store.list("study.request"):
+            if record.body["status"] == "running":
+                self._launch(record.id)
+
+    def stop(self) -> None:
+        """End the threads of the coordinator."""
+        self.coordinator.shutdown()
