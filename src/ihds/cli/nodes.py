@@ -41,6 +41,9 @@ def node_commands(sub: Any) -> None:
     init.add_argument("--legal-regime", default="contract", choices=("contract", "ehds"))
     init.add_argument("--data", type=Path, help="CSV or Parquet table of a holder")
     init.add_argument("--codebook", type=Path, help="its codebook in TOML (default: a draft is inferred)")
+    init.add_argument("--file", default="", help="a file a holder lets out (path or URL), instead of a table")
+    init.add_argument("--artefact", default="METADATA", choices=("METADATA", "AGGREGATE", "MODEL"), help="what it is")
+    init.add_argument("--evidence", action="append", default=[], help="what was checked of it: disclosure_check")
     init.add_argument("--person", default="", help="column that tells persons apart, for a draft codebook")
     init.add_argument("--dataset", help="dataset id (default: the file's name)")
     init.add_argument("--title", help="dataset title")
@@ -60,8 +63,10 @@ def _node_init(given: Any) -> None:
     name = given.name or given.folder.name
     url = given.url or f"http://127.0.0.1:{given.port or free_port()}"
     port = given.port or urlsplit(url).port or 443
-    holding = _read_holding(given, name) if given.role == "holder" and not given.worker else None
-    settings = _settings(given, given.dataset) if given.worker and given.dataset else None
+    rows = given.role == "holder" and not given.worker and not given.file
+    holding = _read_holding(given, name) if rows else None
+    dataset = given.dataset or Path(given.file).stem
+    settings = _settings(given, dataset) if (given.worker or given.file) and dataset else None
     config = NodeConfig(
         name=name,
         role=given.role,
@@ -93,7 +98,7 @@ def _read_holding(given: Any, name: str) -> tuple[DatasetConfig, pd.DataFrame, C
     from ihds.data.table import conform, draft_codebook, read_table
 
     if given.data is None:
-        raise BadInput("a holder needs data", remedy="give --data TABLE.csv")
+        raise BadInput("a holder needs data", remedy="give --data TABLE.csv, or --file for a file it lets out")
     table = read_table(given.data, name)
     book = Codebook.read(given.codebook) if given.codebook else draft_codebook(name, table, given.person)
     settings = _settings(given, given.dataset or given.data.stem)
@@ -103,7 +108,11 @@ def _read_holding(given: Any, name: str) -> tuple[DatasetConfig, pd.DataFrame, C
 def _settings(given: Any, dataset: str) -> DatasetConfig:
     from ihds.roles.config import DatasetConfig
 
-    return DatasetConfig(dataset, given.title or dataset, given.description, tuple(given.keyword))
+    moved: dict[str, Any] = {}
+    if given.file:
+        path = given.file if "://" in given.file else str(Path(given.file).resolve())
+        moved = {"file": path, "artefact": given.artefact, "evidence": tuple(given.evidence)}
+    return DatasetConfig(dataset, given.title or dataset, given.description, tuple(given.keyword), **moved)
 
 
 def _node_run(given: Any) -> None:
@@ -178,6 +187,9 @@ def worker_commands(sub: Any) -> None:
     init.add_argument("--connector", default="", help="the connector's address from here (default: the ticket's)")
     init.add_argument("--data", type=Path, required=True, help="CSV or Parquet table")
     init.add_argument("--codebook", type=Path, help="its codebook in TOML (default: a draft is inferred)")
+    init.add_argument("--file", default="", help="a file a holder lets out (path or URL), instead of a table")
+    init.add_argument("--artefact", default="METADATA", choices=("METADATA", "AGGREGATE", "MODEL"), help="what it is")
+    init.add_argument("--evidence", action="append", default=[], help="what was checked of it: disclosure_check")
     init.add_argument("--person", default="", help="column that tells persons apart, for a draft codebook")
     init.add_argument("--dataset", help="dataset id, as the connector lists it (default: the file's name)")
     run = command(sub, "run", "run a worker; it opens no port", "ihds worker run inner", _worker_run, node=False)

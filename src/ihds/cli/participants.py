@@ -156,23 +156,25 @@ def _told(answer: dict[str, Any]) -> str:
 def transfer_commands(sub: Any) -> None:
     """Declare ``ihds transfer``."""
     command(sub, "list", "list transfer processes", "ihds transfer list --node researcher", _transfers)
+    agreements = "list the agreements at hand"
+    command(sub, "agreements", agreements, "ihds transfer agreements --node researcher", _agreements)
     request = command(
         sub,
         "request",
         "request a transfer under an agreement",
-        "ihds transfer request urn:uuid:… --format HttpData-PULL --node researcher",
+        "ihds transfer request model-1 --node researcher",
         _request_transfer,
     )
-    request.add_argument("agreement")
+    request.add_argument("agreement", help="id of the agreement, or the dataset it is on")
     request.add_argument("--format", default="HttpData-PULL", help="as the catalogue lists it")
     fetch = command(
         sub,
         "fetch",
         "fetch the bytes of a started transfer; a file that is there in part is completed",
-        "ihds transfer fetch urn:uuid:… model.bin --node researcher",
+        "ihds transfer fetch model-1 model.bin --node researcher",
         _fetch,
     )
-    fetch.add_argument("pid")
+    fetch.add_argument("pid", help="pid of the transfer, or the dataset it moves")
     fetch.add_argument("file", type=Path)
     for word, event in _TRANSFER_WORDS.items():
         move = command(sub, word, f"{word} a transfer", f"ihds transfer {word} urn:uuid:… --node lih", _move_transfer)
@@ -187,6 +189,12 @@ _TRANSFER_WORDS = {"suspend": "suspend", "resume": "start", "complete": "complet
 def _transfers(given: Any) -> None:
     rows = open_space(given).call("transfer.list")
     show_rows(given, rows, ("pid", "role", "counterparty", "format", "state", "agreement"))
+
+
+def _agreements(given: Any) -> None:
+    show_rows(
+        given, open_space(given).call("agreement.list"), ("agreement", "dataset", "counterparty", "role", "permit")
+    )
 
 
 def _request_transfer(given: Any) -> None:

@@ -1,8 +1,8 @@
 """The outbox: what a conversation has still to do or say, in order, with backoff, again after a crash.
 
 A row is written in the transaction of the state that causes it. It waits until the answer that
-triggered it has been sent, then for its delay, then for the rows of its process before it. One
-slow or hostile peer delays only itself.
+triggered it has been sent, then for its delay, then for the rows of its process before it. A slow or
+hostile peer holds a few threads at most, and every call is bounded in time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ _log = logging.getLogger("ihds.outbox")
 
 #: An answer that is not on its way after this long will not come any more.
 _ANSWER_SECONDS = 5.0
+#: Threads in all, and for one counterparty.
+_WORKERS, _EACH = 24, 4
 
 
 @dataclass
@@ -45,7 +48,7 @@ class Outbox:
     give_up_seconds: float = 3600.0
     _wake: threading.Event = field(default_factory=threading.Event)
     _stop: threading.Event = field(default_factory=threading.Event)
-    _busy: set[str] = field(default_factory=set)
+    _busy: dict[str, str] = field(default_factory=dict)
     _held: dict[str, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _answering: threading.local = field(default_factory=threading.local)
@@ -96,7 +99,7 @@ class Outbox:
 
     def work(self) -> None:
         """Deliver the outbox until ``stop``; meant for a thread of its own."""
-        with ThreadPoolExecutor(16, "outbox") as pool:
+        with ThreadPoolExecutor(_WORKERS, "outbox") as pool:
             while not self._stop.is_set():
                 wait = 1.0
                 try:
@@ -109,9 +112,10 @@ class Outbox:
                         wait = min(wait, row)
                     else:
                         with self._lock:
-                            if row.body["counterparty"] in self._busy:
+                            peers = list(self._busy.values())
+                            if row.body["pid"] in self._busy or peers.count(row.body["counterparty"]) >= _EACH:
                                 continue
-                            self._busy.add(row.body["counterparty"])
+                            self._busy[row.body["pid"]] = row.body["counterparty"]
                         pool.submit(self._attempt, row)
                 self._wake.wait(max(wait, 0.005))
                 self._wake.clear()
@@ -121,10 +125,11 @@ class Outbox:
         at, seen = time.time(), set()
         with self._lock:
             busy = set(self._busy)
+            peers = Counter(self._busy.values())
             held = {k for k, since in self._held.items() if at - since < _ANSWER_SECONDS}
         rows: list[Record | float] = []
         for row in self.log.store.list(self.queue):
-            if row.body["counterparty"] in busy or row.body["pid"] in seen:
+            if row.body["pid"] in busy or row.body["pid"] in seen or peers[row.body["counterparty"]] >= _EACH:
                 continue
             seen.add(row.body["pid"])
             if row.id in held:
@@ -152,7 +157,7 @@ class Outbox:
             self._later(row, PeerFailed("this node failed"))
         finally:
             with self._lock:
-                self._busy.discard(row.body["counterparty"])
+                self._busy.pop(row.body["pid"], None)
             self._wake.set()
 
     def _later(self, row: Record, error: IhdsError) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ihds.connector.dsp import catalog, negotiation, transfer
 from ihds.connector.dsp.negotiation import Negotiation
 from ihds.connector.dsp.transfer import Transfer, read_address
-from ihds.errors import BadInput, IllegalTransition
+from ihds.errors import BadInput, IllegalTransition, NotFound
 
 if TYPE_CHECKING:
     from ihds.connector.dsp.connector import Connector, Conversation
@@ -45,13 +45,38 @@ def conversations(connector: Connector) -> dict[str, Callable[[dict[str, Any]], 
         connector.move_transfer(str(arguments["pid"]), event, tuple(map(str, arguments.get("reasons", []))))
         return show(arguments, "transfer")
 
+    def agreed(named: str) -> str:
+        """Return an agreement by its id, or the one at hand on a dataset."""
+        if connector.log.get("agreement", named):
+            return named
+        held = [r for r in connector.log.store.list("agreement") if r.body["role"] == "consumer"]
+        found = [r.id for r in held if r.body["dataset"] == named]
+        if len(found) != 1:
+            raise NotFound(
+                f"{len(found)} agreements on {named!r} are at hand", remedy="ihds transfer agreements; name one by id"
+            )
+        return found[0]
+
+    def moving(named: str) -> str:
+        """Return a transfer by its pid, or the one that has started on a dataset."""
+        if connector.log.get("transfer", named):
+            return named
+        listed = [(r.id, r.body) for r in connector.log.store.list("transfer") if r.body["state"] == "STARTED"]
+        agreements = {r.id: r.body["dataset"] for r in connector.log.store.list("agreement")}
+        found = [pid for pid, body in listed if agreements.get(body["agreement_id"]) == named]
+        if len(found) != 1:
+            raise NotFound(
+                f"{len(found)} transfers of {named!r} have started", remedy="ihds transfer list; name one by pid"
+            )
+        return found[0]
+
     def request(arguments: dict[str, Any]) -> dict[str, Any]:
-        pid = connector.request_transfer(str(arguments["agreement"]), str(arguments["format"]))
+        pid = connector.request_transfer(agreed(str(arguments["agreement"])), str(arguments["format"]))
         settled = frozenset({"STARTED", "TERMINATED", "COMPLETED"})
         return summary(connector.wait("transfer", pid, settled, float(arguments.get("seconds", 30.0))))
 
     def address(arguments: dict[str, Any]) -> dict[str, Any]:
-        process, _ = connector.by_pid("transfer", str(arguments["pid"]))
+        process, _ = connector.by_pid("transfer", moving(str(arguments["pid"])))
         assert isinstance(process, Transfer)
         if process.state is not transfer.State.STARTED or process.role != "consumer":
             raise IllegalTransition(f"the transfer is {process.state}", remedy="resume it, or request a new one")

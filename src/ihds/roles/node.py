@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import importlib
 import logging
 import secrets
 import threading
@@ -106,6 +107,14 @@ class Institution(Decisions, Protocol):
         ...
 
 
+_ROLES = {
+    "holder": ("holder", "Holder"),
+    "access_body": ("access_body", "AccessBody"),
+    "authority": ("authority", "Authority"),
+    "user": ("user", "User"),
+}
+
+
 class Node:
     """Everything an institution needs to take part in the data space."""
 
@@ -176,18 +185,10 @@ class Node:
         self.outboxes.append(self.connector.outbox)
 
     def _institution(self) -> Institution:
-        from ihds.roles.access_body import AccessBody
-        from ihds.roles.authority import Authority
-        from ihds.roles.holder import Holder
-        from ihds.roles.user import User
-
-        kinds: dict[str, Callable[[Node], Institution]] = {
-            "holder": Holder,
-            "access_body": AccessBody,
-            "authority": Authority,
-            "user": User,
-        }
-        return kinds[self.config.role](self)
+        """Return the institution of this node's role; only what it needs is loaded."""
+        module, name = _ROLES[self.config.role]
+        made: Institution = getattr(importlib.import_module(f"ihds.roles.{module}"), name)(self)
+        return made
 
     def _agreement_of(self, pid: str) -> dict[str, Any]:
         """Return the agreement a data plane moves bytes under, if its receiver may have more."""

@@ -8,6 +8,7 @@ calls it.
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -79,6 +80,7 @@ class Store:
             SetupFailed: it cannot be reached.
         """
         options: dict[str, Any] = {"pool_reset_on_return": None}
+        self._writing = threading.Lock()
         if url.startswith("sqlite"):
             options["paramstyle"] = "named"
         if url in ("sqlite://", "sqlite:///:memory:"):
@@ -137,7 +139,7 @@ class Store:
         Raises:
             Conflict: a record's version is not the one named.
         """
-        with self._cursor() as cursor:
+        with self._writing, self._cursor() as cursor:  # writers of one process wait in line, not in SQLite's sleep
             cursor.execute(self._begin)
             try:
                 before = self._run(cursor, "lock").fetchone()[0]
