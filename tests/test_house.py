@@ -70,7 +70,7 @@ def test_links_between_pages_lead_somewhere(path):
 
 def test_no_file_grew_beyond_its_budget():
     """400 lines, unless a decision record says why."""
-    excused = {"connector.py", "user.py", "gate.py", "agree.py", "cox.py"}
+    excused = {"connector.py", "gate.py", "agree.py", "cox.py"}
     long = [p.name for p in MODULES if len(p.read_text().splitlines()) > 400 and p.name not in excused]
     assert long == []
 

@@ -367,7 +367,7 @@ class Holder:
         return Answer([healthdcat.dataset(self.record(d), f"{page}#{d.id}") for d in described])
 
     def _permits_changed(self, call: Call) -> Answer:
-        if self.node.tokens.check(call.bearer)["iss"] not in self.node.config.access_bodies:
+        if self.node.tokens.check(call.bearer)["iss"] not in self.node.trust.issuers(PERMIT):
             raise NotFound("there is nothing here for you")
         self.node.verifier.lists.forget()
         for record in self.node.store.list("transfer"):

@@ -128,6 +128,7 @@ class User(OffersNothing):
 
     def apply(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Send a data access application to the access body; return its state."""
+        self.node.membership.join()  # only members apply
         body = dict(arguments)
         access_body = str(body.pop("access_body", "") or next(iter(self.node.config.access_bodies), ""))
         if not access_body:
@@ -149,7 +150,7 @@ class User(OffersNothing):
         }
         service = self.node.resolver.service(access_body, "AccessBody")
         answer = self.node.http.call(
-            "POST", f"{service}/applications", application, self.node.identity.token(access_body)
+            "POST", f"{service}/applications", application, self.node.wallet.token(access_body)
         )
         details = {"application": identifier, "access_body": access_body}
         record = {"application": application, "access_body": access_body, "state": answer["state"]}
@@ -166,7 +167,7 @@ class User(OffersNothing):
             access_body = record.body["access_body"]
             service = self.node.resolver.service(access_body, "AccessBody")
             url = f"{service}/applications/{record.id}"
-            answer = self.node.http.get_json(url, self.node.identity.token(access_body))
+            answer = self.node.http.get_json(url, self.node.wallet.token(access_body))
             if answer["state"] == record.body["state"]:
                 continue
             if answer.get("credential"):

@@ -146,6 +146,11 @@ class Resolver:
             while len(kept) > _MOST:
                 kept.pop(next(iter(kept)), None)
 
+    def fresh(self, did: str) -> dict[str, Any]:
+        """Return a DID document as it is now, not as it was a minute ago. Raises NotAuthenticated."""
+        self._cache.pop(did, None)
+        return self.resolve(did)
+
     def key(self, did: str, kid: str | None, relation: str) -> dict[str, Any]:
         """Return the public JWK of a DID for a verification relationship.
 

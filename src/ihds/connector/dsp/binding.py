@@ -201,7 +201,7 @@ class Binding:
             assert isinstance(process, Negotiation)
             body = call.json()
             named = kind or "ContractNegotiationEventMessage"
-            if self._repeated(process, body) or _said_before(process, named, body):
+            if self._repeated(process, body) or negotiation.said_before(process, named, body):
                 return Answer(process.acknowledgement())
             event = negotiation.read(body, named, process)
             sender = negotiation.counterparty_role(process)
@@ -333,31 +333,6 @@ def _number(call: Call, name: str, default: int) -> int:
 
 def _other_role(process: Transfer) -> Any:
     return "provider" if process.role == "consumer" else "consumer"
-
-
-def _said_before(process: Negotiation, kind: str, body: dict[str, Any]) -> bool:
-    """Return whether a message comes again in other bytes, as Eclipse EDC sends it when it missed our answer.
-
-    It is the same if it asks for what its sender has brought about already: the agreement at hand,
-    a verification of it, its end.
-    """
-    states = negotiation.State
-    event = negotiation.read(body, kind, process)
-    if negotiation.SENDER.get(event) == process.role:
-        return False
-    match event:
-        case negotiation.Event.AGREE:
-            known = (process.agreement or {}).get("@id")
-            agreed = process.state in (states.AGREED, states.VERIFIED, states.FINALIZED)
-            return agreed and known == body["agreement"].get("@id")
-        case negotiation.Event.VERIFY:
-            return process.state in (states.VERIFIED, states.FINALIZED)
-        case negotiation.Event.FINALIZE:
-            return process.state is states.FINALIZED
-        case negotiation.Event.TERMINATE:
-            return process.state is states.TERMINATED
-        case _:
-            return False
 
 
 def _read_offer(offer: dict[str, Any]) -> dict[str, Any]:

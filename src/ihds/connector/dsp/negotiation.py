@@ -197,3 +197,27 @@ def rules(policy: Mapping[str, Any]) -> dict[str, Any]:
 def counterparty_role(negotiation: Negotiation) -> Role:
     """Return the role of the other side."""
     return other(negotiation.role)
+
+
+def said_before(process: Negotiation, kind: str, body: Mapping[str, Any]) -> bool:
+    """Return whether a message comes again in other bytes, as Eclipse EDC sends it when it missed our answer.
+
+    It is the same if it asks for what its sender has brought about already: the agreement at hand,
+    a verification of it, its end.
+    """
+    event = read(body, kind, process)
+    if SENDER.get(event) == process.role:
+        return False
+    match event:
+        case Event.AGREE:
+            known = (process.agreement or {}).get("@id")
+            agreed = process.state in (State.AGREED, State.VERIFIED, State.FINALIZED)
+            return agreed and known == body["agreement"].get("@id")
+        case Event.VERIFY:
+            return process.state in (State.VERIFIED, State.FINALIZED)
+        case Event.FINALIZE:
+            return process.state is State.FINALIZED
+        case Event.TERMINATE:
+            return process.state is State.TERMINATED
+        case _:
+            return False

@@ -129,7 +129,7 @@ class Assessor:
 
     def _anchored(self, issuer: str, result: Assessment) -> str:
         kids = {str(read_unverified(c.token)[0].get("kid")) for c in result.credentials if c.issuer == issuer}
-        document = self.resolver.resolve(issuer)
+        document = self.resolver.fresh(issuer)
         methods = {m["id"]: m["publicKeyJwk"] for m in document.get("verificationMethod", [])}
         named = [methods[kid] for kid in kids if kid in methods] or list(methods.values())[-1:]
         names = set()
