@@ -30,7 +30,6 @@ EVENTS: dict[str, str] = {
     "credential.issued": "an issuer decided to issue credentials",
     "credential.rejected": "an issuer refused to issue credentials",
     "credential.delivered": "credentials reached their holder",
-    "credential.offered": "an issuer offered credentials",
     "credential.received": "a credential was received",
     "application.submitted": "a data access application was received",
     "application.advanced": "an application moved to another state",

@@ -13,19 +13,19 @@ import threading
 import time
 import tomllib
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import tomli_w
 from starlette.applications import Starlette
 
-from ihds.audit.log import Event, Log
+from ihds.audit.log import Log
 from ihds.connector.dataplane.http import PULL, PUSH, HttpPlane
 from ihds.connector.dataplane.plane import Flow, Tokens
 from ihds.connector.dataplane.signaling import PlaneSide, report_to
 from ihds.errors import IhdsError, NotFound, SetupFailed
 from ihds.ids import Did
+from ihds.roles import folders
 from ihds.roles.config import NodeConfig
 from ihds.store.store import Store, sqlite_url
 from ihds.wire.guard import LOOPBACK
@@ -78,10 +78,7 @@ def create(folder: Path, node_folder: Path, url: str, port: int) -> DataPlaneCon
 
     """
     node = NodeConfig.read(node_folder)
-    if (folder / FILE).exists():
-        raise SetupFailed(f"{folder} holds a data plane already", remedy="choose another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
+    folders.empty(folder, FILE)
     files = {
         d.id: d.file if d.file.startswith(("http://", "https://")) else str((node_folder / d.file).resolve())
         for d in node.datasets
@@ -98,13 +95,10 @@ def create(folder: Path, node_folder: Path, url: str, port: int) -> DataPlaneCon
         allowed_networks=node.networks,
         files=files,
     )
-    body = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items() if v != ""}
-    (folder / FILE).write_text(tomli_w.dumps(body), encoding="utf-8")
+    folders.write(folder / FILE, config)
     shutil.copy2(node_folder / KEY_FILE, folder / KEY_FILE)
     ring = Keyring.create(folder, node.did, node.passphrase_file)
-    store = Store(sqlite_url(folder))
-    Log(store, node.did, ring).commit(Event("node.created", node.did, {"role": "dataplane"}))
-    store.close()
+    folders.begin_log(folder, node.did, ring, {"role": "dataplane"})
     return config
 
 

@@ -11,7 +11,7 @@ from ihds.catalogue import healthdcat
 from ihds.catalogue.record import DatasetRecord
 from ihds.connector.dataplane.http import PULL, PUSH
 from ihds.connector.dataplane.plane import Flow
-from ihds.connector.dcp.credentials import MEMBERSHIP, PERMIT, Credential
+from ihds.connector.dcp.credentials import MEMBERSHIP, Credential
 from ihds.connector.dsp import catalog, negotiation
 from ihds.connector.dsp.negotiation import Negotiation
 from ihds.data.codebook import Codebook
@@ -70,18 +70,14 @@ class Files:
         """Judge a request for a file: membership, the offer's policy, and what the law lets out."""
         config = self.configs[str(process.offer["target"])]
         try:
-            found = self.node.verifier.ask(process.counterparty, process.access, [MEMBERSHIP, PERMIT])
-            if len(found[MEMBERSHIP]) != 1:
-                return No(("membership: no membership credential was presented",))
-            member = found[MEMBERSHIP][0]
-            self.node.verifier.standing(member)
-            permit, state = self._permit(process, found[PERMIT])
+            member, shown = self.proofs.ask(process.counterparty, process.access)
+            permit, state = self._permit(process, shown)
         except (Refused, NotAuthenticated) as error:
             return No((error.message, *error.reasons))
         allowed = self._judge(config, member, permit, state)
         if isinstance(allowed, Granted):
-            shown = next((c.token for c in found[PERMIT] if permit and c.subject["permit"]["id"] == permit.id), "")
-            self._remember(config.id, member, shown)
+            kept = next((c.token for c in shown if permit and c.subject["permit"]["id"] == permit.id), "")
+            self._remember(config.id, member, kept)
         return allowed
 
     def _judge(

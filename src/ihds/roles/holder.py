@@ -13,7 +13,7 @@ from ihds.audit.log import Event, now
 from ihds.catalogue import healthdcat
 from ihds.catalogue.record import DatasetRecord
 from ihds.connector.dataplane.plane import Flow
-from ihds.connector.dcp.credentials import MEMBERSHIP, PERMIT, Credential
+from ihds.connector.dcp.credentials import PERMIT, Credential
 from ihds.connector.dsp import catalog, negotiation, transfer
 from ihds.connector.dsp.connector import Counter, Verdict
 from ihds.connector.dsp.negotiation import Negotiation
@@ -166,24 +166,18 @@ class Holder:
         if not process.permit:
             return No(("EHDS 61(1), 68(10): no data permit was presented",))
         try:
-            found = self.node.verifier.ask(
-                process.counterparty,
-                process.access,
-                [MEMBERSHIP, PERMIT],
-            )
+            member, shown = self.proof.ask(process.counterparty, process.access)
         except (Refused, NotAuthenticated) as error:
             return No((error.message, *error.reasons))
-        if not found[MEMBERSHIP]:
-            return No(("membership: no membership credential was presented",))
         dataset = str(process.offer["target"])
         reasons: list[str] = []
-        for credential in found[PERMIT]:
+        for credential in shown:
             permit, state = self.proof.read(credential)
             if permit.id != process.permit:
                 continue
-            verdict = self._judge_permit(process, permit, state, dataset, found[MEMBERSHIP][0])
+            verdict = self._judge_permit(process, permit, state, dataset, member)
             if isinstance(verdict, Granted):
-                self._remember(permit, credential, found[MEMBERSHIP][0])
+                self._remember(permit, credential, member)
                 return verdict
             reasons += verdict.reasons
         return No(tuple(reasons) or (f"EHDS 61(1), 68(10): the data permit {process.permit} was not presented",))

@@ -98,11 +98,12 @@ class Membership:
 
     def _ask(self) -> None:
         """Ask for membership, or send the open request again: it may have been lost on its way."""
-        for record in self.log.store.list("my.issuance"):
-            if record.body["issuer"] == self.config.authority and record.body["status"] == "RECEIVED":
-                self.wallet.send_request(record.id)
-                return
-        if not self.wallet.membership():
+        self.wallet.send_open()
+        waiting = any(
+            r.body["issuer"] == self.config.authority and r.body["status"] == "RECEIVED"
+            for r in self.log.store.list("my.issuance")
+        )
+        if not waiting and not self.wallet.membership():
             self._ask_membership()
 
     def _ask_membership(self) -> None:

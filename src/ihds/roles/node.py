@@ -36,6 +36,7 @@ from ihds.connector.openapi import description
 from ihds.errors import AuditBroken, BadInput, NotAuthenticated, Refused, SetupFailed
 from ihds.governance.policy import vocabulary
 from ihds.ids import Did
+from ihds.roles import folders
 from ihds.roles.config import NodeConfig, data_file
 from ihds.roles.conversations import conversations
 from ihds.roles.gaiax import GaiaX
@@ -328,11 +329,8 @@ def create(folder: Path, config: NodeConfig) -> None:
     for name in (API_KEY_FILE, PLANE_KEY_FILE, *([WORKER_KEY_FILE] if config.worker else [])):
         keys.write_secret(folder / name, secrets.token_urlsafe(32).encode())
     config.write(folder)
-    store = Store(config.store_url(folder))
-    Log(store, config.did, ring).commit(
-        Event("node.created", config.did, {"role": config.role, "country": config.country})
-    )
-    store.close()
+    details = {"role": config.role, "country": config.country}
+    folders.begin_log(folder, config.did, ring, details, config.store_url(folder))
 
 
 def load_dataset(folder: Path, dataset: str, table: pd.DataFrame, book: Codebook) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ihds.audit.log import now
 from ihds.connector.dcp.credentials import MEMBERSHIP, PERMIT, Credential
 from ihds.connector.dcp.presentation import Verifier
-from ihds.errors import Refused
+from ihds.errors import NotAuthenticated, Refused
 from ihds.governance.jurisdiction import SIMULATION
 from ihds.governance.permit import Permit, PermitState
 
@@ -18,6 +18,21 @@ class Proofs:
 
     verifier: Verifier
     _believed: dict[str, Credential] = field(default_factory=dict)
+
+    def ask(self, counterparty: str, access: str) -> tuple[Credential, list[Credential]]:
+        """Return the membership of a counterparty in good standing and the permits it shows.
+
+        Raises:
+            NotAuthenticated: it shows no membership, or something does not verify.
+            Refused: it is suspended, or a status cannot be learnt.
+            PeerFailed: it does not answer now.
+
+        """
+        found = self.verifier.ask(counterparty, access, [MEMBERSHIP, PERMIT])
+        if len(found[MEMBERSHIP]) != 1:
+            raise NotAuthenticated("membership: no membership credential was presented")
+        self.verifier.standing(found[MEMBERSHIP][0])
+        return found[MEMBERSHIP][0], found[PERMIT]
 
     def check(self, permit: str, membership: str, user: str) -> tuple[Permit, PermitState]:
         """Return the permit of a member in good standing, and its present state.

@@ -12,17 +12,16 @@ import threading
 import time
 import tomllib
 import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pandas as pd
-import tomli_w
 
 from ihds.analysis.method import methods
-from ihds.audit.log import Event, Log
+from ihds.audit.log import Log
 from ihds.connector.dcp.credentials import MEMBERSHIP, PERMIT
 from ihds.connector.dcp.presentation import Verifier
 from ihds.connector.dcp.status import StatusLists
@@ -35,6 +34,7 @@ from ihds.errors import IhdsError, PeerFailed, Refused, SetupFailed
 from ihds.federation.gate import Gate, Grant
 from ihds.governance.permit import PermitState
 from ihds.ids import Did
+from ihds.roles import folders
 from ihds.roles.config import data_file
 from ihds.roles.proofs import Proofs
 from ihds.roles.relay import frame, unframe
@@ -122,21 +122,15 @@ def create(
         BadTable: a table does not fit its codebook.
 
     """
-    if (folder / FILE).exists():
-        raise SetupFailed(f"{folder} holds a worker already", remedy="choose another folder")
+    folders.empty(folder, FILE)
     config = WorkerConfig(connector=connector.rstrip("/"), **body)
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
     for name, (table, book) in tables.items():
         tabular.load(data_file(folder), name, table, book, name)
     write_secret(folder / KEY_FILE, key.encode())
-    kept = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(config).items()}
-    (folder / FILE).write_text(tomli_w.dumps(kept), encoding="utf-8")
+    folders.write(folder / FILE, config)
     did = Did.parse(config.did)
     ring = Keyring.create(folder, did, config.passphrase_file, prefix="worker")
-    store = Store(sqlite_url(folder))
-    Log(store, did, ring).commit(Event("node.created", did, {"role": "worker"}))
-    store.close()
+    folders.begin_log(folder, did, ring, {"role": "worker"})
     return config
 
 

@@ -25,7 +25,8 @@ _CACHE_SECONDS = 60.0
 _RENEW_SECONDS = 1.0
 _FETCH_SECONDS = 5.0
 _WAIT_SECONDS = 1.0
-_FAILED_SECONDS = 2.0
+_FAILED_SECONDS = 10.0
+_SLOW_SECONDS = 1.0
 _LARGEST = 1 << 18
 _MOST = 2000
 
@@ -124,6 +125,7 @@ class Resolver:
         url = document_url(did)
         if not self._strangers.acquire(timeout=_WAIT_SECONDS):
             raise NotAuthenticated(f"the DID document of {did} cannot be fetched now", remedy="try again")
+        began = time.monotonic()
         try:
             answer = self.http.send("GET", url, seconds=_FETCH_SECONDS, limit=_LARGEST)
             body = read_json(answer.content) if answer.status_code == 200 else None
@@ -131,7 +133,8 @@ class Resolver:
                 raise BadMessage(f"it was answered {answer.status_code}")
         except (PeerFailed, BadMessage) as error:
             _log.info("%s: %s", url, error.message)  # the stranger is not told what our network looks like
-            self._failed[did] = time.monotonic() + _FAILED_SECONDS
+            if time.monotonic() - began > _SLOW_SECONDS:  # a tarpit is not waited for again at once
+                self._failed[did] = time.monotonic() + _FAILED_SECONDS
             raise NotAuthenticated(f"the DID document of {did} cannot be fetched") from error
         finally:
             self._strangers.release()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
@@ -16,13 +17,15 @@ from ihds.connector.dcp.issuer import ISSUED, RECEIVED, REJECTED
 from ihds.connector.dcp.message import check, message
 from ihds.connector.dcp.presentation import Verifier, scope_of, wanted
 from ihds.connector.dcp.tokens import TOKEN_SECONDS, Identity, TokenGate
-from ihds.errors import BadMessage, Conflict, IhdsError, NotAuthenticated, NotFound
+from ihds.errors import BadMessage, Conflict, IhdsError, NotAuthenticated, NotFound, Refused
 from ihds.store.store import Put, Record
 from ihds.wire.did import Resolver
 from ihds.wire.http import Http, raise_for
 from ihds.wire.jose import read_unverified
 from ihds.wire.serve import Answer, Call, endpoint
 from ihds.wire.strict import clean
+
+_log = logging.getLogger("ihds.wallet")
 
 #: The type of a token that opens this node's credentials; no other token of the same key is one.
 _ACCESS = "presentation+jwt"
@@ -136,12 +139,26 @@ class CredentialService:
 
     def request_ids(self, issuer: str, identifiers: list[str], **words: Any) -> str:
         """Ask an issuer for credentials by the ids of its metadata or offer."""
+        pid = self._open(issuer, identifiers, words)
+        self.send_request(pid)
+        return pid
+
+    def _open(self, issuer: str, identifiers: list[str], words: dict[str, Any]) -> str:
+        """Write down a request before it is sent, so that a crash cannot lose it."""
         pid = uuid.uuid4().urn
         body = {"issuer": issuer, "asked": identifiers, "status": RECEIVED, "reason": "", "words": words}
         details = {"request": pid, "issuer": issuer, "credentials": identifiers}
         self.log.commit(Event("credential.requested", self.identity.did, details), Put("my.issuance", pid, 0, body))
-        self.send_request(pid)
         return pid
+
+    def send_open(self) -> None:
+        """Send again what was asked and not yet answered; one issuer's silence does not hold up the others."""
+        for record in self.log.store.list("my.issuance"):
+            if record.body["status"] == RECEIVED:
+                try:
+                    self.send_request(record.id)
+                except IhdsError as error:
+                    _log.info("%s: %s", record.body["issuer"], error.message)
 
     def send_request(self, pid: str) -> None:
         """Send a request, or send it again: the issuer knows it by its id and answers it once.
@@ -215,16 +232,9 @@ class CredentialService:
             if o.get("profile", PROFILES[0]) in PROFILES
             and issuer in self.verifier.trusted(str(o.get("credentialType")))
         ]
-        details = {"issuer": issuer, "credentials": [o["id"] for o in offers]}
-        self.log.commit(Event("credential.offered", issuer, details))
+        if not any(issuer in self.verifier.trusted(kind) for kind in (MEMBERSHIP, ROLE, PERMIT)):
+            raise Refused(f"{issuer} is not trusted to issue anything here")
         if not believed:
             return Answer({})
-
-        def ask() -> None:
-            try:
-                self.request_ids(issuer, believed)
-            except IhdsError as error:
-                said = {"issuer": issuer, "reasons": [error.message]}
-                self.log.commit(Event("message.abandoned", issuer, said))
-
-        return Answer({}, after=ask)
+        self._open(issuer, believed, {})
+        return Answer({}, after=self.send_open)
