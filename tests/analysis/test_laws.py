@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ihds.analysis import agree
 from ihds.analysis.method import leaves, methods
 from ihds.analysis.plan import Plan, run
 from ihds.data.codebook import Codebook, Variable
@@ -26,11 +27,16 @@ BOOK = Codebook(
         "size": Variable("size", "number"),
         "arm": Variable("arm", "category", levels=("a", "b", "c")),
         "count": Variable("count", "number"),
+        "sex": Variable("sex", "category", levels=("f", "m")),
+        "grade": Variable("grade", "category", levels=("low", "high")),
     },
 )
 
 #: How the laws call each method; a method that is not here fails `test_every_method_has_its_laws`.
 CALLS = {
+    "anova": [{"formula": "size ~ arm"}],
+    "contingency": [{"formula": "~ sex + arm"}, {"formula": "~ sex + grade + strata(arm)"}],
+    "correlation": [{"formula": "~ age + size + time"}],
     "describe": [{}],
     "kaplan_meier": [{"formula": "Surv(time, event) ~ arm"}, {"formula": "Surv(start, time, event) ~ 1"}],
     "logrank": [{"formula": "Surv(time, event) ~ arm"}],
@@ -53,6 +59,12 @@ def test_every_method_has_its_laws():
     assert set(CALLS) == set(methods())
 
 
+@pytest.mark.parametrize("name", sorted(CALLS))
+def test_no_contribution_has_the_name_of_another(name):
+    found = [c.__name__ for c in (*agree.CONTRIBUTIONS, *methods()[name].CONTRIBUTIONS)]
+    assert len(found) == len(set(found)), "the kind on the wire tells contributions apart"
+
+
 def make_rows(seed: int, n: int) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     frame = pd.DataFrame(
@@ -67,6 +79,8 @@ def make_rows(seed: int, n: int) -> pd.DataFrame:
     )
     frame["time"] = frame["start"] + rng.integers(1, 15, n)
     frame.loc[rng.random(n) < 0.05, "age"] = np.nan
+    frame["sex"] = rng.choice(["f", "m"], n).astype(object)
+    frame["grade"] = rng.choice(["low", "high"], n).astype(object)
     return frame
 
 

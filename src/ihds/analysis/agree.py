@@ -398,6 +398,8 @@ class Agreement:
                 f"the column {name!r} is the same for everybody over all sites",
                 remedy="leave it out of the formula",
             )
+        if not ready[-1] and self.ask.covariates == "groups":
+            raise ConstantColumn("the outcome is the same for everybody over all sites", remedy="choose another")
         centred = self.ask.outcome == "survival" or self.ask.covariates == "table"
         if self.ask.covariates == "matrix" and frame.intercept:
             centred = True
@@ -406,13 +408,13 @@ class Agreement:
         if not centred:
             new_centre[:-1] = 0.0
             scale = old_scale * 2.0 ** np.round(np.log2(np.sqrt(np.maximum(total.square / count, 2.0**-60))))
-        number = self.ask.outcome == "number"
+        movable = self.ask.covariates == "groups" or (frame.intercept and not self.ask.formula.offset)
         frame = replace(
             frame,
             centre=new_centre[:-1],
             scale=np.where(keep, old_scale, scale)[:-1],
             counts={**frame.counts, **_by_column(frame.columns, total.count)},
-            outcome_centre=float(new_centre[-1]) if number and frame.intercept and not self.ask.formula.offset else 0.0,
+            outcome_centre=float(new_centre[-1]) if self.ask.outcome == "number" and movable else 0.0,
             outcome_scale=float(np.where(keep, old_scale, scale)[-1]),
             offset_centre=total.offset / frame.rows if self.ask.outcome == "survival" else 0.0,
         )

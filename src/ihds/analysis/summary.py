@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ihds.analysis.result import Coefficient, Result
+from ihds.analysis.result import Coefficient, Result, Test
 
 
 def render(result: Result) -> str:
@@ -15,7 +15,14 @@ def render(result: Result) -> str:
     left_out = result.details.get("left_out_missing")
     if left_out:
         lines.append(f"({left_out} rows left out for missing values)")
-    for part in (_coefficients(result), _tests(result), _curves(result), _described(result)):
+    for part in (
+        _coefficients(result),
+        _groups(result),
+        _cells(result),
+        _tests(result),
+        _curves(result),
+        _described(result),
+    ):
         if part:
             lines += ["", *part]
     lines += ["", *_provenance(result)]
@@ -83,9 +90,35 @@ def _coefficient(c: Coefficient, *, ratio: bool, robust: bool) -> list[str]:
 def _tests(result: Result) -> list[str]:
     if not result.tests:
         return []
-    rows = [["test", "statistic", "df", "p"]]
-    rows += [[t.name, number(t.statistic), number(t.df, 0), number(t.p, 3)] for t in result.tests]
-    return columns(rows)
+    rows = [["test", "statistic", "df", "p", "estimate", "lower 95", "upper 95"]]
+    rows += [[t.name, number(t.statistic), number(t.df, 0), number(t.p, 3), *_estimate(t)] for t in result.tests]
+    return columns(rows if any("lower" in d for t in result.tests for d in t.details) else [r[:4] for r in rows])
+
+
+def _estimate(test: Test) -> list[str]:
+    """Return what the test is of, with its interval; the first detail is the estimate."""
+    if len(test.details) != 1 or "lower" not in test.details[0]:
+        return ["-", "-", "-"]
+    told = test.details[0]
+    name, value = next(iter(told.items()))
+    return [f"{name.replace('_', ' ')} {number(value)}", number(told["lower"]), number(told["upper"])]
+
+
+def _groups(result: Result) -> list[str]:
+    found = result.details.get("groups", ()) if result.method == "anova" else ()
+    rows = [["group", "n", "mean", "sd"]]
+    rows += [[g["group"], number(g["n"]), number(g["mean"]), number(g["sd"])] for g in found]
+    return columns(rows) if found else []
+
+
+def _cells(result: Result) -> list[str]:
+    lines: list[str] = []
+    told = result.details
+    for stratum, counts in zip(told.get("strata", ()), told.get("counts", ()), strict=False):
+        head = [stratum, *told["columns"]]
+        body = ([name, *(number(int(c)) for c in row)] for name, row in zip(told["rows"], counts, strict=True))
+        lines += [*columns([head, *body]), ""]
+    return lines[:-1]
 
 
 def _curves(result: Result) -> list[str]:

@@ -156,7 +156,9 @@ def study_commands(sub: Any) -> None:
         'ihds study run cox --formula "Surv(time, status) ~ age" --permit urn:uuid:… --node researcher',
         _study_run,
     )
-    run.add_argument("method", nargs="?", help="describe, kaplan_meier, logrank, cox, glm")
+    run.add_argument(
+        "method", nargs="?", help="describe, anova, contingency, correlation, kaplan_meier, logrank, cox, glm"
+    )
     run.add_argument("--resume", help="id of a study that waits")
     run.add_argument("--permit", help="permit id (default: the only one in force)")
     run.add_argument("--dataset", action="append", default=[], help="without a permit: where to ask")

@@ -40,7 +40,16 @@ class DatasetConfig:
     keywords: tuple[str, ...] = ()
     health_category: str = "MRMR"
     purposes: tuple[str, ...] = ("scientific_research",)
-    methods: tuple[str, ...] = ("describe", "kaplan_meier", "logrank", "cox", "glm")
+    methods: tuple[str, ...] = (
+        "describe",
+        "anova",
+        "contingency",
+        "correlation",
+        "kaplan_meier",
+        "logrank",
+        "cox",
+        "glm",
+    )
     recipient_countries: tuple[str, ...] = ("LU", "KR", "US")
     minimum_cell: int = 5
     policy: str = ""

@@ -1,0 +1,181 @@
+"""Comparison of a number between groups: t, Welch, one-way analysis of variance.
+
+Model      y = mean of its group + error; equal variances for t and F, unequal for Welch's.
+Down       nothing but the agreed groups and centre.
+Up         GroupMoments: per group the rows, sum and sum of squares about the agreed centre.
+Rounds     1.
+Reveals    mean and standard deviation of each group of at least min_cell rows; smaller groups refuse.
+Errors     BadFormula, BadLevel, ConstantColumn.
+Source     Welch 1951; moments about a provisional mean: Chan, Golub & LeVeque 1983. Checked against R
+           t.test and oneway.test (tests/vectors/tests.R).
+Status     reviewed
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from scipy import special
+
+from ihds.analysis import formula as formulas
+from ihds.analysis.design import Ask, Design, Frame
+from ihds.analysis.method import Contribution, Leaves, Vector
+from ihds.analysis.result import Result, Test
+from ihds.data.codebook import Codebook
+from ihds.errors import BadFormula, BadLevel, ConstantColumn
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """``formula`` is ``number ~ group``, as in R."""
+
+    formula: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupMoments(Contribution):
+    """Moments of the outcome per group, about the agreed centre, in the agreed scale."""
+
+    kind: ClassVar[str] = "moment"
+
+    rows: Annotated[Vector, Leaves("(groups,)", "rows", bound=1, counts_persons=True)]
+    total: Annotated[Vector, Leaves("(groups,)", "scaled units")]
+    square: Annotated[Vector, Leaves("(groups,)", "scaled units squared", bound=2**16)]
+
+
+CONTRIBUTIONS = (GroupMoments,)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The opened totals, once there."""
+
+    counted: bool
+    rows: Vector
+    total: Vector
+    square: Vector
+
+
+STATE = State
+
+
+def ask(params: Params, codebook: Codebook) -> Ask:
+    """Ask for a number by groups."""
+    formula = formulas.parse(params.formula, codebook.variables, ())
+    if len(formula.response) != 1 or not formula.terms or formula.offset or formula.strata or formula.cluster:
+        raise BadFormula(f"{params.formula!r} is not number ~ group", remedy="write for example tumour_size ~ stage")
+    return Ask(formula=formula, outcome="number", covariates="groups")
+
+
+def begin(params: Params, frame: Frame) -> State:
+    """Start with nothing counted.
+
+    Raises:
+        ConstantColumn: there is one group.
+
+    """
+    if len(frame.groups) < 2:
+        raise ConstantColumn("there is only one group to compare", remedy="name another variable")
+    return State(False, np.zeros(0), np.zeros(0), np.zeros(0))
+
+
+def local(params: Params, state: State, design: Design) -> GroupMoments:
+    """Return this site's moments per group."""
+    size = len(design.frame.groups)
+
+    def by_group(values: Vector | None = None) -> Vector:
+        return np.bincount(design.group, values, minlength=size).astype(float)
+
+    return GroupMoments(by_group(), by_group(design.y), by_group(design.y**2))
+
+
+def aggregate(params: Params, state: State, total: GroupMoments) -> State:
+    """Keep the totals."""
+    return State(True, total.rows, total.total, total.square)
+
+
+def finish(params: Params, frame: Frame, state: State) -> Result | None:
+    """Return means per group and the tests.
+
+    Raises:
+        BadLevel: a group holds too few rows.
+        ConstantColumn: no group's values vary.
+
+    """
+    if not state.counted:
+        return None
+    n = np.rint(state.rows)
+    used = n > 0
+    small = [label for label, rows in zip(frame.groups, n, strict=True) if 0 < rows < max(frame.min_cell, 2)]
+    if small or used.sum() < 2:
+        what = f"group {small[0]!r} holds too few rows" if small else "fewer than two groups hold rows"
+        raise BadLevel(what, remedy="merge categories in the codebook")
+    n, total, square = n[used], state.total[used], state.square[used]
+    labels = [label for label, u in zip(frame.groups, used, strict=True) if u]
+    mean = total / n
+    inside = np.maximum(square - n * mean**2, 0.0)
+    if not float(inside.sum()) > 1e-12 * max(float(square.sum()), 1e-300):
+        raise ConstantColumn("the outcome does not vary within any group", remedy="choose another outcome")
+    scale, centre = frame.outcome_scale, frame.outcome_centre
+    rows = [
+        {"group": label, "n": int(k), "mean": float(centre + scale * m), "sd": float(scale * np.sqrt(s / (k - 1)))}
+        for label, k, m, s in zip(labels, n, mean, inside, strict=True)
+    ]
+    tests = [_equal(n, mean, inside), _welch(n, mean, inside)]
+    if len(n) == 2:
+        tests = [*_two(n, mean * scale, inside * scale**2), *tests]
+    return Result(
+        method="anova",
+        n=frame.rows,
+        tests=tuple(tests),
+        details={"groups": rows, "left_out_missing": frame.left_out},
+    )
+
+
+def _equal(n: Vector, mean: Vector, inside: Vector) -> Test:
+    """Return the F test of equal means under equal variances."""
+    whole, between, within = float(n.sum()), len(n) - 1, float(n.sum()) - len(n)
+    grand = float((n * mean).sum()) / whole
+    statistic = float((n * (mean - grand) ** 2).sum()) / between / (float(inside.sum()) / within)
+    p = float(special.fdtrc(between, within, statistic))
+    return Test("one-way analysis of variance", statistic, float(between), p, ({"df2": within},))
+
+
+def _welch(n: Vector, mean: Vector, inside: Vector) -> Test:
+    """Return Welch's test of equal means under unequal variances."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        w = n * (n - 1) / inside
+    if not np.all(np.isfinite(w)):
+        return Test("Welch's analysis of variance", float("nan"), float(len(n) - 1), float("nan"), ({"df2": None},))
+    weight, k = float(w.sum()), len(n)
+    middle = float((w * mean).sum()) / weight
+    lack = float((((1 - w / weight) ** 2) / (n - 1)).sum()) / (k**2 - 1)
+    statistic = float((w * (mean - middle) ** 2).sum()) / ((k - 1) * (1 + 2 * (k - 2) * lack))
+    df2 = 1 / (3 * lack)
+    p = float(special.fdtrc(k - 1, df2, statistic))
+    return Test("Welch's analysis of variance", statistic, float(k - 1), p, ({"df2": df2},))
+
+
+def _two(n: Vector, mean: Vector, inside: Vector) -> list[Test]:
+    """Return the two t tests of a difference, first group less second, each with its 95 % interval."""
+    difference = float(mean[0] - mean[1])
+    variance = inside / (n - 1)
+    pooled_df = float(n.sum() - 2)
+    pooled = float(np.sqrt(inside.sum() / pooled_df * (1 / n).sum()))
+    parts = variance / n
+    unequal = float(np.sqrt(parts.sum()))
+    unequal_df = float(parts.sum() ** 2 / (parts**2 / (n - 1)).sum())
+    return [
+        _t("t test, equal variances", difference, pooled, pooled_df),
+        _t("t test, unequal variances (Welch)", difference, unequal, unequal_df),
+    ]
+
+
+def _t(name: str, difference: float, se: float, df: float) -> Test:
+    statistic = difference / se
+    p = float(2 * special.stdtr(df, -abs(statistic)))
+    half = float(special.stdtrit(df, 0.975)) * se
+    details: dict[str, Any] = {"difference": difference, "se": se}
+    return Test(name, statistic, df, p, ({**details, "lower": difference - half, "upper": difference + half},))

@@ -1,0 +1,197 @@
+"""Tables of two categories: chi-squared, Fisher's exact test, odds ratio, Cochran-Mantel-Haenszel over strata.
+
+Model      counts of rows by two categories, within strata if the formula names any.
+Down       nothing but the agreed levels.
+Up         Cells: rows per cell and stratum.
+Rounds     1.
+Reveals    the table, if every cell that is not empty holds min_cell rows; else nothing but a refusal.
+Errors     BadFormula, BadLevel, ConstantColumn.
+Source     Fisher 1934; Mantel & Haenszel 1959; Robins, Breslow & Greenland 1986. Checked against R
+           chisq.test, fisher.test and mantelhaen.test (tests/vectors/tests.R).
+Status     reviewed
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from scipy import optimize, special
+
+from ihds.analysis import formula as formulas
+from ihds.analysis.design import Ask, Design, Frame
+from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
+from ihds.analysis.result import Result, Test, chi_square
+from ihds.data.codebook import Codebook
+from ihds.errors import BadFormula, BadLevel, ConstantColumn
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """``formula`` is ``~ row + column``, with ``strata(x)`` for Cochran-Mantel-Haenszel."""
+
+    formula: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cells(Contribution):
+    """Rows per stratum, row level and column level."""
+
+    kind: ClassVar[str] = "count table"
+
+    counts: Annotated[Vector, Leaves("(strata * rows * columns,)", "rows per cell", bound=1, counts_persons=True)]
+
+
+CONTRIBUTIONS = (Cells,)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The opened counts, once there."""
+
+    counted: bool
+    counts: Vector
+
+
+STATE = State
+
+
+def ask(params: Params, codebook: Codebook) -> Ask:
+    """Ask for the two categories as groups."""
+    formula = formulas.parse(params.formula, codebook.variables, ())
+    if formula.response or len(formula.terms) != 2 or formula.offset or formula.cluster:
+        raise BadFormula(f"{params.formula!r} is not ~ row + column", remedy="write for example ~ treatment + response")
+    return Ask(formula=formula, outcome="none", covariates="groups")
+
+
+def begin(params: Params, frame: Frame) -> State:
+    """Start with nothing counted."""
+    return State(False, np.zeros(0))
+
+
+def local(params: Params, state: State, design: Design) -> Cells:
+    """Count this site's rows per cell."""
+    cells = len(design.frame.groups)
+    strata = max(len(design.frame.strata), 1)
+    return Cells(np.bincount(design.stratum * cells + design.group, minlength=cells * strata).astype(float))
+
+
+def aggregate(params: Params, state: State, total: Cells) -> State:
+    """Keep the totals."""
+    return State(True, total.counts)
+
+
+def finish(params: Params, frame: Frame, state: State) -> Result | None:
+    """Return the table and its tests.
+
+    Raises:
+        BadLevel: a cell holds rows, but too few to be shown.
+        ConstantColumn: a row or column category does not vary.
+
+    """
+    if not state.counted:
+        return None
+    pairs = [label.split(", ") for label in frame.groups]
+    rows, columns = (list(dict.fromkeys(pair[i] for pair in pairs)) for i in (0, 1))
+    strata = frame.strata if len(frame.strata) > 1 else ("",)
+    counts = np.rint(state.counts).reshape(-1, len(rows), len(columns))
+    if np.any((counts > 0) & (counts < frame.min_cell)):
+        raise BadLevel(
+            f"a cell of the table holds fewer than {frame.min_cell} rows, so the table is not shown",
+            remedy="merge categories in the codebook, or leave the strata out",
+        )
+    whole = counts.sum(axis=0)
+    kept = np.ix_(whole.sum(axis=1) > 0, whole.sum(axis=0) > 0)
+    table = whole[kept]
+    if min(table.shape) < 2:
+        raise ConstantColumn("a category of the table does not vary", remedy="name another variable")
+    tests = [_chi_square(table)]
+    details: dict[str, Any] = {"rows": rows, "columns": columns, "strata": list(strata), "counts": counts.tolist()}
+    if table.shape == (2, 2):
+        tests += [_corrected(table), _fisher(table)]
+        if len(strata) > 1:
+            tests.append(_mantel_haenszel(np.array([layer[kept] for layer in counts])))
+    details["left_out_missing"] = frame.left_out
+    return Result(method="contingency", n=frame.rows, tests=tuple(tests), details=details)
+
+
+def _expected(table: Matrix) -> Matrix:
+    expected: Matrix = table.sum(axis=1)[:, None] * table.sum(axis=0)[None, :] / table.sum()
+    return expected
+
+
+def _chi_square(table: Matrix) -> Test:
+    expected = _expected(table)
+    df = (table.shape[0] - 1) * (table.shape[1] - 1)
+    return chi_square("chi-squared", float(((table - expected) ** 2 / expected).sum()), df, [])
+
+
+def _corrected(table: Matrix) -> Test:
+    """Return Yates' correction, never more than the difference itself (as R)."""
+    expected = _expected(table)
+    off = np.abs(table - expected)
+    statistic = float(((off - min(0.5, float(off.min()))) ** 2 / expected).sum())
+    return chi_square("chi-squared, Yates' correction", statistic, 1, [])
+
+
+def _fisher(table: Matrix) -> Test:
+    """Return Fisher's exact test with the conditional odds ratio and its 95 % interval."""
+    (a, b), (c, d) = table
+    m, n, k = a + c, b + d, a + b  # first column, second column, first row
+    low, high = max(0.0, k - n), min(k, m)
+    support = np.arange(low, high + 1)
+    log_density = _log_choose(m, support) + _log_choose(n, k - support)
+
+    def density(log_ratio: float) -> Vector:
+        logs = log_density + support * log_ratio
+        weights = np.exp(logs - logs.max())
+        out: Vector = weights / weights.sum()
+        return out
+
+    null = density(0.0)
+    seen = null[int(a - low)]
+    p = float(min(1.0, null[null <= seen * (1 + 1e-7)].sum()))
+
+    def solve(target: Any) -> float:
+        found = optimize.brentq(target, -60.0, 60.0, xtol=1e-13, rtol=1e-14)
+        return float(np.exp(found))
+
+    if a == low:
+        ratio = 0.0
+    elif a == high:
+        ratio = float("inf")
+    else:
+        ratio = solve(lambda t: float((support * density(t)).sum()) - a)
+    lower = 0.0 if a == low else solve(lambda t: float(density(t)[support >= a].sum()) - 0.025)
+    upper = float("inf") if a == high else solve(lambda t: float(density(t)[support <= a].sum()) - 0.025)
+    details = {"odds_ratio": ratio, "lower": lower, "upper": upper}
+    return Test("Fisher's exact test", float("nan"), float("nan"), p, (details,))
+
+
+def _log_choose(n: float, k: Vector) -> Vector:
+    out: Vector = special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1)
+    return out
+
+
+def _mantel_haenszel(layers: Matrix) -> Test:
+    """Return the test of a common odds ratio of one over strata, with the common ratio (as R's, corrected)."""
+    layers = layers[layers.sum(axis=(1, 2)) > 1]
+    total = layers.sum(axis=(1, 2))
+    rows, columns = layers.sum(axis=2), layers.sum(axis=1)
+    expected = rows[:, 0] * columns[:, 0] / total
+    variance = rows[:, 0] * rows[:, 1] * columns[:, 0] * columns[:, 1] / (total**2 * (total - 1))
+    off = abs(float(layers[:, 0, 0].sum() - expected.sum()))
+    statistic = (off - min(0.5, off)) ** 2 / float(variance.sum())
+    same, cross = layers[:, 0, 0] * layers[:, 1, 1] / total, layers[:, 0, 1] * layers[:, 1, 0] / total
+    r, s = float(same.sum()), float(cross.sum())
+    ratio = r / s if s else float("inf")
+    p, q = (layers[:, 0, 0] + layers[:, 1, 1]) / total, (layers[:, 0, 1] + layers[:, 1, 0]) / total
+    details: dict[str, Any] = {"common_odds_ratio": ratio}
+    if r > 0 and s > 0:
+        spread = (
+            (p * same).sum() / (2 * r**2) + (p * cross + q * same).sum() / (2 * r * s) + (q * cross).sum() / (2 * s**2)
+        )
+        half = float(special.ndtri(0.975)) * float(np.sqrt(spread))
+        details |= {"lower": float(ratio * np.exp(-half)), "upper": float(ratio * np.exp(half))}
+    return chi_square("Cochran-Mantel-Haenszel", statistic, 1, [details])

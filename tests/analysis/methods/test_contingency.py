@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from ihds.data.table import read_table
+from ihds.errors import BadFormula, BadLevel, ConstantColumn
+from ihds.privacy.disclosure import Thresholds
+from tests.conftest import close, federate, reference, split
+
+
+def pbc(shared) -> pd.DataFrame:
+    frame = read_table(shared / "data/survival-reference/pbc.csv")
+    for name in ("stage", "sex", "spiders", "edema"):
+        frame[name] = frame[name].map(lambda v: v if isinstance(v, str) else None if pd.isna(v) else f"l{v:g}")
+    return frame
+
+
+def by_name(result) -> dict:
+    return {test.name: test for test in result.tests}
+
+
+def test_a_two_by_two_table_equals_r(shared):
+    r = reference("tests")["two"]
+    result = federate(split(pbc(shared), 4), "contingency", formula="~ sex + spiders")
+    found = by_name(result)
+    assert result.details["counts"] == [r["counts"]]
+    for name, key in (("chi-squared", "plain"), ("chi-squared, Yates' correction", "yates")):
+        assert close(found[name].statistic, r[key]["statistic"])
+        assert close(found[name].p, r[key]["p"])
+    fisher = found["Fisher's exact test"]
+    assert close(fisher.p, r["fisher"]["p"])
+    for mine, theirs in (("odds_ratio", "odds"), ("lower", "lower"), ("upper", "upper")):
+        assert close(fisher.details[0][mine], r["fisher"][theirs]), mine
+
+
+def test_a_larger_table_and_a_table_in_strata_equal_r(shared):
+    r = reference("tests")
+    found = by_name(federate(split(pbc(shared), 3), "contingency", formula="~ stage + edema"))
+    assert close(found["chi-squared"].statistic, r["three"]["statistic"])
+    assert (found["chi-squared"].df, list(found)) == (r["three"]["df"], ["chi-squared"])
+    test = by_name(federate(split(pbc(shared), 3), "contingency", formula="~ sex + spiders + strata(stage)"))
+    cmh = test["Cochran-Mantel-Haenszel"]
+    assert close(cmh.statistic, r["cmh"]["statistic"])
+    assert close(cmh.p, r["cmh"]["p"])
+    told = cmh.details[0]
+    assert close(told["common_odds_ratio"], r["cmh"]["odds"])
+    assert close(told["lower"], r["cmh"]["lower"])
+    assert close(told["upper"], r["cmh"]["upper"])
+
+
+def test_a_table_with_a_small_cell_is_not_shown():
+    frame = pd.DataFrame({"a": ["x"] * 30 + ["y"] * 33, "b": ["p", "q"] * 15 + ["p"] * 30 + ["q"] * 3})
+    with pytest.raises(BadLevel, match="fewer than 5 persons"):
+        federate(split(frame, 3), "contingency", thresholds=Thresholds(), formula="~ a + b")
+
+
+def test_a_small_cell_of_a_stratum_is_not_shown_either():
+    frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["p", "p", "q", "q"] * 25, "s": ["u"] * 88 + ["v"] * 12})
+    frame = frame.sample(frac=1, random_state=1)
+    with pytest.raises(BadLevel, match="fewer than 5 rows"):
+        federate(split(frame, 2), "contingency", thresholds=Thresholds(), formula="~ a + b + strata(s)")
+
+
+def test_no_table_and_no_variation_are_named():
+    frame = pd.DataFrame({"a": ["x", "y"] * 20, "b": ["p"] * 40})
+    with pytest.raises(ConstantColumn):
+        federate(split(frame, 2), "contingency", formula="~ a + b")
+    with pytest.raises(BadFormula, match="row"):
+        federate(split(frame, 2), "contingency", formula="~ a")
+
+
+def test_a_table_with_an_empty_cell_has_an_infinite_odds_ratio():
+    frame = pd.DataFrame({"a": ["x"] * 12 + ["y"] * 20, "b": ["p"] * 12 + ["p"] * 8 + ["q"] * 12})
+    fisher = by_name(federate(split(frame, 2), "contingency", formula="~ a + b"))["Fisher's exact test"]
+    assert fisher.details[0]["odds_ratio"] == float("inf")
+    assert fisher.details[0]["upper"] == float("inf")
+    assert 0 < fisher.details[0]["lower"] < 100
