@@ -28,6 +28,11 @@ tight <- function(x) {
 exact <- tight(two)
 stopifnot(abs(exact$odds / f$estimate - 1) < 1e-3, abs(exact$upper / f$conf.int[2] - 1) < 1e-3)
 three <- table(pbc$stage, pbc$edema)
+wide <- mantelhaen.test(table(pbc$edema, pbc$sex, pbc$spiders))
+strata <- function(...) array(c(...), c(2, 2, length(c(...)) / 4))
+close <- mantelhaen.test(strata(5, 6, 6, 7, 4, 3, 3, 3))
+set.seed(1)
+uneven <- data.frame(y = c(rnorm(20), 1e3 + 1e3 * rnorm(25), -1e4 + rnorm(30)), g = rep(c("a", "b", "c"), c(20, 25, 30)))
 cmh <- mantelhaen.test(table(pbc$sex, pbc$spiders, pbc$stage))
 numbers <- na.omit(lung[, c("age", "meal.cal", "wt.loss", "ph.karno")])
 pca <- prcomp(numbers, scale. = TRUE)
@@ -40,6 +45,9 @@ out <- list(
              fisher = c(list(p = f$p.value), exact)),
   three = fit(suppressWarnings(chisq.test(three))),
   cmh = c(fit(cmh), list(odds = unname(cmh$estimate), lower = cmh$conf.int[1], upper = cmh$conf.int[2])),
+  wide = fit(wide), close = fit(close),
+  uneven = list(y = uneven$y, g = uneven$g, equal = aov1(y ~ g, uneven, TRUE), unequal = aov1(y ~ g, uneven, FALSE),
+                sd = as.numeric(tapply(uneven$y, uneven$g, sd))),
   correlation = list(r = unname(cor(numbers)), sd = unname(pca$sdev), n = nrow(numbers),
                      t = unname(ct$statistic), p = ct$p.value, lower = ct$conf.int[1], upper = ct$conf.int[2])
 )

@@ -42,8 +42,10 @@ def columns(rows: list[list[str]]) -> list[str]:
 
 def number(value: Any, digits: int = 4) -> str:
     """Return a number with some significant digits; nothing for None."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+    if value is None or value != value:
         return "-"
+    if math.isinf(value):
+        return "Inf" if value > 0 else "-Inf"
     if isinstance(value, int):
         return str(value)
     return f"{value:.{digits}g}" if abs(value) < 1e-3 or abs(value) >= 1e5 else f"{value:.{digits}f}"

@@ -62,6 +62,24 @@ def test_values_far_from_zero_lose_no_digits():
         assert close(one.statistic, other.statistic)
 
 
+def test_groups_of_very_different_spread_keep_their_digits():
+    r = reference("tests")["uneven"]
+    result = federate(split(pd.DataFrame({"y": r["y"], "g": r["g"]}), 3), "anova", formula="y ~ g")
+    found = by_name(result)
+    assert [g["sd"] for g in result.details["groups"]] == pytest.approx(r["sd"], rel=1e-8)
+    assert close(found["one-way analysis of variance"].statistic, r["equal"]["f"])
+    assert close(found["Welch's analysis of variance"].statistic, r["unequal"]["f"])
+
+
+def test_a_group_that_does_not_vary_has_no_spread_and_no_welch_test():
+    y = np.r_[np.arange(20.0), np.full(20, 50.1), np.arange(20.0) / 3]
+    result = federate(
+        split(pd.DataFrame({"y": y, "g": ["a"] * 20 + ["b"] * 20 + ["c"] * 20}), 3), "anova", formula="y ~ g"
+    )
+    assert [test.name for test in result.tests] == ["one-way analysis of variance"]
+    assert result.details["groups"][1]["sd"] == 0
+
+
 def test_an_outcome_that_does_not_vary_and_a_formula_that_is_another_are_named():
     flat = pd.DataFrame({"y": [1.0] * 40, "g": ["a", "b"] * 20})
     with pytest.raises(ConstantColumn):

@@ -49,6 +49,28 @@ def test_a_larger_table_and_a_table_in_strata_equal_r(shared):
     assert close(told["upper"], r["cmh"]["upper"])
 
 
+def test_strata_of_larger_tables_and_small_differences_equal_r(shared):
+    r = reference("tests")
+    wide = by_name(federate(split(pbc(shared), 3), "contingency", formula="~ edema + sex + strata(spiders)"))
+    assert close(wide["Cochran-Mantel-Haenszel"].statistic, r["wide"]["statistic"])
+    assert wide["Cochran-Mantel-Haenszel"].df == r["wide"]["df"]
+    near = by_name(federate(split(strata([5, 6, 6, 7], [4, 3, 3, 3]), 3), "contingency", formula="~ b + a + strata(s)"))
+    assert close(near["Cochran-Mantel-Haenszel"].statistic, r["close"]["statistic"])
+
+
+def strata(*tables: list[int]) -> pd.DataFrame:
+    cells = [("x", "p"), ("x", "q"), ("y", "p"), ("y", "q")]
+    rows = [(a, b, f"s{k}") for k, t in enumerate(tables) for (a, b), n in zip(cells, t, strict=True) for _ in range(n)]
+    return pd.DataFrame(rows, columns=["a", "b", "s"])
+
+
+def test_strata_that_tell_nothing_are_named():
+    with pytest.raises(ConstantColumn, match="within strata"):
+        federate(split(strata([5, 6, 0, 0], [0, 0, 4, 8]), 3), "contingency", formula="~ a + b + strata(s)")
+    with pytest.raises(BadFormula, match="single sites"):
+        federate(split(strata([5, 6, 6, 7]), 2), "contingency", formula="~ a + b + strata(site)")
+
+
 def test_a_table_with_a_small_cell_is_not_shown():
     frame = pd.DataFrame({"a": ["x"] * 30 + ["y"] * 33, "b": ["p", "q"] * 15 + ["p"] * 30 + ["q"] * 3})
     with pytest.raises(BadLevel, match="fewer than 5 persons"):
@@ -68,6 +90,12 @@ def test_no_table_and_no_variation_are_named():
         federate(split(frame, 2), "contingency", formula="~ a + b")
     with pytest.raises(BadFormula, match="row"):
         federate(split(frame, 2), "contingency", formula="~ a")
+
+
+def test_levels_may_hold_commas():
+    frame = pd.DataFrame({"a": ["x, or y", "z"] * 20, "b": ["p", "q", "q", "p=1, 2"] * 10})
+    told = federate(split(frame, 3), "contingency", formula="~ a + b").details
+    assert (told["rows"], len(told["counts"][0])) == (["a=x, or y", "a=z"], 2)
 
 
 def test_a_table_with_an_empty_cell_has_an_infinite_odds_ratio():

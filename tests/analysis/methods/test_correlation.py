@@ -5,11 +5,23 @@ import pandas as pd
 import pytest
 
 from ihds.data.table import read_table
-from ihds.errors import BadFormula, ConstantColumn, Refused
+from ihds.errors import BadFormula, Collinear, ConstantColumn, Refused
 from ihds.privacy.disclosure import Thresholds
 from tests.conftest import close, federate, reference, split
 
 FORMULA = "~ age + `meal.cal` + `wt.loss` + `ph.karno`"
+
+
+def test_columns_that_are_the_same_and_a_formula_about_zero_are_named():
+    x = np.arange(40.0)
+    frame = pd.DataFrame({"x": x, "y": 7 - 0.1 * x, "z": x**2, "g": ["a", "b"] * 20})
+    with pytest.raises(Collinear, match="x and y"):
+        federate(split(frame, 2), "correlation", formula="~ x + y")
+    with pytest.raises(BadFormula, match="means"):
+        federate(split(frame, 2), "correlation", formula="~ x + z - 1")
+    with pytest.raises(ConstantColumn, match="two rows"):
+        federate(split(frame[:2], 2), "correlation", formula="~ x + z")
+    assert federate(split(frame, 2), "correlation", formula="~ x + g").details["variables"] == ["x", "g[T.b]"]
 
 
 def test_correlations_their_test_and_components_equal_r(shared):

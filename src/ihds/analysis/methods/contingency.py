@@ -62,6 +62,8 @@ def ask(params: Params, codebook: Codebook) -> Ask:
     formula = formulas.parse(params.formula, codebook.variables, ())
     if formula.response or len(formula.terms) != 2 or formula.offset or formula.cluster:
         raise BadFormula(f"{params.formula!r} is not ~ row + column", remedy="write for example ~ treatment + response")
+    if "site" in formula.strata:
+        raise BadFormula("a table within sites would show single sites", remedy="use strata() of a category")
     return Ask(formula=formula, outcome="none", covariates="groups")
 
 
@@ -87,13 +89,14 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
 
     Raises:
         BadLevel: a cell holds rows, but too few to be shown.
-        ConstantColumn: a row or column category does not vary.
+        ConstantColumn: a row or column category does not vary, in the table or within its strata.
 
     """
     if not state.counted:
         return None
-    pairs = [label.split(", ") for label in frame.groups]
-    rows, columns = (list(dict.fromkeys(pair[i] for pair in pairs)) for i in (0, 1))
+    formula = formulas.parse(params.formula, frame.levels)  # every variable of a table is a category
+    names = [formula.label(term) for term in formula.terms]
+    rows, columns = ([f"{name}={level}" for level in frame.levels[name]] for name in names)
     strata = frame.strata if len(frame.strata) > 1 else ("",)
     counts = np.rint(state.counts).reshape(-1, len(rows), len(columns))
     if np.any((counts > 0) & (counts < frame.min_cell)):
@@ -110,8 +113,8 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     details: dict[str, Any] = {"rows": rows, "columns": columns, "strata": list(strata), "counts": counts.tolist()}
     if table.shape == (2, 2):
         tests += [_corrected(table), _fisher(table)]
-        if len(strata) > 1:
-            tests.append(_mantel_haenszel(np.array([layer[kept] for layer in counts])))
+    if len(strata) > 1:
+        tests.append(_mantel_haenszel(np.array([layer[kept] for layer in counts])))
     details["left_out_missing"] = frame.left_out
     return Result(method="contingency", n=frame.rows, tests=tuple(tests), details=details)
 
@@ -175,23 +178,42 @@ def _log_choose(n: float, k: Vector) -> Vector:
 
 
 def _mantel_haenszel(layers: Matrix) -> Test:
-    """Return the test of a common odds ratio of one over strata, with the common ratio (as R's, corrected)."""
+    """Return the test of no association within strata (as R's; a stratum of one row tells nothing).
+
+    Raises:
+        ConstantColumn: no stratum holds two levels of both categories.
+
+    """
     layers = layers[layers.sum(axis=(1, 2)) > 1]
+    off, variance = np.zeros(0), np.zeros((0, 0))
+    for layer in layers:
+        n, rows, columns = layer.sum(), layer.sum(axis=1), layer.sum(axis=0)
+        part = (layer - np.outer(rows, columns) / n)[:-1, :-1].ravel()
+        spread = np.kron(
+            (np.diag(rows) - np.outer(rows, rows) / n)[:-1, :-1],
+            (np.diag(columns) - np.outer(columns, columns) / n)[:-1, :-1],
+        ) / (n - 1)
+        off, variance = (off + part, variance + spread) if len(off) else (part, spread)
+    if not len(off) or np.linalg.matrix_rank(variance) < len(off):
+        raise ConstantColumn("within strata a category of the table does not vary", remedy="leave the strata out")
+    if len(off) > 1:
+        return chi_square("Cochran-Mantel-Haenszel", float(off @ np.linalg.solve(variance, off)), len(off), [])
+    away = abs(float(off[0]))
+    statistic = (away - (0.5 if away >= 0.5 else 0.0)) ** 2 / float(variance[0, 0])
+    return chi_square("Cochran-Mantel-Haenszel", statistic, 1, [_common_ratio(layers)])
+
+
+def _common_ratio(layers: Matrix) -> dict[str, Any]:
+    """Return Mantel and Haenszel's common odds ratio with Robins, Breslow and Greenland's interval."""
     total = layers.sum(axis=(1, 2))
-    rows, columns = layers.sum(axis=2), layers.sum(axis=1)
-    expected = rows[:, 0] * columns[:, 0] / total
-    variance = rows[:, 0] * rows[:, 1] * columns[:, 0] * columns[:, 1] / (total**2 * (total - 1))
-    off = abs(float(layers[:, 0, 0].sum() - expected.sum()))
-    statistic = (off - min(0.5, off)) ** 2 / float(variance.sum())
     same, cross = layers[:, 0, 0] * layers[:, 1, 1] / total, layers[:, 0, 1] * layers[:, 1, 0] / total
     r, s = float(same.sum()), float(cross.sum())
-    ratio = r / s if s else float("inf")
-    p, q = (layers[:, 0, 0] + layers[:, 1, 1]) / total, (layers[:, 0, 1] + layers[:, 1, 0]) / total
-    details: dict[str, Any] = {"common_odds_ratio": ratio}
+    told: dict[str, Any] = {"common_odds_ratio": r / s if s else float("inf")}
     if r > 0 and s > 0:
+        p, q = (layers[:, 0, 0] + layers[:, 1, 1]) / total, (layers[:, 0, 1] + layers[:, 1, 0]) / total
         spread = (
             (p * same).sum() / (2 * r**2) + (p * cross + q * same).sum() / (2 * r * s) + (q * cross).sum() / (2 * s**2)
         )
         half = float(special.ndtri(0.975)) * float(np.sqrt(spread))
-        details |= {"lower": float(ratio * np.exp(-half)), "upper": float(ratio * np.exp(half))}
-    return chi_square("Cochran-Mantel-Haenszel", statistic, 1, [details])
+        told |= {"lower": float(r / s * np.exp(-half)), "upper": float(r / s * np.exp(half))}
+    return told
