@@ -1,11 +1,13 @@
-"""Pictures of results: survival curves and forest plots, through matplotlib."""
+"""Pictures of results: curves, forest plots, means, tables, correlations, through matplotlib."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy import special
 
 from ihds.analysis.result import Result
 from ihds.errors import BadInput
@@ -29,6 +31,11 @@ def draw(result: Result) -> Figure:
         height = 1.4 + 0.42 * len(result.coefficients)
         figure = Figure(figsize=(7, height), layout="constrained")
         _forest(result, figure.add_subplot())
+        return figure
+    by_method = {"anova": _means, "contingency": _shares, "correlation": _correlations}
+    if result.method in by_method:
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        by_method[result.method](result, figure.add_subplot())
         return figure
     raise BadInput(f"{result.method} has no plot", remedy="print(result.summary())")
 
@@ -68,3 +75,43 @@ def _forest(result: Result, axes: Axes) -> None:
     name = {"cox": "hazard ratio", "binomial": "odds ratio", "poisson": "rate ratio"}
     axes.set_xlabel(name.get("cox" if result.method == "cox" else str(result.details.get("family")), "estimate"))
     axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _means(result: Result, axes: Axes) -> None:
+    """Draw each group's mean with its own 95 % t interval."""
+    groups = result.details["groups"]
+    half = [special.stdtrit(g["n"] - 1, 0.975) * g["sd"] / math.sqrt(g["n"]) for g in groups]
+    places = np.arange(len(groups))
+    axes.errorbar(places, [g["mean"] for g in groups], yerr=half, fmt="s", color="#0072B2", capsize=5)
+    axes.set_xticks(places, [f"{g['group']}\nn = {g['n']}" for g in groups])
+    axes.set(xlim=(-0.6, len(groups) - 0.4), ylabel="mean, 95 % interval")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _shares(result: Result, axes: Axes) -> None:
+    """Draw the share of each column level within each row level, over all strata."""
+    told = result.details
+    counts = np.sum(told["counts"], axis=0)
+    whole = counts.sum(axis=1)
+    share = counts / np.maximum(whole, 1)[:, None]
+    left = np.zeros(len(counts))
+    for j, column in enumerate(told["columns"]):
+        axes.barh(told["rows"], share[:, j], left=left, color=_COLOURS[j % len(_COLOURS)], label=column)
+        left = left + share[:, j]
+    axes.set_yticks(range(len(counts)), [f"{r}\nn = {n:.0f}" for r, n in zip(told["rows"], whole, strict=True)])
+    axes.set(xlim=(0, 1), xlabel="share")
+    axes.invert_yaxis()
+    axes.legend(frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _correlations(result: Result, axes: Axes) -> None:
+    names, r = result.details["variables"], np.asarray(result.details["correlation"])
+    image = axes.imshow(r, vmin=-1, vmax=1, cmap="RdBu_r")
+    for i, j in np.ndindex(r.shape):
+        axes.text(j, i, f"{r[i, j]:.2f}", ha="center", va="center", color="white" if abs(r[i, j]) > 0.6 else "black")
+    axes.set_xticks(range(len(names)), names, rotation=30, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    figure = axes.get_figure()
+    if figure is not None:
+        figure.colorbar(image, ax=axes, label="Pearson's r")

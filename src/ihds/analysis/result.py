@@ -104,7 +104,7 @@ class Result:
         return render(self)
 
     def plot(self) -> Figure:
-        """Return a matplotlib figure: curves for survival, a forest plot for coefficients."""
+        """Return a matplotlib figure: curves for survival, a forest plot for coefficients, a picture per test."""
         from ihds.analysis.plots import draw
 
         return draw(self)
