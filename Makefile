@@ -4,8 +4,9 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
 KEEP ?=
+ROUNDS ?= 10
 
-.PHONY: all setup setup-dev check fix test demo docs bench bench-connector tck-dsp tck-dcp interop-edc clean
+.PHONY: all setup setup-dev check fix test fuzz demo docs bench bench-connector tck-dsp tck-dcp interop-edc clean
 
 all: check test
 
@@ -44,6 +45,9 @@ fix: $(DEV)  ## repair what can be repaired
 
 test: $(DEV)  ## all tests; PostgreSQL too where its server is installed
 	scripts/with_postgres.sh $(VENV)/bin/pytest
+
+fuzz: $(DEV)  ## the tests that draw at random, with new draws, ROUNDS times (10)
+	for round in $$(seq $(ROUNDS)); do IHDS_FUZZ=1 $(VENV)/bin/pytest -q $$(grep -rl hypothesis tests --include="test_*.py") || exit 1; done
 
 demo: $(STAMP)  ## the main job, whole; KEEP=1 leaves the nodes running
 	@exec $(PY) -m ihds.demo $(if $(KEEP),--keep)

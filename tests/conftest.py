@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import settings
 
 from ihds.analysis.plan import Plan, run
 from ihds.analysis.result import Result
@@ -20,6 +21,10 @@ from ihds.data.table import conform, draft_codebook, read_table
 from ihds.privacy.disclosure import Thresholds
 
 os.environ["IHDS_SECRETS"] = tempfile.mkdtemp(prefix="ihds-test-secrets-")  # passphrases of nodes made by tests
+
+# The same draws in every run, so that a test says the same of the same code; `make fuzz` draws anew.
+settings.register_profile("same", derandomize=True)
+settings.load_profile("default" if os.environ.get("IHDS_FUZZ") else "same")
 
 ROOT = Path(__file__).parent.parent
 VECTORS = Path(__file__).parent / "vectors"

@@ -215,6 +215,12 @@ def test_no_message_in_any_state_from_any_role_breaks_the_protocol(under_test, r
     run_state_machine_as_test(machine(under_test, role, contract), settings=calm)
 
 
+def test_a_dataset_id_may_hold_a_line_break(under_test):
+    _, http = under_test
+    answer = http.get("/dsp/2025-1/catalog/datasets/a%0Ab", headers=HEADERS)
+    assert (answer.status_code, answer.json()["@type"]) == (404, "CatalogError")
+
+
 API = schemathesis.openapi.from_dict(description("http://testserver"))
 
 

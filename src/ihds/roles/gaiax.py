@@ -49,7 +49,7 @@ class GaiaX:
         return [
             Route(_CHAIN_PATH, endpoint(self._chain), methods=["GET"]),
             Route("/gaiax/participant.vp.jwt", endpoint(self._participant), methods=["GET"]),
-            Route("/gaiax/{name:path}", endpoint(self._statement), methods=["GET"]),
+            Route("/gaiax/{name:text}", endpoint(self._statement), methods=["GET"]),
         ]
 
     def commands(self) -> dict[str, Command]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -27,6 +28,15 @@ MAX_BODY = 1 << 28
 #: How long a request may take to arrive: its head, and its body after that.
 HEAD_SECONDS = 15.0
 BODY_SECONDS = 120.0
+
+
+class AnyText(PathConvertor):
+    """A path parameter of any text: Starlette's own ``path`` does not match a line break."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("text", AnyText())
 
 
 def bearer(authorization: str) -> str:

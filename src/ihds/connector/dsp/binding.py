@@ -65,7 +65,7 @@ class Binding:
         routes = [
             Route("/.well-known/dspace-version", endpoint(self._versions), methods=["GET"]),
             route("/catalog/request", self._catalog, "POST"),
-            route("/catalog/datasets/{id:path}", self._dataset, "GET"),
+            route("/catalog/datasets/{id:text}", self._dataset, "GET"),
             route("/negotiations/request", self._first_request, "POST"),
             route("/negotiations/offers", self._first_offer, "POST"),
             route("/transfers/request", self._transfer_request, "POST"),
