@@ -55,6 +55,19 @@ def split(frame: pd.DataFrame, sites: int, by: str | None = None) -> list[pd.Dat
     return [frame[key % sites == i].reset_index(drop=True) for i in range(sites)]
 
 
+def pbc(shared: Path) -> pd.DataFrame:
+    """Return the PBC trial with its coded columns as categories."""
+    frame = read_table(shared / "data/survival-reference/pbc.csv")
+    for name in ("stage", "sex", "spiders", "edema"):
+        frame[name] = frame[name].map(lambda v: v if isinstance(v, str) else None if pd.isna(v) else f"l{v:g}")
+    return frame
+
+
+def by_name(result: Result) -> dict[str, Any]:
+    """Return the tests of a result by name."""
+    return {test.name: test for test in result.tests}
+
+
 def federate(
     parts: list[pd.DataFrame],
     method: str,

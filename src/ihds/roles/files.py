@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ihds.audit.log import Event, now
-from ihds.catalogue import healthdcat
-from ihds.catalogue.record import DatasetRecord
-from ihds.connector.dataplane.http import PULL, PUSH
 from ihds.connector.dataplane.plane import Flow
 from ihds.connector.dcp.credentials import MEMBERSHIP, Credential
-from ihds.connector.dsp import catalog, negotiation
+from ihds.connector.dsp import negotiation
 from ihds.connector.dsp.negotiation import Negotiation
-from ihds.data.codebook import Codebook
 from ihds.errors import NotAuthenticated, NotFound, Refused
 from ihds.governance.jurisdiction import Export, applying, may_leave
 from ihds.governance.jurisdictions.usa import COUNTRIES_OF_CONCERN
@@ -37,25 +33,6 @@ class Files:
     node: Node
     configs: dict[str, DatasetConfig]
     proofs: Proofs
-
-    def entry(self, config: DatasetConfig) -> dict[str, Any]:
-        """Return the catalog entry of a file."""
-        record = DatasetRecord(
-            id=config.id,
-            holder=self.node.did,
-            holder_name=self.node.config.name,
-            country=self.node.config.country,
-            title=config.title,
-            description=config.description,
-            keywords=config.keywords,
-            health_category=config.health_category,
-            hdab=", ".join(self.node.config.access_bodies),
-            persons=0,
-            codebook=Codebook(config.id, {}),
-            offer=offer(config, self.node.folder),
-        )
-        properties = {**healthdcat.entry_properties(record), "ihds:artefact": config.artefact}
-        return catalog.dataset(config.id, [record.offer], f"{self.node.did}#dsp", [PULL, PUSH], properties)
 
     def origin(self, dataset: str) -> Path | str:
         """Return where the bytes of a dataset lie: a path, relative ones below the node's folder, or a URL."""

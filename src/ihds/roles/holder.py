@@ -12,6 +12,7 @@ from ihds.analysis.method import methods
 from ihds.audit.log import Event, now
 from ihds.catalogue import healthdcat
 from ihds.catalogue.record import DatasetRecord
+from ihds.connector.dataplane.http import PULL, PUSH
 from ihds.connector.dataplane.plane import Flow
 from ihds.connector.dcp.credentials import PERMIT, Credential
 from ihds.connector.dsp import catalog, negotiation, transfer
@@ -66,7 +67,7 @@ class Holder:
         """Describe anew what is offered; rows of a worker are offered once it has told of them."""
         told = self.relay.described() if self.relay else None
         shown = [d for d in self.node.config.datasets if d.file or told is None or d.id in told]
-        self._entries = [self.files.entry(d) if d.file else self._entry(d) for d in shown]
+        self._entries = [self._entry(d) for d in shown]
 
     def methods(self) -> list[Method]:
         """Return the keys of the worker in the inner zone, if there is one."""
@@ -84,7 +85,7 @@ class Holder:
 
     def record(self, config: DatasetConfig) -> DatasetRecord:
         """Return the description of one dataset; the number of persons is rounded down to tens."""
-        book, persons = self._described(config.id)
+        book, persons = (Codebook(config.id, {}), 0) if config.file else self._described(config.id)
         return DatasetRecord(
             id=config.id,
             holder=self.node.did,
@@ -109,9 +110,11 @@ class Holder:
 
     def _entry(self, config: DatasetConfig) -> dict[str, Any]:
         record = self.record(config)
-        service = f"{self.node.did}#dsp"
         properties = healthdcat.entry_properties(record)
-        return catalog.dataset(record.id, [record.offer], service, [STUDY_FORMAT], properties)
+        if config.file:
+            properties["ihds:artefact"] = config.artefact
+        formats = [PULL, PUSH] if config.file else [STUDY_FORMAT]
+        return catalog.dataset(record.id, [record.offer], f"{self.node.did}#dsp", formats, properties)
 
     def datasets(self) -> list[dict[str, Any]]:
         """Return the catalog's dataset entries."""

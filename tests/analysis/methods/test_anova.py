@@ -4,21 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ihds.data.table import read_table
 from ihds.errors import BadFormula, BadLevel, ConstantColumn
 from ihds.privacy.disclosure import Thresholds
-from tests.conftest import close, federate, reference, split
-
-
-def pbc(shared) -> pd.DataFrame:
-    frame = read_table(shared / "data/survival-reference/pbc.csv")
-    for name in ("stage", "sex"):
-        frame[name] = frame[name].map(lambda v: v if isinstance(v, str) else None if pd.isna(v) else f"{v:g}")
-    return frame
-
-
-def by_name(result) -> dict:
-    return {test.name: test for test in result.tests}
+from tests.conftest import by_name, close, federate, pbc, reference, split
 
 
 def test_both_t_tests_equal_r(shared):

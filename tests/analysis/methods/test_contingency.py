@@ -3,21 +3,9 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
-from ihds.data.table import read_table
 from ihds.errors import BadFormula, BadLevel, ConstantColumn
 from ihds.privacy.disclosure import Thresholds
-from tests.conftest import close, federate, reference, split
-
-
-def pbc(shared) -> pd.DataFrame:
-    frame = read_table(shared / "data/survival-reference/pbc.csv")
-    for name in ("stage", "sex", "spiders", "edema"):
-        frame[name] = frame[name].map(lambda v: v if isinstance(v, str) else None if pd.isna(v) else f"l{v:g}")
-    return frame
-
-
-def by_name(result) -> dict:
-    return {test.name: test for test in result.tests}
+from tests.conftest import by_name, close, federate, pbc, reference, split
 
 
 def test_a_two_by_two_table_equals_r(shared):
