@@ -63,6 +63,13 @@ def pbc(shared: Path) -> pd.DataFrame:
     return frame
 
 
+def competing(shared: Path) -> pd.DataFrame:
+    """Return the PBC trial with its status as a cause: censored, transplant, death."""
+    frame = pbc(shared)
+    frame["cause"] = frame["status"].map({0: "censored", 1: "transplant", 2: "death"})
+    return frame
+
+
 def by_name(result: Result) -> dict[str, Any]:
     """Return the tests of a result by name."""
     return {test.name: test for test in result.tests}
@@ -91,6 +98,23 @@ def federate(
 def close(actual: float, expected: float, relative: float = 1e-8, absolute: float = 1e-10) -> bool:
     """Compare as the issue asks: 1e-8 relative for exact methods."""
     return abs(actual - expected) <= max(relative * abs(expected), absolute)
+
+
+def assert_equal(result: Result, r: dict[str, Any], *, relative: float = 1e-8) -> None:
+    """Compare coefficients, standard errors, log-likelihoods and n with R's."""
+    got, errors = [c.estimate for c in result.coefficients], [c.se for c in result.coefficients]
+    assert len(got) == len(r["coef"])
+    assert np.allclose(got, r["coef"], rtol=relative, atol=1e-10), (got, r["coef"])
+    assert np.allclose(errors, r["se"], rtol=relative), (errors, r["se"])
+    assert close(result.log_likelihood["fitted"], r["loglik"], 1e-9)
+    assert close(result.log_likelihood["null"], r["loglik_null"], 1e-9)
+    assert result.n == r["n"]
+
+
+def parkinsons(shared: Path) -> pd.DataFrame:
+    """Return the voice recordings of Parkinson's patients."""
+    frame = read_table(shared / "data/parkinsons-telemonitoring/parkinsons_updrs.csv")
+    return frame.rename(columns={"subject#": "subject"})
 
 
 def generated_docs():

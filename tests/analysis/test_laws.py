@@ -29,6 +29,9 @@ BOOK = Codebook(
         "count": Variable("count", "number"),
         "sex": Variable("sex", "category", levels=("f", "m")),
         "grade": Variable("grade", "category", levels=("low", "high")),
+        "cause": Variable("cause", "category", levels=("censored", "relapse", "death")),
+        "patient": Variable("patient", "identifier"),
+        "visit": Variable("visit", "category", levels=("v1", "v2", "v3", "v4")),
     },
 )
 
@@ -49,8 +52,33 @@ CALLS = {
         {"formula": "size ~ age * arm"},
         {"formula": "event ~ age + size", "family": "binomial"},
         {"formula": "count ~ age + offset(log(time))", "family": "poisson"},
+        {"formula": "size ~ age + arm", "family": "gamma"},
+        {"formula": "event ~ age", "family": "binomial", "link": "cloglog", "robust": "HC3"},
     ],
+    "ordinal": [{"formula": "arm ~ age + size"}, {"formula": "arm ~ age", "link": "cloglog"}],
+    "multinomial": [{"formula": "arm ~ age + sex"}],
+    "negative_binomial": [{"formula": "count ~ size + sex"}],
+    "parametric_survival": [
+        {"formula": "Surv(time, event) ~ age + arm"},
+        {"formula": "Surv(time, event) ~ age", "distribution": "lognormal"},
+    ],
+    "piecewise": [
+        {"formula": "Surv(start, time, event) ~ age + arm", "cuts": (5.0, 10.0)},
+        {"formula": "Surv(time, event) ~ age", "cuts": (5.0, 12.0), "baseline": "logit"},
+    ],
+    "cumulative_incidence": [{"formula": "Surv(time, cause) ~ sex + strata(grade)"}],
+    "fine_gray": [{"formula": "Surv(time, cause) ~ age + sex", "cause": "death"}],
+    "firth": [{"formula": "event ~ age + sex"}],
+    "gee": [{"formula": "size ~ age + sex + cluster(patient)"}],
+    "lmm": [
+        {"formula": "size ~ time + (1 | patient)"},
+        {"formula": "size ~ age + (age || patient)", "criterion": "ML"},
+    ],
+    "glmm": [{"formula": "event ~ sex + (1 | patient)"}],
+    "mmrm": [{"formula": "size ~ visit + age + cluster(patient)", "visit": "visit"}],
 }
+#: Methods whose patients must lie within one site: rows are split between patients of four visits.
+NESTED = {"gee", "lmm", "glmm", "mmrm"}
 CASES = [(name, call) for name, calls in CALLS.items() for call in calls]
 LAWS = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 
@@ -79,9 +107,18 @@ def make_rows(seed: int, n: int) -> pd.DataFrame:
     )
     frame["time"] = frame["start"] + rng.integers(1, 15, n)
     frame.loc[rng.random(n) < 0.05, "age"] = np.nan
+    frame["patient"] = [f"p{i // 4}" for i in range(n)]
+    frame["visit"] = [f"v{i % 4 + 1}" for i in range(n)]
+    frame["size"] += np.repeat(rng.normal(0, 1, n // 4 + 1), 4)[:n] + 4
+    frame["cause"] = np.where(frame["event"] > 0, rng.choice(["relapse", "death"], n), "censored").astype(object)
     frame["sex"] = rng.choice(["f", "m"], n).astype(object)
     frame["grade"] = rng.choice(["low", "high"], n).astype(object)
     return frame
+
+
+def grain(name: str) -> int:
+    """Return how many rows stay together."""
+    return 4 if name in NESTED else 1
 
 
 def make_plan(name: str, call: dict, sites: int) -> Plan:
@@ -122,10 +159,11 @@ def assert_alike(one, two, where):
 @given(seed=st.integers(0, 10**6), cuts=st.lists(st.integers(0, 60), min_size=2, max_size=5))
 def test_federated_equals_pooled_over_any_split_with_empty_and_one_row_sites(name, call, seed, cuts):
     rows = make_rows(seed, 60)
-    edges = [0, *sorted(cuts), 60, 60]  # the last site is always empty
+    g = grain(name)
+    edges = [0, *sorted(cut // g * g for cut in cuts), 60, 60]  # the last site is always empty
     parts = [rows.iloc[a:b].reset_index(drop=True) for a, b in zip(edges, edges[1:], strict=False)]
-    parts.append(parts[0].iloc[:1])
-    parts[0] = parts[0].iloc[1:].reset_index(drop=True)
+    parts.append(parts[0].iloc[:g])
+    parts[0] = parts[0].iloc[g:].reset_index(drop=True)
     assert_same(outcome(make_plan(name, call, len(parts)), parts), outcome(make_plan(name, call, 1), [rows]))
 
 
@@ -134,7 +172,8 @@ def test_federated_equals_pooled_over_any_split_with_empty_and_one_row_sites(nam
 @given(seed=st.integers(0, 10**6), order=st.permutations(range(4)))
 def test_the_order_of_sites_does_not_matter(name, call, seed, order):
     rows = make_rows(seed, 48)
-    parts = [rows.iloc[i::4].reset_index(drop=True) for i in range(4)]
+    site = np.arange(48) // grain(name) % 4
+    parts = [rows[site == i].reset_index(drop=True) for i in range(4)]
     plan = make_plan(name, call, 4)
     one, two = outcome(plan, parts), outcome(plan, [parts[i] for i in order])
     if isinstance(one, type):
@@ -147,7 +186,7 @@ def test_the_order_of_sites_does_not_matter(name, call, seed, order):
 @LAWS
 @given(seed=st.integers(0, 10**6), cut=st.integers(0, 40))
 def test_local_is_additive_over_any_split_of_rows(name, call, seed, cut):
-    rows = make_rows(seed, 40)
+    rows, cut = make_rows(seed, 40), cut // grain(name) * grain(name)
     plan = make_plan(name, call, 1)
     whole, left, right = (plan.work(part.reset_index(drop=True)) for part in (rows, rows.iloc[:cut], rows.iloc[cut:]))
     state = plan.begin()

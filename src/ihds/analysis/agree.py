@@ -147,7 +147,7 @@ class Agreement:
                 return self._moments(state, rows)
             case "times":
                 wanted = designs.event_flags(rows.event, state.frame.two_coded)
-                if self.ask.covariates == "groups":  # a curve also ends where follow-up ends
+                if self.ask.covariates == "groups" or self.ask.outcome == "competing":  # censoring counts too
                     wanted = np.ones_like(wanted)
                 return _bloom(rows.stop[wanted], state.cells)
         raise BadInput("the agreement is complete")
@@ -177,7 +177,7 @@ class Agreement:
             )
             for i in range(size)
         ]
-        outcome = rows.event if self.ask.outcome == "survival" else rows.outcome
+        outcome = rows.event if self.ask.timed else rows.outcome
         codes = [float(np.sum(outcome == v)) for v in (0.0, 1.0, 2.0)]
         sizes = np.array([_magnitude(column) for column in self._values(rows)])
         beyond = np.zeros(_DOUBLINGS)
@@ -257,8 +257,10 @@ class Agreement:
         mean_log = total.magnitude / np.maximum(total.nonzero, 1)
         width = {n: 2.0 ** np.round(m) for n, m in zip(state.frame.columns, mean_log, strict=False)}
         scale = np.array([width.get(n, 1.0) for n in columns])
-        outcome_scale = 2.0 ** float(np.round(mean_log[-1])) if self.ask.outcome in ("number", "count") else 1.0
-        reasons = model_reasons(self.thresholds, rows, len(columns))
+        outcome_scale = (
+            2.0 ** float(np.round(mean_log[-1])) if self.ask.outcome in ("number", "positive", "count") else 1.0
+        )
+        reasons = model_reasons(self.thresholds, rows, len(columns) * self.ask.sets + self.ask.extra)
         if reasons and self.ask.covariates == "matrix":
             raise Refused("this model is too large for these data", reasons=reasons, remedy="use fewer terms")
         group_levels = {**levels}
@@ -300,7 +302,9 @@ class Agreement:
                 self._check_level(f"level {level!r} of {name!r}", persons, where, total.sites)
             levels[name] = tuple(lv for lv, p in zip(published, held, strict=True) if p > 0)
             counts[name] = tuple(p for p in held if p > 0)
-            used_as_term = self.ask.covariates == "matrix" and name not in designs.strata_names(self.ask)
+            competing = self.ask.outcome == "competing" and name == self.ask.kept_whole
+            plain = name not in designs.strata_names(self.ask) and not competing
+            used_as_term = self.ask.covariates == "matrix" and plain
             if used_as_term and len(levels[name]) < 2:
                 raise ConstantColumn(
                     f"variable {name!r} has only the level {levels[name][0]!r} over all sites",
@@ -335,7 +339,7 @@ class Agreement:
 
     def _coding(self, total: Dictionary) -> bool:
         zeros, ones, twos, other = total.codes
-        if self.ask.outcome not in ("survival", "binary"):
+        if not self.ask.timed and self.ask.outcome != "binary":
             return False
         what = self.ask.formula.response[-1]
         if other or (zeros and twos):
@@ -400,7 +404,7 @@ class Agreement:
             )
         if not ready[-1] and self.ask.covariates == "groups":
             raise ConstantColumn("the outcome is the same for everybody over all sites", remedy="choose another")
-        centred = self.ask.outcome == "survival" or self.ask.covariates == "table"
+        centred = self.ask.timed or self.ask.covariates == "table"
         if self.ask.covariates == "matrix" and frame.intercept:
             centred = True
         keep = fixed | (~ready)
@@ -416,7 +420,7 @@ class Agreement:
             counts={**frame.counts, **_by_column(frame.columns, total.count)},
             outcome_centre=float(new_centre[-1]) if self.ask.outcome == "number" and movable else 0.0,
             outcome_scale=float(np.where(keep, old_scale, scale)[-1]),
-            offset_centre=total.offset / frame.rows if self.ask.outcome == "survival" else 0.0,
+            offset_centre=total.offset / frame.rows if self.ask.timed else 0.0,
         )
         return self._after_moments(replace(state, frame=frame))
 

@@ -35,14 +35,29 @@ class Ask:
 
     ``covariates``: "matrix" for a model matrix, "groups" for one group code per row, "table" for
     each variable by itself. ``clock``: "grid" for shared time bins, "own" for each site's times.
+    ``censored`` is the level of a competing outcome that is no event. A model has ``sets``
+    coefficients per column and ``extra`` parameters besides.
     """
 
     formula: Formula
-    outcome: Literal["none", "survival", "number", "binary", "count"]
+    outcome: Literal["none", "survival", "competing", "number", "positive", "binary", "count", "category"]
     covariates: Literal["matrix", "groups", "table"]
     clock: Literal["none", "grid", "own"] = "none"
     time_bin: float = 0.0
     horizon: float | None = None
+    censored: str = ""
+    sets: int = 1
+    extra: int = 0
+
+    @property
+    def timed(self) -> bool:
+        """Whether the outcome is a time, with an event or one of several."""
+        return self.outcome in ("survival", "competing")
+
+    @property
+    def kept_whole(self) -> str:
+        """The variable whose levels are the outcome, or none."""
+        return self.formula.label(self.formula.response[-1]) if self.outcome in ("category", "competing") else ""
 
     @property
     def complete(self) -> bool:
@@ -81,12 +96,18 @@ class Frame:
         """Whether the first column is the intercept."""
         return self.columns[:1] == (INTERCEPT,)
 
-    def original(self, beta: Floats, covariance: Floats) -> tuple[Floats, Floats]:
-        """Take coefficients from centred, scaled columns back to the variables' own units."""
+    @property
+    def transform(self) -> Floats:
+        """The matrix (p, p) that takes coefficients of centred, scaled columns to the variables' own units."""
         transform = np.diag(1 / self.scale)
         if self.intercept:
             transform[0] = -self.centre / self.scale
             transform[0, 0] = 1.0
+        return transform
+
+    def original(self, beta: Floats, covariance: Floats) -> tuple[Floats, Floats]:
+        """Take coefficients from centred, scaled columns back to the variables' own units."""
+        transform = self.transform
         return transform @ beta, transform @ covariance @ transform.T
 
 
@@ -123,7 +144,7 @@ class Design:
 
     Shapes: ``x`` (n, p) centred and scaled, column by column in memory; ``y``, ``offset`` (n,);
     ``entry`` and ``exit`` are bins, a row being at risk in ``entry < bin <= exit``; ``times`` are
-    the bins' upper edges.
+    the bins' upper edges; ``start`` (empty if all start at 0) and ``stop`` are the times themselves.
     ``cache`` is for a method's own reuse between rounds.
     """
 
@@ -139,6 +160,8 @@ class Design:
     stratum: Ints
     cluster: Ints
     codes: dict[str, Ints]
+    start: Floats
+    stop: Floats
     cache: dict[str, Any] = field(default_factory=dict)
 
 
@@ -153,6 +176,12 @@ def table_levels(ask: Ask, codebook: Codebook) -> dict[str, tuple[str, ...]]:
     wanted = set(ask.formula.categorical)
     if ask.covariates == "groups":
         wanted |= {ask.formula.label(t) for t in ask.formula.terms}
+    if ask.kept_whole:
+        if codebook.variables.get(ask.kept_whole) is None:
+            raise BadFormula(
+                f"{ask.kept_whole!r} is not a category", remedy="name one category of the codebook as the outcome"
+            )
+        wanted.add(ask.kept_whole)
     if ask.covariates == "table":
         wanted |= {n for n in ask.formula.variables if codebook.variable(n).kind == "category"}
     allowed_identifiers = {ask.formula.label(ask.formula.cluster)}
@@ -192,7 +221,7 @@ def column_names(ask: Ask, levels: dict[str, tuple[str, ...]]) -> tuple[str, ...
     frame = _aliased(pd.DataFrame(template, index=range(size)), ask.formula)
     built, _ = formulas.matrix(ask.formula, frame)
     names = [_column_label(ask.formula, c) for c in built]
-    return tuple(n for n in names if ask.outcome != "survival" or n != INTERCEPT)
+    return tuple(n for n in names if not ask.timed or n != INTERCEPT)
 
 
 def _column_label(formula: Formula, column: str) -> str:
@@ -246,10 +275,16 @@ def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], 
     plain = _aliased(kept, formula)
     n, names = len(kept), column_names(ask, levels)
     start, stop, event, outcome = None, np.zeros(0), np.zeros(0), np.zeros(0)
-    if ask.outcome == "survival":
+    if ask.outcome == "competing":
+        *begins, stop = (formulas.evaluate(r, plain) for r in formula.response[:-1])
+        start = begins[0] if begins else None
+        known = levels[ask.kept_whole]
+        no_event = known.index(ask.censored) if ask.censored in known else -1
+        event = (coded[ask.kept_whole] != no_event).astype(np.float64)
+    elif ask.outcome == "survival":
         *begins, stops, events = (formulas.evaluate(r, plain) for r in formula.response)
         start, stop, event = (begins[0] if begins else None), stops, events
-    elif ask.outcome != "none":
+    elif ask.outcome not in ("none", "category"):
         outcome = formulas.evaluate(formula.response[0], plain)
     offset = np.zeros(n)
     for expression in formula.offset:
@@ -334,8 +369,10 @@ def _defined(
         good &= np.isfinite(outcome)
         if ask.outcome == "count":
             good &= outcome >= 0
-    if ask.outcome == "survival":
-        good &= np.isfinite(stop) & np.isfinite(event) & (stop >= 0)
+        if ask.outcome == "positive":
+            good &= outcome > 0
+    if ask.timed:
+        good &= np.isfinite(stop) & np.isfinite(event) & (stop > 0 if ask.clock == "none" else stop >= 0)
         if start is not None:
             good &= np.isfinite(start) & (start >= 0) & (start < stop)
     return np.asarray(good)
@@ -377,7 +414,7 @@ def build(ask: Ask, frame: Frame, rows: Rows) -> Design:
     coded = Rows(**{**{f: getattr(rows, f) for f in Rows.__slots__}, "event": event.astype(float)})
     if ask.clock == "own":
         times, width = np.unique(rows.stop[event]), 0.0
-    if ask.outcome == "survival":
+    if ask.timed:
         entry, exit_ = place(coded, times, width)
     else:
         entry = exit_ = np.zeros(len(rows), dtype=np.int64)
@@ -397,4 +434,6 @@ def build(ask: Ask, frame: Frame, rows: Rows) -> Design:
         stratum=rows.stratum,
         cluster=rows.cluster,
         codes=rows.codes,
+        start=np.zeros(0) if rows.start is None else rows.start,
+        stop=rows.stop,
     )

@@ -135,27 +135,37 @@ def wald_table(
     residual_df: float | None = None,
 ) -> tuple[Coefficient, ...]:
     """Return coefficient rows: z (or t with ``residual_df``) tests, robust where given."""
-    df = np.inf if residual_df is None else residual_df
-    quantile = float(special.ndtri(0.975) if residual_df is None else special.stdtrit(df, 0.975))
     se = np.sqrt(np.diag(covariance))
     robust_se = None if robust is None else np.sqrt(np.diag(robust))
-    rows = []
-    for j, term in enumerate(terms):
-        used = se[j] if robust_se is None else robust_se[j]
-        z = estimate[j] / used
-        rows.append(
-            Coefficient(
-                term=term,
-                estimate=float(estimate[j]),
-                se=float(se[j]),
-                robust_se=None if robust_se is None else float(robust_se[j]),
-                z=float(z),
-                p=float(2 * (special.ndtr(-abs(z)) if residual_df is None else special.stdtr(df, -abs(z)))),
-                lower=float(estimate[j] - quantile * used),
-                upper=float(estimate[j] + quantile * used),
-            )
+    return tuple(
+        wald_row(
+            term,
+            float(estimate[j]),
+            float(se[j]),
+            np.inf if residual_df is None else residual_df,
+            robust_se=None if robust_se is None else float(robust_se[j]),
         )
-    return tuple(rows)
+        for j, term in enumerate(terms)
+    )
+
+
+def wald_row(term: str, estimate: float, se: float, df: float, *, robust_se: float | None = None) -> Coefficient:
+    """Return one coefficient row: a z test for infinite ``df``, else a t test; robust where given."""
+    used = se if robust_se is None else robust_se
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = float(np.divide(estimate, used))
+    normal = not np.isfinite(df)
+    half = float(special.ndtri(0.975) if normal else special.stdtrit(df, 0.975)) * used
+    return Coefficient(
+        term=term,
+        estimate=estimate,
+        se=se,
+        robust_se=robust_se,
+        z=z,
+        p=float(2 * (special.ndtr(-abs(z)) if normal else special.stdtr(df, -abs(z)))),
+        lower=estimate - half,
+        upper=estimate + half,
+    )
 
 
 def chi_square(name: str, statistic: float, df: int, details: Any = ()) -> Test:

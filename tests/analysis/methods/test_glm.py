@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from ihds.data.table import read_table
-from tests.conftest import close, federate, reference, split
+from tests.conftest import assert_equal, close, federate, parkinsons, pbc, reference, split
 
 MODELS = {
     "gaussian": ("lung", "gaussian", "wt.loss ~ age + sex + C(ph.ecog)"),
@@ -45,3 +46,47 @@ def _order(name: str, terms: list[str]) -> list[int]:
         key = {"sex[T.m]": "sexm", "age:sex[T.m]": "age:sexm"}.get(term, "I" if term.startswith("I(") else term)
         found.append(r_terms.index(key))
     return found
+
+
+LINKS = {
+    "gamma_log": ("bili ~ age + sex + albumin", {"family": "gamma"}),
+    "gamma_inverse": ("protime ~ age + albumin", {"family": "gamma", "link": "inverse"}),
+    "probit": ("I(status == 2) ~ age + albumin + log(bili)", {"family": "binomial", "link": "probit"}),
+    "cloglog": ("I(status == 2) ~ age + albumin + log(bili)", {"family": "binomial", "link": "cloglog"}),
+}
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_links_equal_r(shared, name):
+    formula, params = LINKS[name]
+    r = reference("regression")[name]
+    result = federate(split(pbc(shared), 4), "glm", formula=formula, **params)
+    assert_equal(result, r)
+    assert close(result.details["deviance"], r["deviance"])
+    assert close(result.details["null_deviance"], r["null_deviance"])
+    assert close(result.details["dispersion"], r["dispersion"])
+
+
+@pytest.mark.parametrize("kind", ["HC0", "HC1", "HC2", "HC3"])
+def test_robust_variances_equal_sandwich(shared, kind):
+    r = reference("regression")["robust"]
+    linear = federate(split(pbc(shared), 4), "glm", formula="albumin ~ age + log(bili)", robust=kind)
+    assert np.allclose(linear.covariance, r["lm"][kind], rtol=1e-8)
+    logistic = federate(
+        split(pbc(shared), 4), "glm", formula="I(status == 2) ~ age + albumin", family="binomial", robust=kind
+    )
+    assert np.allclose(logistic.covariance, r["glm"][kind], rtol=1e-7)
+    assert linear.coefficients[1].robust_se == pytest.approx(np.sqrt(r["lm"][kind][1][1]), rel=1e-8)
+
+
+def test_cluster_variance_equals_sandwich(shared):
+    r = reference("regression")["robust"]["cluster"]
+    result = federate(
+        split(parkinsons(shared), 5, by="subject"),
+        "glm",
+        formula="motor_UPDRS ~ test_time + age + sex + cluster(subject)",
+        robust="cluster",
+        person="subject",
+    )
+    assert np.allclose([c.robust_se for c in result.coefficients], r["cluster_se"], rtol=1e-8)
+    assert result.details["clusters"] == r["clusters"]

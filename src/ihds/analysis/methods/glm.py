@@ -1,13 +1,13 @@
-"""Generalised linear models: gaussian, binomial (logit) and poisson (log), with offset.
+"""Generalised linear models: gaussian, binomial, poisson and gamma, with links, offset and robust variances.
 
-Model      g(E y) = x · beta + offset; canonical links; Newton's method equals R's IRLS.
+Model      g(E y) = x · beta + offset; Fisher scoring, which is R's IRLS.
 Down       beta (p,) and the null model's intercept; log-odds, log-rates or outcome units.
-Up         the fields of Sums, as sums over sites. Nothing else.
-Rounds     2 for gaussian, 4 to 8 otherwise; at most params.max_rounds.
+Up         the fields of Sums; for a robust variance, once, Meat; as sums over sites.
+Rounds     2 for gaussian, 4 to 8 otherwise, 1 more if robust; at most params.max_rounds.
 Reveals    p = n would determine rows: disclosure refuses p > n / 3 and n - p < 10.
 Errors     Separation, Collinear, DidNotConverge.
-Source     McCullagh & Nelder 1989, §2.5 and §4.4. Checked against R stats::glm
-           (tests/vectors/glm.R).
+Source     McCullagh & Nelder 1989, §2.5, §4.4, ch. 8; MacKinnon & White 1985 (HC0 to HC3). Checked
+           against R stats::glm and sandwich (tests/vectors/glm.R, regression.R).
 Status     reviewed
 """
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from scipy.special import gammaln
+from scipy.special import expit, gammaln, log_ndtr, logit, ndtri
 
 from ihds.analysis import formula as formulas
 from ihds.analysis.design import Ask, Design, Frame
@@ -30,11 +30,24 @@ from ihds.errors import BadFormula, Collinear, DidNotConverge, Separation
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """The family decides the link: identity, logit or log."""
+    """The family decides the link unless one is named: identity, logit, log, and log for gamma.
+
+    ``robust`` asks for a sandwich variance: of White's kinds, or by ``cluster()`` in the formula.
+    """
 
     formula: str
-    family: Literal["gaussian", "binomial", "poisson"] = "gaussian"
+    family: Literal["gaussian", "binomial", "poisson", "gamma"] = "gaussian"
+    link: Literal["", "identity", "logit", "probit", "cloglog", "log", "inverse"] = ""
+    robust: Literal["", "HC0", "HC1", "HC2", "HC3", "cluster"] = ""
     max_rounds: int = 40
+
+
+_LINKS = {
+    "gaussian": ("identity",),
+    "binomial": ("logit", "probit", "cloglog"),
+    "poisson": ("log",),
+    "gamma": ("log", "inverse"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +65,20 @@ class Sums(Contribution):
     null_log_likelihood: Annotated[float, Leaves("()", "1, up to a constant of the data")]
     saturated: Annotated[float, Leaves("()", "1, up to a constant of the data")]
     constant: Annotated[float, Leaves("()", "the data's part of the log-likelihood", bound=2**24)]
+    pearson: Annotated[float, Leaves("()", "squared Pearson residuals of a gamma model")]
 
 
-CONTRIBUTIONS = (Sums,)
+@dataclass(frozen=True, slots=True)
+class Meat(Contribution):
+    """Sum over persons, or over clusters, of the outer product of their scores."""
+
+    kind: ClassVar[str] = "score and information"
+
+    meat: Annotated[Matrix, Leaves("(p, p)", "1 / covariate unit squared", bound=2**20)]
+    clusters: Annotated[float, Leaves("()", "persons or clusters", bound=1)]
+
+
+CONTRIBUTIONS = (Sums, Meat)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +97,9 @@ class State:
     null_log_likelihood: float
     saturated: float
     constant: float
+    pearson: float
+    meat: Matrix
+    clusters: int
     rounds: int
     halvings: int
 
@@ -88,9 +115,16 @@ def ask(params: Params, codebook: Codebook) -> Ask:
         raise BadFormula(f"{params.formula!r} needs one outcome", remedy="write outcome ~ covariates")
     if not formula.terms and not formula.intercept:
         raise BadFormula(f"{params.formula!r} has no term", remedy="add a covariate or the intercept")
-    if formula.strata or formula.cluster:
-        raise BadFormula("glm takes no strata() or cluster()", remedy="leave it out")
-    outcome: Any = {"gaussian": "number", "binomial": "binary", "poisson": "count"}[params.family]
+    if formula.strata or (formula.cluster and params.robust != "cluster"):
+        raise BadFormula("glm takes no strata(), and cluster() only with robust='cluster'", remedy="leave it out")
+    if params.robust == "cluster" and not formula.cluster:
+        raise BadFormula("robust is 'cluster' but no cluster is named", remedy="add + cluster(patient) to the formula")
+    if params.link and params.link not in _LINKS[params.family]:
+        raise BadFormula(
+            f"{params.family} has no link {params.link!r}", remedy=f"use {' or '.join(_LINKS[params.family])}"
+        )
+    kinds = {"gaussian": "number", "binomial": "binary", "poisson": "count", "gamma": "positive"}
+    outcome: Any = kinds[params.family]
     return Ask(formula=formula, outcome=outcome, covariates="matrix")
 
 
@@ -110,26 +144,68 @@ def begin(params: Params, frame: Frame) -> State:
         null_log_likelihood=-np.inf,
         saturated=0.0,
         constant=0.0,
+        pearson=0.0,
+        meat=np.zeros((0, 0)),
+        clusters=0,
         rounds=0,
         halvings=0,
     )
 
 
+def _link(params: Params) -> str:
+    return params.link or _LINKS[params.family][0]
+
+
 def _family(params: Params, eta: Vector, y: Vector, unit: float) -> tuple[Vector, Vector, Vector]:
-    """Return mean, weight and log-likelihood (up to a constant) per person; ``y`` is in ``unit``s."""
+    """Return score in eta, weight and log-likelihood (up to a constant) per person; ``y`` is in ``unit``s."""
     match params.family:
         case "gaussian":
-            return eta, np.ones_like(eta), -0.5 * (y - eta) ** 2
-        case "binomial":
+            return y - eta, np.ones_like(eta), -0.5 * (y - eta) ** 2
+        case "binomial" if _link(params) == "logit":
             tail = np.exp(-np.abs(eta))
             larger = 1 / (1 + tail)  # the larger of mean and 1 - mean: neither loses digits far out
             mean = np.where(eta >= 0, larger, tail * larger)
-            return mean, tail * larger * larger, y * eta - np.maximum(eta, 0) + np.log(larger)
+            return y - mean, tail * larger * larger, y * eta - np.maximum(eta, 0) + np.log(larger)
+        case "binomial":
+            return _probit(eta, y) if _link(params) == "probit" else _cloglog(eta, y)
+        case "gamma":
+            with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+                inverse = eta if _link(params) == "inverse" else np.exp(-eta)  # 1 / mean, in units
+                ratio = np.where(inverse > 0, y * unit * inverse, np.inf)
+                value = np.log(np.where(inverse > 0, inverse, np.nan)) - ratio
+            value = np.where(np.isfinite(value), value, -(2.0**11))  # a mean below zero: the step is halved
+            ratio = np.minimum(ratio, 2.0**11)
+            if _link(params) == "inverse":
+                safe = np.where(inverse > 0, inverse, 1.0)
+                return (1 - ratio) / safe, 1 / safe**2, value
+            return ratio - 1, np.ones_like(eta), value
         case _:
             with np.errstate(over="ignore"):
                 mean = np.exp(eta) / unit
-            return mean, mean, y * eta - mean
+            return y - mean, mean, y * eta - mean
 
+
+def _probit(eta: Vector, y: Vector) -> tuple[Vector, Vector, Vector]:
+    log_density = -0.5 * eta * eta - 0.5 * np.log(2 * np.pi)
+    log_mean, log_rest = log_ndtr(eta), log_ndtr(-eta)
+    up, down = np.exp(log_density - log_mean), np.exp(log_density - log_rest)
+    return np.where(y > 0, up, -down), up * down, np.where(y > 0, log_mean, log_rest)
+
+
+def _cloglog(eta: Vector, y: Vector) -> tuple[Vector, Vector, Vector]:
+    rate = np.exp(np.minimum(eta, 600))
+    lost = -np.expm1(-rate)
+    up = rate * np.exp(-rate) / np.where(lost > 0, lost, 1.0)  # rate / (exp(rate) - 1), 1 at rate 0
+    up = np.where(lost > 0, up, 1.0)
+    return np.where(y > 0, up, -rate), up * rate, np.where(y > 0, np.log(np.maximum(lost, 1e-300)), -rate)
+
+
+#: Each binomial link: the mean's linear predictor, and the mean's slope in it.
+_BINOMIAL: dict[str, Any] = {
+    "logit": (logit, lambda eta: expit(eta) * expit(-eta)),
+    "probit": (ndtri, lambda eta: np.exp(-0.5 * eta**2) / np.sqrt(2 * np.pi)),
+    "cloglog": (lambda mean: np.log(-np.log1p(-mean)), lambda eta: np.exp(eta - np.exp(eta))),
+}
 
 #: The null model gives a log-likelihood only, which a step of this gain changes by half of it.
 _NULL_GAIN = 1e-11
@@ -139,28 +215,70 @@ def _starting(params: Params, state: State) -> bool:
     return state.rounds == 0 and params.family != "gaussian"
 
 
-def local(params: Params, state: State, design: Design) -> Sums:
-    """Return score, information and log-likelihood at the present coefficients."""
+def _at_rest(state: State, frame: Frame) -> bool:
+    """Return whether model and null model have settled."""
+    return state.settled and (state.null_gain <= _NULL_GAIN or not frame.intercept)
+
+
+def local(params: Params, state: State, design: Design) -> Contribution:
+    """Return score, information and log-likelihood at the present coefficients, or the robust variance's sums."""
+    if params.robust and _at_rest(state, design.frame):
+        return _meat(params, state, design)
     of_block = _start if _starting(params, state) else _newton
     parts = [of_block(params, state, design, rows) for rows in blocks(len(design.y))]
     return Sums(*(sum(getattr(part, name) for part in parts) for name in Sums.__slots__))
 
 
 def _unit(params: Params, design: Design) -> float:
-    return design.frame.outcome_scale if params.family == "poisson" else 1.0
+    return design.frame.outcome_scale if params.family in ("poisson", "gamma") else 1.0
+
+
+def _offset(params: Params, design: Design, rows: slice) -> Vector:
+    return design.offset[rows] / (design.frame.outcome_scale if params.family == "gaussian" else 1.0)
+
+
+def _meat(params: Params, state: State, design: Design) -> Meat:
+    """Return the sum of outer products of scores, each divided by what its leverage leaves (HC2, HC3)."""
+    p = len(state.beta)
+    clusters = int(design.cluster.max()) + 1 if len(design.cluster) else 0
+    by_cluster = np.zeros((clusters if params.robust == "cluster" else 0, p))
+    total = np.zeros((p, p))
+    power = {"HC2": 0.5, "HC3": 1.0}.get(params.robust, 0.0)
+    for rows in blocks(len(design.y)):
+        x = design.x[rows]
+        pull, weight, _ = _family(
+            params, x @ state.beta + _offset(params, design, rows), design.y[rows], _unit(params, design)
+        )
+        if power:
+            leverage = weight * np.einsum("ij,jk,ik->i", x, state.covariance, x)
+            pull = pull / np.maximum(1 - leverage, 1e-8) ** power
+        scores = x * pull[:, None]
+        if params.robust == "cluster":
+            np.add.at(by_cluster, design.cluster[rows], scores)
+        else:
+            total += scores.T @ scores
+    held = float(np.count_nonzero(np.bincount(design.cluster))) if params.robust == "cluster" else float(len(design.y))
+    return Meat(by_cluster.T @ by_cluster if params.robust == "cluster" else total, held)
 
 
 def _start(params: Params, _state: State, design: Design, rows: slice) -> Sums:
     """Return the weighted least squares of R's first iteration, which starts at the outcome itself."""
     x, y, unit = design.x[rows], design.y[rows], _unit(params, design)
+    link = _link(params)
     if params.family == "poisson":
-        mean = weight = y + 0.1 / unit
-        eta = np.log(mean * unit)
+        mean = y + 0.1 / unit
+        eta, pull, weight = np.log(mean * unit), y - mean, mean
+    elif params.family == "gamma":
+        eta = np.log(y * unit) if link == "log" else 1 / (y * unit)
+        pull, weight = np.zeros(len(y)), np.ones(len(y)) if link == "log" else (y * unit) ** 2
     else:
         mean = (y + 0.5) / 2
-        weight = mean * (1 - mean)
-        eta = np.log(mean / (1 - mean))
-    working = weight * (eta - design.offset[rows]) + (y - mean)
+        inverse, slope_at = _BINOMIAL[link]
+        eta = inverse(mean)
+        slope = slope_at(eta)
+        weight = slope**2 / (mean * (1 - mean))
+        pull = (y - mean) * slope / (mean * (1 - mean))
+    working = weight * (eta - design.offset[rows]) + pull
     return Sums(
         n=float(len(y)),
         score=x.T @ working,
@@ -171,39 +289,47 @@ def _start(params: Params, _state: State, design: Design, rows: slice) -> Sums:
         null_log_likelihood=0.0,
         saturated=0.0,
         constant=0.0,
+        pearson=0.0,
     )
 
 
 def _newton(params: Params, state: State, design: Design, rows: slice) -> Sums:
     """Return the sums of one Newton step, for the model and for its null model."""
     x, y, unit = design.x[rows], design.y[rows], _unit(params, design)
-    offset = design.offset[rows] / (design.frame.outcome_scale if params.family == "gaussian" else 1.0)
-    mean, weight, log_likelihood = _family(params, x @ state.beta + offset, y, unit)
+    offset = _offset(params, design, rows)
+    pull, weight, log_likelihood = _family(params, x @ state.beta + offset, y, unit)
     null_eta = np.full(len(y), state.null_beta if design.frame.intercept else 0.0) + offset
     if not offset.any():  # one value for everybody
         null_eta = null_eta[:1]
-    null_mean, null_weight, null_log_likelihood = _family(params, null_eta, y, unit)
-    saturated, constant = np.zeros(1), np.zeros(1)
+    null_pull, null_weight, null_log_likelihood = _family(params, null_eta, y, unit)
+    saturated, constant, pearson = np.zeros(1), np.zeros(1), 0.0
+    if params.family == "gamma":
+        saturated = -np.log(y * unit) - 1
+        relative = pull if _link(params) == "log" else pull * (x @ state.beta + offset)
+        pearson = float(relative @ relative)
     if params.family == "poisson":
         positive = np.where(y > 0, y, 1.0)
         saturated = np.where(y > 0, y * np.log(positive * unit) - y, 0.0)
         constant = -gammaln(y * unit + 1)
     return Sums(
         n=float(len(y)),
-        score=x.T @ (y - mean),
+        score=x.T @ pull,
         information=(x.T * weight) @ x,
         log_likelihood=float(log_likelihood.sum()),
-        null_score=float((y - null_mean).sum()),
+        null_score=float(np.broadcast_to(null_pull, y.shape).sum()),
         null_information=float(np.broadcast_to(null_weight, y.shape).sum()),
         null_log_likelihood=float(null_log_likelihood.sum()),
         saturated=float(saturated.sum()),
         constant=float(constant.sum()),
+        pearson=pearson,
     )
 
 
-def aggregate(params: Params, state: State, total: Sums) -> State:
-    """Take a Newton step for the model and for its null model."""
+def aggregate(params: Params, state: State, total: Any) -> State:
+    """Take a Newton step for the model and for its null model, or keep the robust variance's sums."""
     rounds = state.rounds + 1
+    if isinstance(total, Meat):
+        return replace(state, meat=total.meat, clusters=round(total.clusters), rounds=rounds)
     known = np.isfinite(state.log_likelihood)
     slack = 1e-9 * max(1.0, abs(state.log_likelihood)) if known else 0.0
     if known and not total.log_likelihood >= state.log_likelihood - slack and state.halvings < 20:
@@ -240,6 +366,9 @@ def aggregate(params: Params, state: State, total: Sums) -> State:
         null_log_likelihood=total.null_log_likelihood,
         saturated=total.saturated,
         constant=total.constant,
+        pearson=total.pearson,
+        meat=state.meat,
+        clusters=state.clusters,
         rounds=rounds,
         halvings=0,
     )
@@ -247,14 +376,14 @@ def aggregate(params: Params, state: State, total: Sums) -> State:
 
 def finish(params: Params, frame: Frame, state: State) -> Result | None:
     """Return the table once model and null model have settled."""
-    null_done = state.null_gain <= _NULL_GAIN or not frame.intercept
-    if not state.settled or not null_done:
+    if not _at_rest(state, frame) or (params.robust and not len(state.meat)):
         return None
     n, p, unit = frame.rows, len(frame.columns), frame.outcome_scale
-    if n <= p and params.family == "gaussian":
+    if n <= p and params.family in ("gaussian", "gamma"):
         raise DidNotConverge(f"{n} rows leave no residual for {p} parameters", remedy="use fewer terms")
     beta, covariance = frame.original(state.beta, state.covariance)
     fitted, null = state.log_likelihood, state.null_log_likelihood
+    robust = _sandwich(params, frame, state) if params.robust else None
     dispersion, residual_df = 1.0, None
     if params.family == "gaussian":
         deviance, null_deviance = -2 * fitted * unit**2, -2 * null * unit**2
@@ -269,7 +398,15 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
         if frame.intercept:
             beta[0] += frame.outcome_centre
         covariance = covariance * dispersion
+        robust = None if robust is None else robust * unit**2
         fitted, null = (-n / 2 * (np.log(2 * np.pi * d / n) + 1) for d in (deviance, null_deviance))
+    elif params.family == "gamma":
+        residual_df = float(n - p)
+        dispersion = state.pearson / residual_df
+        covariance = covariance * dispersion
+        deviance, null_deviance = (2 * (state.saturated - v) for v in (fitted, null))
+        log_y = -(state.saturated + n)
+        fitted, null = (_gamma_likelihood(n, n / d, v, log_y) for d, v in ((deviance, fitted), (null_deviance, null)))
     elif params.family == "poisson":
         covariance = covariance / unit
         deviance, null_deviance = (2 * unit * (state.saturated - v) for v in (fitted, null))
@@ -279,11 +416,13 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     return Result(
         method="glm",
         n=n,
-        coefficients=wald_table(frame.columns, beta, covariance, residual_df=residual_df),
+        coefficients=wald_table(frame.columns, beta, covariance, robust, None if params.robust else residual_df),
         log_likelihood={"null": float(null), "fitted": float(fitted)},
-        covariance=tuple(tuple(map(float, row)) for row in covariance),
+        covariance=tuple(tuple(map(float, row)) for row in (covariance if robust is None else robust)),
         details={
             "family": params.family,
+            "link": _link(params),
+            **({"robust": params.robust, "clusters": state.clusters} if params.robust else {}),
             "deviance": float(deviance),
             "null_deviance": float(null_deviance),
             "dispersion": float(dispersion),
@@ -291,3 +430,17 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
             "left_out_missing": frame.left_out,
         },
     )
+
+
+def _sandwich(params: Params, frame: Frame, state: State) -> Matrix:
+    """Return the robust covariance in the variables' own units, up to the outcome's."""
+    n, p = frame.rows, len(frame.columns)
+    middle = state.covariance @ state.meat @ state.covariance
+    if params.robust == "HC1":
+        middle = middle * n / (n - p)
+    return np.asarray(frame.transform @ middle @ frame.transform.T)
+
+
+def _gamma_likelihood(n: int, shape: float, value: float, log_y: float) -> float:
+    """Return the gamma log-likelihood at a shape; ``value`` is the sum of -log(mean) - y / mean (R's logLik)."""
+    return float(n * (shape * np.log(shape) - gammaln(shape)) + shape * value + (shape - 1) * log_y)

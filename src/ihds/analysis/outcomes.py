@@ -1,0 +1,78 @@
+"""Formulas that several methods read alike: one outcome, an outcome that is a category, random terms."""
+
+from __future__ import annotations
+
+import re
+
+from ihds.analysis import formula as formulas
+from ihds.analysis.design import Frame
+from ihds.analysis.formula import Formula
+from ihds.data.codebook import Codebook
+from ihds.errors import BadFormula
+
+_BARS = re.compile(r"\+?\s*\(([^|]+?)(\|\|?)([^|)]+)\)")
+
+
+def categories(codebook: Codebook) -> list[str]:
+    """Return the variables that are categories."""
+    return [n for n, v in codebook.variables.items() if v.kind == "category"]
+
+
+def plain_formula(text: str, codebook: Codebook, method: str) -> Formula:
+    """Parse a formula with one outcome and an intercept, without strata, cluster and offset.
+
+    Raises:
+        BadFormula: it has something else.
+
+    """
+    formula = formulas.parse(text, codebook.variables, categories(codebook))
+    if formula.survival or len(formula.response) != 1:
+        raise BadFormula(f"{text!r} needs one outcome", remedy="write outcome ~ covariates")
+    if not formula.intercept:
+        raise BadFormula(f"{method} needs the intercept", remedy="leave out '- 1' and '+ 0'")
+    if formula.strata or formula.cluster or formula.offset:
+        raise BadFormula(f"{method} takes no strata(), cluster() or offset()", remedy="leave it out")
+    return formula
+
+
+def category_formula(text: str, codebook: Codebook) -> Formula:
+    """Parse a formula whose outcome is a category with published levels.
+
+    Raises:
+        BadFormula: it is not.
+
+    """
+    formula = plain_formula(text, codebook, "a model of a category")
+    name = formula.label(formula.response[0])
+    if name not in categories(codebook):
+        raise BadFormula(f"the outcome {name!r} is not a category", remedy="name a category of the codebook")
+    return formula
+
+
+def published(formula: Formula, codebook: Codebook) -> tuple[str, ...]:
+    """Return the published levels of the outcome, in their order."""
+    return codebook.variable(formula.label(formula.response[-1])).levels
+
+
+def outcome_of(text: str, frame: Frame) -> str:
+    """Return which of the agreed categories is the outcome of a checked formula."""
+    left = text.split("~")[0].strip().strip("`")
+    return next(name for name in frame.levels if name == left)
+
+
+def split_bars(text: str) -> tuple[str, str, str, str]:
+    """Return the fixed formula, the random terms, the bar and the grouping of an lme4 formula.
+
+    Raises:
+        BadFormula: there is not exactly one group of random terms.
+
+    """
+    found = _BARS.findall(text)
+    if len(found) != 1:
+        raise BadFormula(
+            f"{text!r} has {len(found)} random terms, one is needed",
+            remedy="write for example y ~ time + (time | patient)",
+        )
+    inner, bar, group = (part.strip() for part in found[0])
+    fixed = _BARS.sub("", text).strip()
+    return (fixed + " 1" if fixed.endswith("~") else fixed), inner, bar, group
