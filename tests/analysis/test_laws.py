@@ -66,8 +66,16 @@ CALLS = {
         {"formula": "Surv(start, time, event) ~ age + arm", "cuts": (5.0, 10.0)},
         {"formula": "Surv(time, event) ~ age", "cuts": (5.0, 12.0), "baseline": "logit"},
     ],
+    "cox_check": [
+        {"formula": "Surv(time, event) ~ age + sex", "concordance": True, "predict": "age=60, sex=m"},
+        {"formula": "Surv(start, time, event) ~ age + strata(arm)", "transform": "log"},
+    ],
     "cumulative_incidence": [{"formula": "Surv(time, cause) ~ sex + strata(grade)"}],
     "fine_gray": [{"formula": "Surv(time, cause) ~ age + sex", "cause": "death"}],
+    "elastic_net": [
+        {"formula": "size ~ age + count + sex", "steps": 4, "folds": 0},
+        {"formula": "event ~ age + count + sex", "family": "binomial", "alpha": 0.5, "steps": 4, "folds": 0},
+    ],
     "firth": [{"formula": "event ~ age + sex"}],
     "gee": [{"formula": "size ~ age + sex + cluster(patient)"}],
     "lmm": [

@@ -32,6 +32,8 @@ _FUNCTIONS: dict[str, Any] = {
     "I": lambda value: value,
 }
 _RESERVED = frozenset({"Intercept", "C", "I", "Surv", "contr", "strata", "cluster", "offset", "factor"})
+#: What in a formula is no column.
+WORDS = _RESERVED | frozenset(_FUNCTIONS)
 _SPECIALS = ("strata", "cluster", "offset")
 _NODES = (
     ast.Expression,

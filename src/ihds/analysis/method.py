@@ -233,6 +233,11 @@ def _checked(value: Any, hint: Any, what: str) -> Any:
         items = value.split(",") if isinstance(value, str) else value
         if not isinstance(items, (list, tuple)):
             raise BadInput(f"{what} is {value!r}", remedy="give names, with commas")
+        if options[0] is float and isinstance(value, str):
+            try:
+                items = [float(item) for item in items]
+            except ValueError as error:
+                raise BadInput(f"{what} is {value!r}", remedy="give numbers, with commas") from error
         return tuple(_checked(item, options[0], what) for item in items)
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         if not np.isfinite(value):

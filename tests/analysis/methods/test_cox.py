@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -107,3 +108,25 @@ def test_an_event_inside_one_bin_is_counted_where_it_happens():
     )
     result = federate([frame], "cox", formula="Surv(a, b, e) ~ x", time_bin=3.0)
     assert result.events == 8
+
+
+RECURRENT = {
+    "ag": ("bladder2", "Surv(start, stop, event) ~ rx + size + number + cluster(id)"),
+    "pwp_total": ("bladder2", "Surv(start, stop, event) ~ rx + size + number + strata(order) + cluster(id)"),
+    "pwp_gap": ("bladder2", "Surv(stop - start, event) ~ rx + size + number + strata(order) + cluster(id)"),
+    "wlw": ("bladder", "Surv(stop, event) ~ rx + size + number + strata(order) + cluster(id)"),
+}
+
+
+@pytest.mark.parametrize("ties", ["efron", "breslow"])
+@pytest.mark.parametrize("name", RECURRENT)
+def test_recurrent_events_in_every_form_equal_r(shared, name, ties):
+    table, formula = RECURRENT[name]
+    frame = read_table(shared / f"data/bladder-recurrence/{table}.csv")
+    frame["order"] = "e" + frame["enum"].astype(int).astype(str)
+    r = reference("competing")["recurrent"][ties][name]
+    result = federate(split(frame, 3, by="id"), "cox", formula=formula, time_bin=1.0, ties=ties, person="id")
+    assert np.allclose([c.estimate for c in result.coefficients], r["coef"], rtol=1e-8)
+    assert np.allclose([c.se for c in result.coefficients], r["se"], rtol=1e-8)
+    assert np.allclose([c.robust_se for c in result.coefficients], r["robust_se"], rtol=1e-8)
+    assert close(result.log_likelihood["fitted"], r["loglik"], 1e-9)
