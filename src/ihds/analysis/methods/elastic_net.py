@@ -143,8 +143,8 @@ def local(params: Params, state: State, design: Design) -> Contribution:
     of_fit = np.arange(len(state.beta)) // len(state.lambdas)  # 0 for the whole data, then the fold left out
     if state.phase == "held":
         deviance = np.zeros(len(state.beta))
-        for fit, f in enumerate(of_fit):
-            rows = np.flatnonzero(fold == f - 1)
+        for fit, left_out in enumerate(of_fit):
+            rows = np.flatnonzero(fold == left_out - 1)
             eta, y = design.x[rows] @ state.beta[fit], design.y[rows]
             share = np.clip(expit(eta), 1e-5, 1 - 1e-5)
             deviance[fit] = -2 * float((y * np.log(share) + (1 - y) * np.log1p(-share)).sum())
@@ -154,9 +154,9 @@ def local(params: Params, state: State, design: Design) -> Contribution:
     log_likelihood = np.zeros(len(wanted))
     for part in blocks(len(design.y)):
         x, y = design.x[part], design.y[part]
-        for at, fit in enumerate(wanted):
-            used = (fold[part] != of_fit[fit] - 1) if of_fit[fit] else np.ones(len(y), dtype=bool)
-            eta = x @ state.beta[fit]
+        for at, one in enumerate(wanted):
+            used = (fold[part] != of_fit[one] - 1) if of_fit[one] else np.ones(len(y), dtype=bool)
+            eta = x @ state.beta[one]
             mean = expit(eta)
             score[at] += x.T @ (used * (y - mean))
             information[at] += (x.T * (used * mean * expit(-eta))) @ x
@@ -237,6 +237,7 @@ def _begun(params: Params, state: State) -> State:
     else:
         pull = np.abs(whole[1:p, p] - whole[0, 1:p] * mean) / np.where(spread[1:] > 0, spread[1:], 1.0)
         largest = float(pull.max(initial=0.0)) / n / max(params.alpha, 1e-3) * state.unit
+        largest *= 1 + 1e-9  # at the edge itself rounding would decide
         lambdas = np.geomspace(largest, largest * 1e-2, params.steps)
     fits = (params.folds + 1) * len(lambdas)
     state = replace(state, lambdas=lambdas, spread=spread, beta=np.zeros((fits, p)), step=np.zeros((fits, p)))
@@ -244,15 +245,15 @@ def _begun(params: Params, state: State) -> State:
         beta = state.beta.copy()
         beta[:, 0] = np.log(mean / (1 - mean))
         return replace(state, phase="fits", beta=beta, objective=np.full(fits, np.inf), open=np.ones(fits))
-    beta = []
+    fitted: list[Vector] = []
     for f in range(params.folds + 1):
         used = whole - (state.products[f - 1] if f else 0.0)
         local_n, spread = _standard(used)
         here, start = replace(state, spread=spread), np.zeros(p)
         for penalty in lambdas:
             start = _fit(params, here, used[:p, :p], used[:p, p], start, local_n, float(penalty))
-            beta.append(start)
-    return replace(state, phase="done", beta=np.array(beta))
+            fitted.append(start)
+    return replace(state, phase="done", beta=np.array(fitted))
 
 
 def _stepped(params: Params, state: State, total: Fits) -> State:
