@@ -76,6 +76,10 @@ CALLS = {
         {"formula": "size ~ age + count + sex", "steps": 4, "folds": 0},
         {"formula": "event ~ age + count + sex", "family": "binomial", "alpha": 0.5, "steps": 4, "folds": 0},
     ],
+    "histogram": [{"formula": "~ age + size", "by": "arm"}],
+    "quantiles": [{"formula": "~ age + size", "by": "sex", "probs": (0.25, 0.5)}],
+    "rank_test": [{"formula": "size ~ arm"}, {"formula": "age ~ sex", "step": 0.1}],
+    "table_one": [{"formula": "~ age + size + grade", "by": "arm"}],
     "firth": [{"formula": "event ~ age + sex"}],
     "gee": [{"formula": "size ~ age + sex + cluster(patient)"}],
     "lmm": [
@@ -110,7 +114,7 @@ def make_rows(seed: int, n: int) -> pd.DataFrame:
             "size": rng.gamma(2.0, 1.0, n),
             "arm": rng.choice(["a", "b", "c"], n).astype(object),
             "event": rng.integers(0, 2, n).astype(float),
-            "count": rng.poisson(3, n).astype(float),
+            "count": rng.poisson(rng.gamma(2.0, 1.5, n)).astype(float),
         }
     )
     frame["time"] = frame["start"] + rng.integers(1, 15, n)

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 
+from ihds.analysis.plan import run
+from ihds.analysis.result import Result
 from ihds.errors import BadInput
-from tests.analysis.test_laws import BOOK, make_rows
+from tests.analysis.test_laws import BOOK, CASES, make_plan, make_rows
 from tests.conftest import federate, split
 
 PICTURES = [
@@ -21,6 +26,18 @@ def test_a_picture_names_what_was_compared(method, formula, labels):
     assert [label for label in ticks if label in labels][: len(labels)] == labels
 
 
-def test_a_method_without_a_picture_says_so():
+@pytest.mark.parametrize(("method", "call"), CASES, ids=str)
+def test_every_method_has_a_picture_and_a_summary(method, call):
+    plan = make_plan(method, call, 3)
+    rows = make_rows(5, 240)
+    site = np.arange(240) // 4 % 3
+    result = run(plan, [rows[site == i].reset_index(drop=True) for i in range(3)])
+    again = Result.from_dict(json.loads(json.dumps(result.to_dict())))
+    assert again.to_dict() == result.to_dict()
+    assert result.plot().axes[0].has_data()
+    assert result.summary().startswith(f"{method}: n = {result.n}")
+
+
+def test_a_result_without_a_picture_says_so():
     with pytest.raises(BadInput, match="has no plot"):
-        federate(split(make_rows(3, 60), 3), "describe", codebook=BOOK).plot()
+        Result("other", 3).plot()

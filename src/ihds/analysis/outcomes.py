@@ -49,6 +49,25 @@ def category_formula(text: str, codebook: Codebook) -> Formula:
     return formula
 
 
+def table_formula(text: str, by: str, codebook: Codebook) -> Formula:
+    """Parse ``~ a + b`` for methods that look at each variable by itself, per level of ``by``.
+
+    Raises:
+        BadFormula: it has an outcome, something else than variables, or ``by`` is no category.
+
+    """
+    if by and by not in categories(codebook):
+        raise BadFormula(f"by {by!r} is not a category", remedy="name a category of the codebook")
+    quoted = by if by.isidentifier() else f"`{by}`"
+    formula = formulas.parse(f"{text} + {quoted}" if by else text, codebook.variables, categories(codebook))
+    plain = all(formula.label(term) in codebook.variables for term in formula.terms)
+    if formula.response or not plain or formula.strata or formula.cluster or formula.offset:
+        raise BadFormula(f"{text!r} is no list of variables", remedy="write ~ age + stage")
+    if by in {formula.label(t) for t in formulas.parse(text, codebook.variables, categories(codebook)).terms}:
+        raise BadFormula(f"{by!r} is both a variable and the group", remedy="leave it out of the formula")
+    return formula
+
+
 def published(formula: Formula, codebook: Codebook) -> tuple[str, ...]:
     """Return the published levels of the outcome, in their order."""
     return codebook.variable(formula.label(formula.response[-1])).levels

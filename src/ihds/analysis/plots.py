@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from scipy import special
 
 from ihds.analysis.result import Result
+from ihds.analysis.summary import ratio_name
 from ihds.errors import BadInput
 
 # Colours of Okabe and Ito, told apart by people who see few colours.
@@ -27,12 +28,26 @@ def draw(result: Result) -> Figure:
         figure = Figure(figsize=(7, 4.5), layout="constrained")
         _curves(result, figure.add_subplot())
         return figure
+    if result.method == "elastic_net":
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        _path(result, figure.add_subplot())
+        return figure
     if result.coefficients:
         height = 1.4 + 0.42 * len(result.coefficients)
         figure = Figure(figsize=(7, height), layout="constrained")
         _forest(result, figure.add_subplot())
         return figure
-    by_method = {"anova": _means, "contingency": _shares, "correlation": _correlations}
+    by_method = {
+        "anova": _means,
+        "contingency": _shares,
+        "correlation": _correlations,
+        "histogram": _histograms,
+        "quantiles": _boxes,
+        "rank_test": _ranks,
+        "table_one": _balance,
+        "describe": _present,
+        "logrank": _expected,
+    }
     if result.method in by_method:
         figure = Figure(figsize=(7, 4.5), layout="constrained")
         by_method[result.method](result, figure.add_subplot())
@@ -41,22 +56,28 @@ def draw(result: Result) -> Figure:
 
 
 def _curves(result: Result, axes: Axes) -> None:
+    kind = result.details.get("curve", "survival")
+    first = 1.0 if kind == "survival" else 0.0
     for index, curve in enumerate(result.curves):
         colour = _COLOURS[index % len(_COLOURS)]
         time = [0.0, *curve.time]
-        axes.step(time, [1.0, *curve.estimate], where="post", color=colour, label=curve.group)
+        axes.step(time, [first, *curve.estimate], where="post", color=colour, label=curve.group)
         axes.fill_between(
-            time, [1.0, *curve.lower], [1.0, *curve.upper], step="post", color=colour, alpha=0.15, linewidth=0
+            time, [first, *curve.lower], [first, *curve.upper], step="post", color=colour, alpha=0.15, linewidth=0
         )
-    axes.set(ylim=(0, 1.02), xlim=(0, None), xlabel="time", ylabel="survival")
+    top = 1.02 if kind != "cumulative hazard" else None
+    axes.set(ylim=(0, top), xlim=(0, None), xlabel="time", ylabel=kind)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def _forest(result: Result, axes: Axes) -> None:
-    ratio = result.method == "cox" or result.details.get("family") in ("binomial", "poisson")
+    ratio = ratio_name(result)
     scale = math.exp if ratio else float
-    shown = [c for c in result.coefficients if c.term != "(Intercept)"] or list(result.coefficients)
+    terms = [c for c in result.coefficients if c.term != "(Intercept)" and np.isfinite(c.se)]
+    if result.method == "piecewise":
+        terms = [c for c in terms if not c.term.startswith("(")] or terms
+    shown = terms or list(result.coefficients)
     places = range(len(shown), 0, -1)
     for place, c in zip(places, shown, strict=True):
         axes.plot([scale(c.lower), scale(c.upper)], [place, place], color="#0072B2", linewidth=2)
@@ -72,8 +93,7 @@ def _forest(result: Result, axes: Axes) -> None:
         shown_ticks = [t for t in (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 10, 20) if low <= t <= high]
         axes.set_xticks(shown_ticks, [f"{t:g}" for t in shown_ticks])
         axes.set_xticks([], minor=True)
-    name = {"cox": "hazard ratio", "binomial": "odds ratio", "poisson": "rate ratio"}
-    axes.set_xlabel(name.get("cox" if result.method == "cox" else str(result.details.get("family")), "estimate"))
+    axes.set_xlabel(ratio or "estimate")
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
@@ -115,3 +135,80 @@ def _correlations(result: Result, axes: Axes) -> None:
     figure = axes.get_figure()
     if figure is not None:
         figure.colorbar(image, ax=axes, label="Pearson's r")
+
+
+def _path(result: Result, axes: Axes) -> None:
+    """Draw each coefficient against the penalty, in units of its largest size; the chosen penalty dashed."""
+    told = result.details
+    path = np.asarray(told["path"])[:, 1:]
+    for j, term in enumerate(c.term for c in result.coefficients[1:]):
+        largest = np.abs(path[:, j]).max() or 1.0
+        axes.plot(told["lambda"], path[:, j] / largest, color=_COLOURS[j % len(_COLOURS)], label=term)
+    if "lambda_best" in told:
+        axes.axvline(told["lambda_best"], color="#888888", linestyle="--")
+    axes.set(xscale="log", xlabel="penalty", ylabel="coefficient / its largest")
+    axes.invert_xaxis()
+    axes.legend(frameon=False, fontsize=8, ncols=2)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _histograms(result: Result, axes: Axes) -> None:
+    for index, found in enumerate(result.details["histograms"]):
+        counts = [np.nan if c is None else c for c in found["counts"]]
+        label = f"{found['variable']} {found['group']}".strip()
+        axes.stairs(
+            counts, found["edges"], color=_COLOURS[index % len(_COLOURS)], label=label, fill=index == 0, alpha=0.7
+        )
+    axes.set(ylabel="persons")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _boxes(result: Result, axes: Axes) -> None:
+    """Draw the shown quantiles of each variable and group, from the lowest to the highest."""
+    found = result.details["quantiles"]
+    for place, row in enumerate(found):
+        shown = [v for v in row["values"] if v is not None]
+        if shown:
+            axes.plot([min(shown), max(shown)], [place, place], color="#0072B2", linewidth=1.5)
+            axes.plot(shown, [place] * len(shown), "|", color="#0072B2", markersize=16)
+    axes.set_yticks(range(len(found)), [f"{r['variable']} {r['group']}".strip() for r in found])
+    axes.set(xlabel=", ".join(f"{100 * p:g} %" for p in result.details["probs"]), ylim=(len(found) - 0.5, -0.5))
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _bars(axes: Axes, names: list[str], values: list[float], label: str) -> None:
+    axes.barh(range(len(names)), values, color="#0072B2")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel=label)
+    axes.invert_yaxis()
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _ranks(result: Result, axes: Axes) -> None:
+    groups = result.details["groups"]
+    _bars(axes, [f"{g['group']}\nn = {g['n']}" for g in groups], [g["mean_rank"] for g in groups], "mean rank")
+
+
+def _present(result: Result, axes: Axes) -> None:
+    rows = [r for r in result.table if r["n"] is not None]
+    shares = [100 * r["n"] / max(r["n"] + r["missing"], 1) for r in rows]
+    _bars(axes, [r["variable"] for r in rows], shares, "per cent of rows with a value")
+
+
+def _expected(result: Result, axes: Axes) -> None:
+    rows = result.tests[0].details
+    ratios = [r["observed"] / r["expected"] if r["expected"] else 0.0 for r in rows]
+    _bars(axes, [r["group"] for r in rows], ratios, "events, observed / expected")
+    axes.axvline(1.0, color="#888888", linestyle="--")
+
+
+def _balance(result: Result, axes: Axes) -> None:
+    """Draw how far two groups lie apart in each number; p values where there are more groups."""
+    rows = [r for r in result.details["rows"] if r["kind"] == "number" and r["smd"] is not None]
+    if rows:
+        _bars(axes, [r["variable"] for r in rows], [abs(r["smd"]) for r in rows], "absolute standardised difference")
+        axes.axvline(0.1, color="#888888", linestyle="--")
+        return
+    tested = [r for r in result.details["rows"] if r["p"] is not None]
+    _bars(axes, [r["variable"] for r in tested], [-math.log10(max(r["p"], 1e-300)) for r in tested], "-log10 p")

@@ -22,6 +22,10 @@ def render(result: Result) -> str:
         _tests(result),
         _curves(result),
         _described(result),
+        _random(result),
+        _quantiles(result),
+        _histograms(result),
+        _table_one(result),
     ):
         if part:
             lines += ["", *part]
@@ -51,10 +55,89 @@ def number(value: Any, digits: int = 4) -> str:
     return f"{value:.{digits}g}" if abs(value) < 1e-3 or abs(value) >= 1e5 else f"{value:.{digits}f}"
 
 
+_HAZARD, _ODDS, _RATE = "hazard ratio", "odds ratio", "rate ratio"
+_RATIOS = {
+    "cox": _HAZARD,
+    "cox_check": _HAZARD,
+    "fine_gray": "subdistribution hazard ratio",
+    "piecewise": _HAZARD,
+    "negative_binomial": _RATE,
+    "multinomial": _ODDS,
+    "firth": _ODDS,
+}
+
+
+def ratio_name(result: Result) -> str:
+    """Return what exp(estimate) is called, or nothing where it is not reported."""
+    told = result.details
+    if told.get("link") not in (None, "logit", "log") or result.method == "elastic_net":
+        return ""
+    if result.method == "ordinal" or told.get("baseline") == "logit":
+        return _ODDS
+    return _RATIOS.get(result.method) or {"binomial": _ODDS, "poisson": _RATE, "gamma": "ratio of means"}.get(
+        str(told.get("family")), ""
+    )
+
+
+def _random(result: Result) -> list[str]:
+    found = result.details.get("random", ())
+    if not found:
+        return []
+    rows = [["random effect", "sd", "correlation"]]
+    rows += [[r["term"], number(r["sd"]), " ".join(number(c, 3) for c in r["correlation"])] for r in found]
+    if "residual_sd" in result.details:
+        rows.append(["residual", number(result.details["residual_sd"]), ""])
+    share = result.details.get("intraclass_correlation")
+    return columns(rows) + ([f"intraclass correlation {number(share)}"] if share is not None else [])
+
+
+def _quantiles(result: Result) -> list[str]:
+    found = result.details.get("quantiles", ())
+    if not found:
+        return []
+    head = ["variable", "group", "n", *(f"{100 * p:g} %" for p in result.details["probs"])]
+    return columns([head, *([q["variable"], q["group"], number(q["n"]), *map(number, q["values"])] for q in found)])
+
+
+def _histograms(result: Result) -> list[str]:
+    lines: list[str] = []
+    for found in result.details.get("histograms", ()):
+        most = max((c for c in found["counts"] if c), default=1)
+        rows = [[f"{found['variable']} {found['group']}".strip(), "n", ""]]
+        for low, high, count in zip(found["edges"], found["edges"][1:], found["counts"], strict=False):
+            bar = "" if count is None else "#" * round(40 * count / most)
+            rows.append([f"[{low:g}, {high:g})", "hidden" if count is None else str(count), bar.ljust(40)])
+        lines += [*(line.rstrip() for line in columns(rows)), ""]
+    return lines[:-1]
+
+
+def _table_one(result: Result) -> list[str]:
+    """Return the table as papers print it: mean (sd) or n (per cent), one column per group."""
+    if result.method != "table_one":
+        return []
+    told = result.details
+    persons = told["persons"]
+    rows = [["", *(f"{g} (n = {n})" for g, n in zip(told["groups"], persons, strict=True)), "p", "smd"]]
+    for row in told["rows"]:
+        if row["kind"] == "number":
+            cells = ["hidden"] * len(persons)
+            if row["mean"] is not None:
+                cells = [f"{number(m)} ({number(s)})" for m, s in zip(row["mean"], row["sd"], strict=True)]
+            rows.append([f"{row['variable']}, mean (sd)", *cells, number(row["p"], 3), number(row["smd"], 3)])
+            continue
+        rows.append([f"{row['variable']}, n (%)", *[""] * len(persons), number(row["p"], 3), ""])
+        for level, counts in zip(row["levels"], row["counts"], strict=True):
+            cells = ["hidden"] * len(persons)
+            if counts is not None:
+                cells = [f"{c} ({100 * c / n:.1f})" for c, n in zip(counts, persons, strict=True)]
+            rows.append([f"  {level}", *cells, "", ""])
+    return columns(rows)
+
+
 def _coefficients(result: Result) -> list[str]:
     if not result.coefficients:
         return []
-    ratio = result.method == "cox" or result.details.get("family") in ("binomial", "poisson")
+    ratio = bool(ratio_name(result))
     robust = any(c.robust_se is not None for c in result.coefficients)
     head = [
         "term",
@@ -68,11 +151,11 @@ def _coefficients(result: Result) -> list[str]:
         "upper 95",
     ]
     rows = [head, *(_coefficient(c, ratio=ratio, robust=robust) for c in result.coefficients)]
-    fit = result.log_likelihood or {}
-    return [
-        *columns(rows),
-        f"log-likelihood: null {fit.get('null', math.nan):.4f}, fitted {fit.get('fitted', math.nan):.4f}",
-    ]
+    fit = result.log_likelihood
+    if not fit:
+        return columns(rows)
+    null = f"null {fit['null']:.4f}, " if fit.get("null") is not None else ""
+    return [*columns(rows), f"log-likelihood: {null}fitted {fit['fitted']:.4f}"]
 
 
 def _coefficient(c: Coefficient, *, ratio: bool, robust: bool) -> list[str]:

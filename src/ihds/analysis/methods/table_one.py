@@ -1,0 +1,191 @@
+"""Table one: who is in the study, by group, as papers print it.
+
+Model      numbers as mean and standard deviation per group with Welch's test, categories as counts
+           with Pearson's chi-squared test; standardised mean differences between two groups.
+Down       nothing but what was agreed.
+Up         GroupSums: moments of numbers and counts of levels per group.
+Rounds     1.
+Reveals    a level with fewer than min_cell persons in some group, or held by one site alone, is
+           hidden in all groups, with the next smallest if it is alone: neither follows from totals.
+Errors     BadFormula, ConstantColumn (one group only).
+Source     Welch 1951; Austin 2009 (standardised differences). Checked against R
+           (tests/vectors/ranks.R).
+Status     experimental
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from scipy.special import chdtrc, fdtrc
+
+from ihds.analysis.design import Ask, Design, Frame
+from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
+from ihds.analysis.outcomes import table_formula
+from ihds.analysis.result import Result
+from ihds.data.codebook import Codebook
+from ihds.errors import BadFormula, ConstantColumn
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """``by`` names the category whose levels are the columns."""
+
+    formula: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class GroupSums(Contribution):
+    """Moments of each number and counts of each level, per group."""
+
+    persons: Annotated[Vector, Leaves("(groups,)", "persons", bound=1, counts_persons=True)]
+    count: Annotated[Matrix, Leaves("(numbers, groups)", "persons", bound=1, counts_persons=True)]
+    total: Annotated[Matrix, Leaves("(numbers, groups)", "scaled units", bound=2**15)]
+    square: Annotated[Matrix, Leaves("(numbers, groups)", "scaled units squared", bound=2**30)]
+    levels: Annotated[Matrix, Leaves("(levels, groups)", "persons", bound=1, counts_persons=True)]
+
+
+CONTRIBUTIONS = (GroupSums,)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The opened totals, once there."""
+
+    total: GroupSums | None
+
+
+STATE = State
+
+
+def ask(params: Params, codebook: Codebook) -> Ask:
+    """Ask for each variable by itself and for the group."""
+    if not params.by:
+        raise BadFormula("table_one needs a group", remedy="set by to a category, for example by = arm")
+    return Ask(formula=table_formula(params.formula, params.by, codebook), outcome="none", covariates="table")
+
+
+def begin(params: Params, frame: Frame) -> State:
+    """Start with nothing counted."""
+    return State(None)
+
+
+def local(params: Params, state: State, design: Design) -> GroupSums:
+    """Return the moments and counts of this site's rows, per group."""
+    frame, group = design.frame, design.codes[params.by]
+    groups = len(frame.levels[params.by])
+    member = (group[:, None] == np.arange(groups)).astype(np.float64)
+    present = np.isfinite(design.x)
+    z = np.where(present, design.x, 0.0)
+    levels = [
+        np.column_stack([design.codes[name] == i for i in range(len(published))]).T.astype(np.float64) @ member
+        for name, published in frame.levels.items()
+        if name != params.by
+    ]
+    return GroupSums(
+        persons=member.sum(axis=0),
+        count=present.T.astype(np.float64) @ member,
+        total=z.T @ member,
+        square=(z * z).T @ member,
+        levels=np.concatenate([np.zeros((0, groups)), *levels]),
+    )
+
+
+def aggregate(params: Params, state: State, total: GroupSums) -> State:
+    """Keep the totals."""
+    return State(total)
+
+
+def finish(params: Params, frame: Frame, state: State) -> Result | None:
+    """Return one row per number and per level.
+
+    Raises:
+        ConstantColumn: everybody is in one group.
+
+    """
+    if state.total is None:
+        return None
+    least = max(frame.min_cell, 1)
+    persons = np.rint(state.total.persons)
+    known = np.array(frame.counts.get(params.by, persons))
+    shown = np.flatnonzero((persons >= least) & (known >= least))
+    if len(shown) < 2:
+        raise ConstantColumn("fewer than two groups have enough persons", remedy="name another group")
+    groups = [frame.levels[params.by][g] for g in shown]
+    rows: list[dict[str, Any]] = [_number(frame, state.total, j, shown, least) for j in range(len(frame.columns))]
+    at = 0
+    for name, levels in frame.levels.items():
+        if name != params.by:
+            counts = np.rint(state.total.levels[at : at + len(levels)])[:, shown]
+            alone = np.array(frame.counts[name])
+            rows.append(_category(name, levels, counts, (alone > 0) & (alone < least), least))
+            at += len(levels)
+    return Result(
+        method="table_one",
+        n=frame.rows,
+        details={
+            "by": params.by,
+            "groups": groups,
+            "persons": [int(persons[g]) for g in shown],
+            "rows": sorted(rows, key=lambda r: r["variable"]),
+        },
+    )
+
+
+def _number(frame: Frame, total: GroupSums, j: int, shown: Any, least: int) -> dict[str, Any]:
+    n = np.rint(total.count[j, shown])
+    row: dict[str, Any] = {"variable": frame.columns[j], "kind": "number"}
+    if bool(np.any(n < max(least, 2))):
+        return {**row, "n": None, "mean": None, "sd": None, "p": None, "smd": None}
+    mean = total.total[j, shown] / n
+    variance = np.maximum(total.square[j, shown] - n * mean**2, 0.0) / (n - 1)
+    smd = float((mean[0] - mean[1]) / np.sqrt(variance.mean())) if len(n) == 2 and variance.any() else None
+    return {
+        **row,
+        "n": [int(v) for v in n],
+        "mean": [float(v) for v in frame.centre[j] + frame.scale[j] * mean],
+        "sd": [float(v) for v in frame.scale[j] * np.sqrt(variance)],
+        "p": _welch(n, mean, variance),
+        "smd": smd,
+    }
+
+
+def _welch(n: Vector, mean: Vector, variance: Vector) -> float | None:
+    """Return the p value of Welch's one-way test; None where a group does not vary."""
+    if bool(np.any(variance <= 0)):
+        return None
+    weight, k = n / variance, len(n)
+    centre = weight @ mean / weight.sum()
+    spread = np.sum((1 - weight / weight.sum()) ** 2 / (n - 1)) / (k**2 - 1)
+    statistic = weight @ (mean - centre) ** 2 / (k - 1) / (1 + 2 * (k - 2) * spread)
+    return float(fdtrc(k - 1, 1 / (3 * spread), statistic))
+
+
+def _category(name: str, levels: tuple[str, ...], counts: Matrix, alone: Any, least: int) -> dict[str, Any]:
+    """Return a category's counts; hidden levels are hidden in all groups and never only one."""
+    hidden = alone | np.any((counts > 0) & (counts < least), axis=1)
+    held = counts.sum(axis=1)
+    if int(hidden.sum()) == 1:
+        rest = [i for i in np.flatnonzero(held) if not hidden[i]]
+        if rest:
+            hidden[min(rest, key=lambda i: held[i])] = True
+    return {
+        "variable": name,
+        "kind": "category",
+        "levels": list(levels),
+        "counts": [None if h else [int(c) for c in row] for h, row in zip(hidden, counts, strict=True)],
+        "p": None if hidden.any() else _pearson(counts),
+    }
+
+
+def _pearson(counts: Matrix) -> float | None:
+    """Return the p value of Pearson's test over levels that occur."""
+    held = counts[counts.sum(axis=1) > 0]
+    if len(held) < 2 or bool(np.any(held.sum(axis=0) == 0)):
+        return None
+    expected = np.outer(held.sum(axis=1), held.sum(axis=0)) / held.sum()
+    statistic = float(np.sum((held - expected) ** 2 / expected))
+    return float(chdtrc((held.shape[0] - 1) * (held.shape[1] - 1), statistic))
