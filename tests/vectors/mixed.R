@@ -70,9 +70,10 @@ fixed <- function(f, terms, reml) {
   o
 }
 blocks <- function(X, y, id, Kfun) lapply(split(seq_along(y), id), function(i) list(X = X[i, , drop = FALSE], y = y[i], K = Kfun(i)))
+lmer <- function(...) do.call(lme4::lmer, list(...))  # values rather than names in the call, so that lmerTest can redo it
 tight <- function(formula, data, reml) {
   f <- lmer(formula, data, REML = reml, control = lmerControl("bobyqa", optCtrl = list(maxfun = 1e5, rhobeg = 0.02, rhoend = 1e-12), check.conv.singular = "ignore", calc.derivs = FALSE))
-  f <- update(f, start = getME(f, "theta"), control = lmerControl("Nelder_Mead", optCtrl = list(maxfun = 1e5, FtolAbs = 1e-14, FtolRel = 1e-15, XtolRel = 1e-12, MinfMax = -Inf), check.conv.singular = "ignore", calc.derivs = FALSE))
+  f <- lmer(formula, data, REML = reml, start = unname(getME(f, "theta")), control = lmerControl("Nelder_Mead", optCtrl = list(maxfun = 1e5, FtolAbs = 1e-14, FtolRel = 1e-15, XtolRel = 1e-12, MinfMax = -Inf), check.conv.singular = "ignore", calc.derivs = FALSE))
   f
 }
 # par: intercept (G11, s2); correlated (G11, G12, G22, s2); uncorrelated (G11, G22, s2)
@@ -98,7 +99,7 @@ mixed <- function(formula, data, id, kind, reml, brief = FALSE) {
   o <- fixed(f, colnames(X), reml)
   o <- c(o, list(sd = as.list(setNames(sd, sdn))), if (!is.null(cor)) list(cor = cor), list(
     residual_sd = s, theta = I(theta), varpar = I(v), varpar_cov = f$A, loglik = f$l, deviance = -2 * f$l, n = f$n, groups = length(B), reml = reml))
-  dev <- update(fit, devFunOnly = TRUE)
+  dev <- lmer(formula, data, REML = reml, devFunOnly = TRUE)
   chk <- list(max_gradient_theta = max(abs(gt)), newton_decrement = f$decrement, gradient_numeric = max(abs(grad(dev, theta))),
     tight_theta = max(abs(th - theta) / abs(theta)), tight_loglik = as.numeric(logLik(fit)) - f$l, tight_coef = max(abs(fixef(fit) - f$beta)),
     default_theta = max(abs(getME(default, "theta") - theta) / abs(theta)), default_loglik = as.numeric(logLik(default)) - f$l,

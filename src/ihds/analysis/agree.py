@@ -129,6 +129,7 @@ class Agreement:
             times=np.zeros(0),
             time_bin=self.ask.time_bin if self.ask.clock == "grid" else 0.0,
             min_cell=self.thresholds.min_cell,
+            features=self.ask.features,
         )
         return AgreeState("dictionary", levels, frame, 1024, 0)
 

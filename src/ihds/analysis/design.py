@@ -36,7 +36,8 @@ class Ask:
     ``covariates``: "matrix" for a model matrix, "groups" for one group code per row, "table" for
     each variable by itself. ``clock``: "grid" for shared time bins, "own" for each site's times.
     ``censored`` is the level of a competing outcome that is no event. A model has ``sets``
-    coefficients per column and ``extra`` parameters besides.
+    coefficients per column and ``extra`` parameters besides. ``features`` are numbers, often many,
+    that a method looks at one by one; a row may lack some of them.
     """
 
     formula: Formula
@@ -48,6 +49,7 @@ class Ask:
     censored: str = ""
     sets: int = 1
     extra: int = 0
+    features: tuple[str, ...] = ()
 
     @property
     def timed(self) -> bool:
@@ -58,6 +60,11 @@ class Ask:
     def kept_whole(self) -> str:
         """The variable whose levels are the outcome, or none."""
         return self.formula.label(self.formula.response[-1]) if self.outcome in ("category", "competing") else ""
+
+    @property
+    def variables(self) -> frozenset[str]:
+        """Every variable the method reads."""
+        return self.formula.variables | frozenset(self.features)
 
     @property
     def complete(self) -> bool:
@@ -90,6 +97,7 @@ class Frame:
     times: Floats
     time_bin: float
     min_cell: int
+    features: tuple[str, ...] = ()
 
     @property
     def intercept(self) -> bool:
@@ -133,6 +141,7 @@ class Rows:
     left_out: int
     undefined: int
     persons: int
+    features: Floats
 
     def __len__(self) -> int:
         return len(self.person)
@@ -144,7 +153,8 @@ class Design:
 
     Shapes: ``x`` (n, p) centred and scaled, column by column in memory; ``y``, ``offset`` (n,);
     ``entry`` and ``exit`` are bins, a row being at risk in ``entry < bin <= exit``; ``times`` are
-    the bins' upper edges; ``start`` (empty if all start at 0) and ``stop`` are the times themselves.
+    the bins' upper edges; ``start`` (empty if all start at 0) and ``stop`` are the times themselves;
+    ``features`` (n, g) as they are, NaN where missing.
     ``cache`` is for a method's own reuse between rounds.
     """
 
@@ -162,6 +172,7 @@ class Design:
     codes: dict[str, Ints]
     start: Floats
     stop: Floats
+    features: Floats
     cache: dict[str, Any] = field(default_factory=dict)
 
 
@@ -261,7 +272,7 @@ def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], 
     """
     formula = ask.formula
     person_column = codebook.person if codebook.person in table.columns else ""
-    wanted = sorted(formula.variables | ({person_column} if person_column else set()))
+    wanted = sorted(ask.variables | ({person_column} if person_column else set()))
     used = table if set(wanted) == set(table.columns) else table[wanted]
     missing = np.zeros(len(used), dtype=bool)
     for name in formula.variables if ask.complete else ():
@@ -326,6 +337,7 @@ def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], 
         left_out=left_out,
         undefined=int(n - good.sum()),
         persons=distinct(person),
+        features=kept_rows(kept[list(ask.features)].to_numpy(dtype=np.float64)) if ask.features else np.zeros((n, 0)),
     )
 
 
@@ -436,4 +448,5 @@ def build(ask: Ask, frame: Frame, rows: Rows) -> Design:
         codes=rows.codes,
         start=np.zeros(0) if rows.start is None else rows.start,
         stop=rows.stop,
+        features=rows.features,
     )

@@ -66,7 +66,7 @@ class Plan:
     @property
     def variables(self) -> frozenset[str]:
         """The variables the study uses."""
-        return self.agreement.ask.formula.variables
+        return self.agreement.ask.variables
 
     def begin(self) -> PlanState:
         """Return the first state; sees no data."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import special
 
+from ihds.analysis.design import Floats
 from ihds.analysis.result import Result
 from ihds.analysis.summary import ratio_name
 from ihds.errors import BadInput
@@ -28,9 +30,17 @@ def draw(result: Result) -> Figure:
         figure = Figure(figsize=(7, 4.5), layout="constrained")
         _curves(result, figure.add_subplot())
         return figure
-    if result.method == "elastic_net":
+    drawn = {
+        "elastic_net": _path,
+        "differential_expression": _volcano,
+        "cox_scan": _volcano,
+        "association_scan": _scan,
+        "principal_components": _scree,
+        "genotype_qc": _call_rates,
+    }
+    if result.method in drawn:
         figure = Figure(figsize=(7, 4.5), layout="constrained")
-        _path(result, figure.add_subplot())
+        drawn[result.method](result, figure.add_subplot())
         return figure
     if result.coefficients:
         height = 1.4 + 0.42 * len(result.coefficients)
@@ -212,3 +222,47 @@ def _balance(result: Result, axes: Axes) -> None:
         return
     tested = [r for r in result.details["rows"] if r["p"] is not None]
     _bars(axes, [r["variable"] for r in tested], [-math.log10(max(r["p"], 1e-300)) for r in tested], "-log10 p")
+
+
+def _strength(p: Sequence[float | None]) -> Floats:
+    """Return -log10 of p values, NaN where there is none."""
+    values = np.array([np.nan if v is None else v for v in p], dtype=np.float64)
+    return np.asarray(-np.log10(np.maximum(values, 1e-300)))
+
+
+def _volcano(result: Result, axes: Axes) -> None:
+    """Draw each feature's effect against the strength of its evidence; those below 5 % false discovery coloured."""
+    found = result.details["features"]
+    effect = np.array(found["estimate" if "estimate" in found else "one_step_estimate"])
+    strength, kept = _strength(found["p"]), np.array(found["adjusted_p"]) < 0.05
+    axes.scatter(effect[~kept], strength[~kept], s=6, color="#999999", linewidths=0)
+    axes.scatter(effect[kept], strength[kept], s=8, color="#D55E00", linewidths=0)
+    for i in range(min(8, len(effect))):
+        axes.annotate(found["feature"][i], (effect[i], strength[i]), fontsize=7)
+    axes.set(xlabel="effect", ylabel="-log10 p")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _scan(result: Result, axes: Axes) -> None:
+    """Draw observed against expected p values, with the line of no association and the inflation."""
+    strength = np.sort(_strength(result.details["features"]["p"]))
+    strength = strength[np.isfinite(strength)]
+    expected = -np.log10((np.arange(len(strength), 0, -1) - 0.5) / max(len(strength), 1))
+    axes.scatter(expected, strength, s=8, color="#0072B2", linewidths=0)
+    top = float(expected.max(initial=1.0))
+    axes.plot([0, top], [0, top], color="#888888", linestyle="--")
+    inflation = result.details["inflation"]
+    axes.set(xlabel="expected -log10 p", ylabel="observed -log10 p")
+    axes.set_title("" if inflation is None else f"genomic inflation {inflation:.3f}", fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _scree(result: Result, axes: Axes) -> None:
+    shares = [100 * v for v in result.details["share"]]
+    _bars(axes, [f"component {j + 1}" for j in range(len(shares))], shares, "per cent of variance")
+
+
+def _call_rates(result: Result, axes: Axes) -> None:
+    axes.hist(result.details["features"]["call_rate"], bins=20, color="#0072B2")
+    axes.set(xlabel="call rate", ylabel="variants")
+    axes.spines[["top", "right"]].set_visible(False)

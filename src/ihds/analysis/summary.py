@@ -26,6 +26,7 @@ def render(result: Result) -> str:
         _quantiles(result),
         _histograms(result),
         _table_one(result),
+        _features(result),
     ):
         if part:
             lines += ["", *part]
@@ -55,6 +56,8 @@ def number(value: Any, digits: int = 4) -> str:
     return f"{value:.{digits}g}" if abs(value) < 1e-3 or abs(value) >= 1e5 else f"{value:.{digits}f}"
 
 
+#: Features of a scan that a summary shows; all of them are in the result.
+_SHOWN = 20
 _HAZARD, _ODDS, _RATE = "hazard ratio", "odds ratio", "rate ratio"
 _RATIOS = {
     "cox": _HAZARD,
@@ -89,6 +92,19 @@ def _random(result: Result) -> list[str]:
         rows.append(["residual", number(result.details["residual_sd"]), ""])
     share = result.details.get("intraclass_correlation")
     return columns(rows) + ([f"intraclass correlation {number(share)}"] if share is not None else [])
+
+
+def _features(result: Result) -> list[str]:
+    """Return the first features of a scan, in the order of the result."""
+    found = result.details.get("features")
+    if not found:
+        return []
+    names = list(found)
+    many = len(found["feature"])
+    rows = [[n.replace("_", " ") for n in names]]
+    rows += [[str(found["feature"][i]), *(number(found[n][i]) for n in names[1:])] for i in range(min(many, _SHOWN))]
+    more = [f"... and {many - _SHOWN} more"] if many > _SHOWN else []
+    return [*columns(rows), *more]
 
 
 def _quantiles(result: Result) -> list[str]:

@@ -1,0 +1,118 @@
+"""Many numbers looked at one by one: genes, proteins, variants. Choosing, scaling and correcting for their number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Annotated
+
+import numpy as np
+
+from ihds.analysis.design import Design
+from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
+from ihds.data.codebook import Codebook
+from ihds.errors import BadInput, Refused
+
+#: Features worked on at once, so that memory stays a few columns more than the data.
+WIDTH = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Magnitudes(Contribution):
+    """How many values each feature has, how many are not 0, and the sum of the log2 of their sizes."""
+
+    count: Annotated[Vector, Leaves("(features,)", "rows", bound=1, counts_persons=True)]
+    nonzero: Annotated[Vector, Leaves("(features,)", "rows", bound=1)]
+    magnitude: Annotated[Vector, Leaves("(features,)", "sum of log2 of the absolute value", bound=2**11)]
+
+
+@dataclass(frozen=True, slots=True)
+class Means(Contribution):
+    """The sum of each feature in units of its scale."""
+
+    total: Annotated[Vector, Leaves("(features,)", "scaled units", bound=2**15)]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What all sites agreed on of each feature: values present, centre, scale (features,); public."""
+
+    count: Vector
+    centre: Vector
+    scale: Vector
+
+    @property
+    def placed(self) -> bool:
+        """Whether the centres are known, too."""
+        return len(self.centre) > 0
+
+
+NOTHING = Scale(np.zeros(0), np.zeros(0), np.zeros(0))
+
+
+def select(pattern: str, codebook: Codebook, others: frozenset[str]) -> tuple[str, ...]:
+    """Return the numbers of a codebook whose names match ``pattern`` (``*`` for any text), sorted.
+
+    Raises:
+        BadInput: there is none.
+
+    """
+    found = sorted(
+        name
+        for name, variable in codebook.variables.items()
+        if variable.kind == "number" and name not in others and any(fnmatchcase(name, p) for p in pattern.split(","))
+    )
+    if not found:
+        raise BadInput(f"no number of the codebook matches {pattern!r}", remedy='write for example features = "gene_*"')
+    return tuple(found)
+
+
+def scaling(scale: Scale, design: Design) -> Contribution:
+    """Return this site's part of the two rounds in which features are scaled and centred."""
+    values = design.features
+    present = np.isfinite(values)
+    if not len(scale.count):
+        size = np.where(present & (values != 0), np.abs(values), 1.0)
+        return Magnitudes(
+            present.sum(axis=0).astype(np.float64),
+            (present & (values != 0)).sum(axis=0).astype(np.float64),
+            np.log2(size).sum(axis=0),
+        )
+    return Means(np.where(present, values, 0.0).sum(axis=0) / scale.scale)
+
+
+def scaled(scale: Scale, total: Contribution, least: int) -> Scale:
+    """Return what the total adds: scales first, then centres.
+
+    Raises:
+        Refused: some feature has values of fewer than ``least`` persons.
+
+    """
+    if isinstance(total, Magnitudes):
+        if bool(np.any(total.count < max(least, 1))):
+            raise Refused(
+                f"{int(np.sum(total.count < max(least, 1)))} features have too few values",
+                reasons=(f"min_cell: each feature needs values of {max(least, 1)} persons",),
+                remedy="name fewer features",
+            )
+        middle = total.magnitude / np.maximum(total.nonzero, 1.0)
+        return Scale(total.count, np.zeros(0), 2.0 ** np.round(middle))
+    assert isinstance(total, Means)
+    return Scale(scale.count, total.total / scale.count * scale.scale, scale.scale)
+
+
+def centred(scale: Scale, design: Design) -> Iterator[tuple[slice, Matrix]]:
+    """Return the features in blocks of columns, centred and scaled, NaN where missing."""
+    for at in range(0, design.features.shape[1], WIDTH):
+        part = slice(at, at + WIDTH)
+        yield part, (design.features[:, part] - scale.centre[part]) / scale.scale[part]
+
+
+def false_discovery(p: Vector) -> Vector:
+    """Return Benjamini and Hochberg's adjusted p values (1995)."""
+    order = np.argsort(p)[::-1]
+    factor = len(p) / np.arange(len(p), 0, -1)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(1.0, np.minimum.accumulate(p[order] * factor))
+    return adjusted

@@ -1,0 +1,263 @@
+"""Differential expression: one linear model per gene, their variances moderated together (limma).
+
+Model      y_g = X beta_g + e per feature g; sigma²_g shrunk towards a prior fitted to all features
+           (empirical Bayes).
+Down       each feature's centre and scale.
+Up         Magnitudes, Means, then GeneSums, as sums over sites.
+Rounds     3.
+Reveals    moments of each feature with the covariates, over all sites; p = n would determine rows:
+           disclosure refuses p > n / 3 and n - p < 10.
+Errors     Collinear, BadFormula, BadInput, Refused (a feature with values of few persons).
+Source     Smyth 2004. Checked against R limma (tests/vectors/omics.R).
+Status     experimental
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import digamma, polygamma, stdtr, stdtrit
+
+from ihds.analysis import features
+from ihds.analysis import formula as formulas
+from ihds.analysis.design import Ask, Design, Frame
+from ihds.analysis.features import NOTHING, Magnitudes, Means, Scale
+from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
+from ihds.analysis.numerics import invert
+from ihds.analysis.outcomes import categories
+from ihds.analysis.result import Result
+from ihds.data.codebook import Codebook
+from ihds.errors import BadFormula, Refused
+
+#: The share of features limma takes to be different, for its log odds.
+_SHARE = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """``features`` is a pattern of names; ``term`` the column of interest, by default the last.
+
+    ``within_sites`` gives every site a level of its own for each feature (a batch), taken out there.
+    """
+
+    formula: str
+    features: str
+    term: str = ""
+    within_sites: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GeneSums(Contribution):
+    """Cross-products of covariates and features; ``present`` of the rows that have a feature with gaps."""
+
+    kind: ClassVar[str] = "gene vector"
+
+    xx: Annotated[Matrix, Leaves("(p, p)", "covariate unit squared")]
+    present: Annotated[Any, Leaves("(features with gaps, p, p)", "covariate unit squared")]
+    xy: Annotated[Matrix, Leaves("(features, p)", "covariate unit x scaled unit")]
+    yy: Annotated[Vector, Leaves("(features,)", "scaled units squared", bound=2**14)]
+    levels: Annotated[Vector, Leaves("(features,)", "sites with values", bound=1, per="site")]
+
+
+CONTRIBUTIONS = (Magnitudes, Means, GeneSums)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The features' scale and the opened sums."""
+
+    scale: Scale
+    rows: int
+    min_cell: int
+    total: GeneSums | None
+
+
+STATE = State
+
+
+def ask(params: Params, codebook: Codebook) -> Ask:
+    """Ask for a model matrix and the features."""
+    formula = formulas.parse(params.formula, codebook.variables, categories(codebook))
+    if formula.response or not formula.intercept or not formula.terms:
+        raise BadFormula(f"{params.formula!r} is no model of the features", remedy="write ~ group + batch")
+    if formula.strata or formula.cluster or formula.offset:
+        raise BadFormula("differential_expression takes no strata(), cluster() or offset()", remedy="leave it out")
+    names = features.select(params.features, codebook, formula.variables)
+    return Ask(formula=formula, outcome="none", covariates="matrix", features=names)
+
+
+def begin(params: Params, frame: Frame) -> State:
+    """Start before anything is known of the features.
+
+    Raises:
+        BadFormula: the term of interest is no column.
+
+    """
+    if params.term and params.term not in frame.columns:
+        raise BadFormula(f"{params.term!r} is no column", remedy=f"use one of: {', '.join(frame.columns)}")
+    return State(NOTHING, frame.rows, frame.min_cell, None)
+
+
+def _gaps(state: State) -> NDArray[np.intp]:
+    return np.flatnonzero(state.scale.count < state.rows)
+
+
+def local(params: Params, state: State, design: Design) -> Contribution:
+    """Scale and centre the features in two rounds, then return their cross-products."""
+    if not state.scale.placed:
+        return features.scaling(state.scale, design)
+    x, gaps = design.x, _gaps(state)
+    p, g = x.shape[1], design.features.shape[1]
+    xy: Matrix = np.zeros((g, p))
+    yy: Vector = np.zeros(g)
+    for part, block in features.centred(state.scale, design):
+        held = np.isfinite(block)
+        filled = np.where(held, block, 0.0)
+        if params.within_sites:
+            mean = filled.sum(axis=0) / np.maximum(held.sum(axis=0), 1)
+            filled = np.where(held, block - mean, 0.0)
+        xy[part] = filled.T @ x
+        yy[part] = np.einsum("ij,ij->j", filled, filled)
+    present = np.zeros((len(gaps), p, p))
+    for at, feature in enumerate(gaps):
+        held = np.isfinite(design.features[:, feature])
+        present[at] = _gram(x[held], params)
+    levels = np.asarray(np.isfinite(design.features).any(axis=0).astype(np.float64))
+    return GeneSums(_gram(x, params), present, xy, yy, levels)
+
+
+def _gram(x: Matrix, params: Params) -> Matrix:
+    """Return the cross-products of rows, about the site's own means if sites have levels of their own."""
+    if params.within_sites and len(x):
+        x = x - x.mean(axis=0)
+    return np.asarray(x.T @ x)
+
+
+def aggregate(params: Params, state: State, total: Any) -> State:
+    """Keep what a total adds."""
+    if isinstance(total, GeneSums):
+        return replace(state, total=total)
+    return replace(state, scale=features.scaled(state.scale, total, state.min_cell))
+
+
+def finish(params: Params, frame: Frame, state: State) -> Result | None:
+    """Return the moderated tests of the term of interest, features in the order of their p values."""
+    if state.total is None:
+        return None
+    beta, unscaled, variance, df = _fits(params, frame, state, state.total)
+    prior_df, prior = _prior(variance, df)
+    posterior = variance if prior_df == 0 else _squeezed(variance, df, prior, prior_df)
+    total_df = np.minimum(df + prior_df, df.sum())
+    j = frame.columns.index(params.term) if params.term else len(frame.columns) - 1
+    original = frame.transform
+    estimate = beta @ original[j]
+    spread = np.sqrt(np.einsum("i,gij,j->g", original[j], unscaled, original[j]))
+    t = estimate / (spread * np.sqrt(posterior))
+    p = 2 * stdtr(total_df, -np.abs(t))
+    adjusted = features.false_discovery(p)
+    found: dict[str, Any] = {
+        "feature": frame.features,
+        "estimate": estimate,
+        "se": spread * np.sqrt(posterior),
+        "t": t,
+        "p": p,
+        "adjusted_p": adjusted,
+        "log_odds": _log_odds(t, spread, total_df, prior_df, prior),
+        "n": state.scale.count,
+        "mean": state.scale.centre,
+    }
+    order = np.argsort(p, kind="stable")
+    columns: dict[str, Any] = {k: [v[i] for i in order] for k, v in found.items()}
+    return Result(
+        method="differential_expression",
+        n=frame.rows,
+        details={
+            "term": frame.columns[j],
+            "features": columns,
+            "prior_df": prior_df,
+            "prior_variance": prior,
+            "below_5_per_cent": int(np.sum(adjusted < 0.05)),
+            "left_out_missing": frame.left_out,
+        },
+    )
+
+
+def _fits(params: Params, frame: Frame, state: State, total: GeneSums) -> tuple[Matrix, Any, Vector, Vector]:
+    """Return coefficients (g, p), inverse cross-products (g, p, p), residual variances and degrees (g,)."""
+    p, count = len(frame.columns), len(state.scale.count)
+    first = 1 if params.within_sites else 0  # the sites' own levels stand for the intercept
+    part, terms = slice(first, p), frame.columns[first:]
+    unscaled = np.zeros((count, p, p))
+    unscaled[:, part, part] = invert(total.xx[part, part], terms)
+    for at, feature in enumerate(_gaps(state)):
+        unscaled[feature, part, part] = invert(total.present[at][part, part], terms)
+    beta = np.einsum("gij,gj->gi", unscaled, total.xy)
+    df = state.scale.count - (p - 1 + np.rint(total.levels) if params.within_sites else p)
+    residual = np.maximum(total.yy - np.einsum("gi,gi->g", beta, total.xy), 0.0)
+    if bool(np.any(df < 1)):
+        raise Refused("some features have too few values for this model", remedy="use fewer terms or features")
+    scale = state.scale.scale
+    return beta * scale[:, None], unscaled, residual / df * scale**2, df
+
+
+def _prior(variance: Vector, df: Vector) -> tuple[float, float]:
+    """Return the prior's degrees of freedom and variance from the spread of log variances (Smyth 2004, §6.2)."""
+    middle = float(np.median(variance))
+    kept = np.maximum(variance, 1e-5 * middle if middle > 0 else 1e-300)
+    e = np.log(kept) - digamma(df / 2) + np.log(df / 2)
+    mean, n = float(e.mean()), len(e)
+    spread = float(np.sum((e - mean) ** 2) / max(n - 1, 1) - np.mean(polygamma(1, df / 2)))
+    if n < 2:
+        return 0.0, float(variance[0])
+    if spread <= 0:
+        return float("inf"), float(np.exp(mean))
+    half = _inverse_trigamma(spread)
+    return 2 * half, float(np.exp(mean + digamma(half) - np.log(half)))
+
+
+def _inverse_trigamma(x: float) -> float:
+    """Return y with trigamma(y) = x by Newton's method (Smyth 2004, appendix)."""
+    if x > 1e7:
+        return float(1 / np.sqrt(x))
+    if x < 1e-6:
+        return 1 / x
+    y = 0.5 + 1 / x
+    for _ in range(50):
+        value = float(polygamma(1, y))
+        step = value * (1 - value / x) / float(polygamma(2, y))
+        y += step
+        if -step / y < 1e-12:
+            break
+    return y
+
+
+def _squeezed(variance: Vector, df: Vector, prior: float, prior_df: float) -> Vector:
+    if not np.isfinite(prior_df):
+        return np.full_like(variance, prior)
+    return np.asarray((df * variance + prior_df * prior) / (df + prior_df))
+
+
+def _log_odds(t: Vector, spread: Vector, df: Vector, prior_df: float, prior: float) -> Vector:
+    """Return limma's log odds that a feature differs, its prior spread from the largest t values."""
+    n, most = len(t), float(df.max())
+    target = int(np.ceil(_SHARE / 2 * n))
+    share = max(target / n, _SHARE)
+    tail = stdtr(df, -np.abs(t))
+    even = np.where(df < most, -stdtrit(most, np.maximum(tail, 1e-300)), np.abs(t))
+    order = np.argsort(-even, kind="stable")[:target]
+    p0 = 2 * stdtr(most, -even[order])
+    wanted = ((np.arange(target) + 0.5) / n - (1 - share) * p0) / share
+    v0 = np.zeros(target)
+    high = wanted > p0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        v0[high] = (spread[order] ** 2 * ((even[order] / -stdtrit(most, wanted / 2)) ** 2 - 1))[high]
+    v0 = np.clip(v0, 0.1**2 / prior, 4**2 / prior)
+    ratio = 1 + float(v0.mean()) / spread**2
+    if prior_df > 1e6:
+        kernel = t**2 * (1 - 1 / ratio) / 2
+    else:
+        kernel = (1 + df) / 2 * np.log((t**2 + df) / (t**2 / ratio + df))
+    return np.asarray(np.log(_SHARE / (1 - _SHARE)) - np.log(ratio) / 2 + kernel)

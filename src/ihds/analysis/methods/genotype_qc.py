@@ -1,0 +1,142 @@
+"""Quality of genotypes: call rate, allele frequency and Hardy–Weinberg equilibrium per variant.
+
+Model      counts of 0, 1 and 2 copies of the counted allele; the exact test of Hardy–Weinberg proportions.
+Down       nothing.
+Up         GenotypeCounts, as sums over sites.
+Rounds     1.
+Reveals    frequencies of many variants identify members of small cohorts (Homer et al. 2008): with
+           fewer than 500 persons no frequency is shown, only call rate and test; carriers of fewer than
+           min_cell persons are never shown.
+Errors     BadInput, BadTable (values that are no allele counts).
+Source     Wigginton, Cutler & Abecasis 2005. Checked against plink2 --hardy (tests/vectors/genetics.sh).
+Status     experimental
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from scipy.special import gammaln
+
+from ihds.analysis import features
+from ihds.analysis import formula as formulas
+from ihds.analysis.design import Ask, Design, Frame
+from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
+from ihds.analysis.result import Result
+from ihds.data.codebook import Codebook
+from ihds.errors import BadTable
+
+_FEW_PERSONS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """``features`` is a pattern of names of allele counts, for example ``rs*``; dosages are rounded."""
+
+    features: str
+
+
+@dataclass(frozen=True, slots=True)
+class GenotypeCounts(Contribution):
+    """Persons with 0, 1 and 2 copies, without a genotype, and with a value that is none."""
+
+    kind: ClassVar[str] = "count table"
+
+    copies: Annotated[Matrix, Leaves("(features, 3)", "persons", bound=1, counts_persons=True)]
+    missing: Annotated[Vector, Leaves("(features,)", "persons", bound=1)]
+    other: Annotated[Vector, Leaves("(features,)", "persons", bound=1)]
+
+
+CONTRIBUTIONS = (GenotypeCounts,)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The opened counts, once there."""
+
+    total: GenotypeCounts | None
+
+
+STATE = State
+
+
+def ask(params: Params, codebook: Codebook) -> Ask:
+    """Ask for the variants."""
+    names = features.select(params.features, codebook, frozenset())
+    formula = formulas.parse("~ 1", codebook.variables)
+    return Ask(formula=formula, outcome="none", covariates="table", features=names)
+
+
+def begin(params: Params, frame: Frame) -> State:
+    """Start with nothing counted."""
+    return State(None)
+
+
+def local(params: Params, state: State, design: Design) -> GenotypeCounts:
+    """Count the genotypes."""
+    count = design.features.shape[1]
+    copies, missing, other = np.zeros((count, 3)), np.zeros(count), np.zeros(count)
+    for at in range(0, count, features.WIDTH):
+        part = slice(at, at + features.WIDTH)
+        value = np.rint(design.features[:, part])
+        missing[part] = np.isnan(value).sum(axis=0)
+        for k in range(3):
+            copies[part, k] = (value == k).sum(axis=0)
+        other[part] = len(value) - missing[part] - copies[part].sum(axis=1)
+    return GenotypeCounts(copies, missing, other)
+
+
+def aggregate(params: Params, state: State, total: GenotypeCounts) -> State:
+    """Keep the totals.
+
+    Raises:
+        BadTable: values are no allele counts.
+
+    """
+    if total.other.any():
+        raise BadTable(
+            f"{int(np.count_nonzero(total.other))} features hold values other than 0, 1 and 2",
+            remedy="name variants only, coded as copies of one allele",
+        )
+    return State(GenotypeCounts(np.rint(total.copies), np.rint(total.missing), total.other))
+
+
+def finish(params: Params, frame: Frame, state: State) -> Result | None:
+    """Return one row per variant, in the order of their names."""
+    if state.total is None:
+        return None
+    copies = state.total.copies
+    seen = copies.sum(axis=1)
+    alleles = copies[:, 1] + 2 * copies[:, 2]
+    carriers = np.minimum(copies[:, 1] + copies[:, 2], copies[:, 0] + copies[:, 1])  # of the rarer allele
+    shown = (carriers >= frame.min_cell) & (frame.min_cell <= 1 or frame.rows >= _FEW_PERSONS)
+    frequency = alleles / np.maximum(2 * seen, 1)
+    return Result(
+        method="genotype_qc",
+        n=frame.rows,
+        details={
+            "features": {
+                "feature": list(frame.features),
+                "call_rate": [float(v) for v in seen / max(frame.rows, 1)],
+                "frequency": [float(f) if s else None for f, s in zip(frequency, shown, strict=True)],
+                "hardy_weinberg_p": [hardy_weinberg(*map(int, row)) for row in copies],
+            },
+        },
+    )
+
+
+def hardy_weinberg(none: int, one: int, two: int) -> float:
+    """Return the exact p value of Hardy–Weinberg proportions given the alleles."""
+    n, rare = none + one + two, one + 2 * min(none, two)
+    if n == 0 or rare == 0:
+        return 1.0
+    heterozygous = np.arange(rare % 2, rare + 1, 2)
+    few = (rare - heterozygous) // 2
+    many = n - heterozygous - few
+    log_p = heterozygous * np.log(2) - gammaln(heterozygous + 1) - gammaln(few + 1) - gammaln(many + 1)
+    p = np.exp(log_p - log_p.max())
+    here = p[heterozygous == one][0]
+    found: Any = p[p <= here * (1 + 1e-9)].sum() / p.sum()
+    return float(min(found, 1.0))

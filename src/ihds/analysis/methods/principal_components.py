@@ -1,0 +1,186 @@
+"""Principal components of many features: loadings and variances; persons' scores stay at the site.
+
+Model      singular vectors of the centred features, scaled to unit variance if asked, or as genotypes by
+           sqrt(2 f (1 - f)); a missing value counts as the feature's mean.
+Down       each feature's centre and scale, then an orthonormal basis (features, k + 8).
+Up         Magnitudes, Means and Spread, then Image, as sums over sites.
+Rounds     3 and about 10 to 60: subspace iteration until the variances stand still.
+Reveals    the leading directions of the covariance over all sites; scores are personal and never leave.
+Errors     BadInput, DidNotConverge, Refused.
+Source     Halko, Martinsson & Tropp 2011. Checked against R prcomp (tests/vectors/omics.R,
+           genetics.sh).
+Status     experimental
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+
+from ihds.analysis import features
+from ihds.analysis import formula as formulas
+from ihds.analysis.design import Ask, Design, Frame
+from ihds.analysis.features import NOTHING, Magnitudes, Means, Scale
+from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
+from ihds.analysis.result import Result
+from ihds.data.codebook import Codebook
+from ihds.errors import BadInput, DidNotConverge
+
+#: Further directions that are followed so that those asked for settle fast.
+_SPARE = 8
+#: The part of a component, against its variance, that may still point elsewhere.
+_STILL = 1e-7
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """``features`` is a pattern of names; ``scaling`` what each is divided by."""
+
+    features: str
+    components: int = 5
+    scaling: Literal["none", "unit", "genotype"] = "none"
+    max_rounds: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Spread(Contribution):
+    """The sum of squares of each centred feature."""
+
+    square: Annotated[Vector, Leaves("(features,)", "scaled units squared", bound=2**14)]
+
+
+@dataclass(frozen=True, slots=True)
+class Image(Contribution):
+    """The covariance applied to the basis."""
+
+    kind: ClassVar[str] = "gene vector"
+
+    image: Annotated[Matrix, Leaves("(features, k)", "scaled units squared", bound=2**14)]
+
+
+CONTRIBUTIONS = (Magnitudes, Means, Spread, Image)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The features' scale and divisor, the basis and the variances found so far."""
+
+    scale: Scale
+    divisor: Vector
+    total: float
+    basis: Matrix
+    values: Vector
+    rows: int
+    min_cell: int
+    settled: bool
+    rounds: int
+
+
+STATE = State
+
+
+def ask(params: Params, codebook: Codebook) -> Ask:
+    """Ask for the features."""
+    if not 1 <= params.components <= 50:
+        raise BadInput(f"components is {params.components}", remedy="give 1 to 50")
+    names = features.select(params.features, codebook, frozenset())
+    formula = formulas.parse("~ 1", codebook.variables)
+    return Ask(formula=formula, outcome="none", covariates="table", features=names)
+
+
+def begin(params: Params, frame: Frame) -> State:
+    """Start before anything is known of the features."""
+    none = np.zeros((0, 0))
+    return State(NOTHING, np.zeros(0), 0.0, none, np.zeros(0), frame.rows, frame.min_cell, False, 0)
+
+
+def local(params: Params, state: State, design: Design) -> Contribution:
+    """Scale and centre the features, then apply the covariance to the basis."""
+    if not state.scale.placed:
+        return features.scaling(state.scale, design)
+    parts = [(part, np.where(np.isfinite(b), b, 0.0)) for part, b in features.centred(state.scale, design)]
+    if not len(state.divisor):
+        return Spread(np.concatenate([np.einsum("ij,ij->j", b, b) for _, b in parts]))
+    scores = np.zeros((len(design.features), state.basis.shape[1]))
+    for part, block in parts:
+        scores += block @ (state.basis[part] / state.divisor[part, None])
+    image = [block.T @ scores / state.divisor[part, None] for part, block in parts]
+    return Image(np.concatenate(image))
+
+
+def aggregate(params: Params, state: State, total: Any) -> State:
+    """Choose a first basis, then turn it towards the leading directions.
+
+    Raises:
+        DidNotConverge: the rounds are used up.
+
+    """
+    match total:
+        case Spread():
+            return _begun(params, state, total.square)
+        case Image():
+            return _turned(params, replace(state, rounds=state.rounds + 1), total.image)
+    return replace(state, scale=features.scaled(state.scale, total, state.min_cell))
+
+
+def _begun(params: Params, state: State, square: Vector) -> State:
+    scale = state.scale.scale
+    variance = square / max(state.rows - 1, 1)
+    flat = variance <= 1e-20 * np.maximum(variance.max(initial=0.0), 1e-300)
+    if params.scaling == "unit":
+        divisor = np.sqrt(np.where(flat, 1.0, variance))
+    elif params.scaling == "genotype":
+        frequency = np.clip(state.scale.centre / 2, 0.0, 1.0)
+        divisor = np.sqrt(np.maximum(2 * frequency * (1 - frequency), 1e-12)) / scale
+    else:
+        divisor = 1 / scale  # back to the features' own units
+    divisor = np.where(flat, np.inf, divisor)
+    size = min(params.components + _SPARE, len(scale))
+    start = np.random.default_rng(20261125).normal(size=(len(scale), size))
+    basis = np.linalg.qr(start)[0]
+    held = np.where(flat, 1.0, divisor)
+    whole = float(np.sum(np.where(flat, 0.0, variance / held**2)))
+    return replace(state, divisor=divisor, total=whole, basis=basis, values=np.zeros(size))
+
+
+def _turned(params: Params, state: State, image: Matrix) -> State:
+    small = state.basis.T @ image
+    values, vectors = np.linalg.eigh((small + small.T) / 2)
+    order = np.argsort(values)[::-1]
+    values = np.maximum(values[order], 0.0)
+    k = min(params.components, len(values))
+    lost = image - state.basis @ small
+    reach = np.linalg.norm(lost @ vectors[:, order][:, :k], axis=0)
+    settled = bool(np.all(reach <= _STILL * np.maximum(values[:k], 1e-14 * max(values[0], 1e-300))))
+    if settled:
+        return replace(state, basis=state.basis @ vectors[:, order], values=values, settled=True)
+    if state.rounds >= params.max_rounds:
+        raise DidNotConverge(
+            f"principal_components: component {int(np.argmax(reach)) + 1} still turns after {state.rounds} rounds",
+            remedy="ask for fewer components: two of them explain nearly the same",
+        )
+    return replace(state, basis=np.linalg.qr(image)[0], values=values)
+
+
+def finish(params: Params, frame: Frame, state: State) -> Result | None:
+    """Return standard deviations, shares and loadings."""
+    if not state.settled:
+        return None
+    k = min(params.components, len(state.values))
+    variance = state.values[:k] / max(state.rows - 1, 1)
+    loadings = state.basis[:, :k]
+    loadings = loadings * np.sign(loadings[np.argmax(np.abs(loadings), axis=0), np.arange(k)])
+    return Result(
+        method="principal_components",
+        n=frame.rows,
+        details={
+            "sd": [float(v) for v in np.sqrt(variance)],
+            "share": [float(v) for v in variance / state.total] if state.total > 0 else [],
+            "features": {
+                "feature": list(frame.features),
+                **{f"component_{j + 1}": [float(v) for v in loadings[:, j]] for j in range(k)},
+            },
+        },
+    )
