@@ -3,6 +3,7 @@
 # gradient and observed information in the covariance elements (V is linear in them); the polished numbers are given, and
 # `check` says how far lme4, lmerTest or nlme were. Log-likelihoods are as lme4 and nlme give them (REML without log|X'X|).
 # Satterthwaite: df = 2 (l'Cl)^2 / (g'Ag), A the inverse observed REML information, g the gradient of l'Cl.
+# (gls with ML inflates its coefficients' covariance by n / (n - p); that is not done here.)
 # glmer models: polished on their own Laplace / adaptive Gauss-Hermite likelihood (complex-step gradient); se as summary(glmer)
 # has it, from the Hessian in (theta, beta); se_rx is vcov(use.hessian = FALSE), as lme4 left it.
 # Data: parkinsons years = test_time / 365.25, sex 0/1 numeric. pbcseq years = day / 365.25, sex a factor with f first.
@@ -107,7 +108,7 @@ mixed <- function(formula, data, id, kind, reml, brief = FALSE) {
   if (reml && !brief) {
     lt <- function(m) unname(lmerTest:::summary.lmerModLmerTest(lmerTest::as_lmerModLmerTest(m))$coefficients[, "df"])
     df <- unclass(o$df); chk$lmertest_df <- max(abs(lt(fit) / df - 1)); chk$lmertest_default_df <- max(abs(lt(default) / df - 1))
-    vp <- c(theta, s); rd <- list(d = 1e-3, r = 6); h <- hessian(lmerTest:::devfun_vp, vp, devfun = dev, reml = TRUE, method.args = rd)
+    vp <- c(theta, s); rd <- list(r = 6); h <- hessian(lmerTest:::devfun_vp, vp, devfun = dev, reml = TRUE, method.args = rd)
     jac <- jacobian(function(x) diag(lmerTest:::get_covbeta(x, dev)), vp, method.args = rd); A <- 2 * solve(h)
     chk$numeric_df <- max(abs(2 * diag(f$C)^2 / rowSums((jac %*% A) * jac) / df - 1))
   }
@@ -135,7 +136,7 @@ mmrm <- function(reml) {
   x <- L[ix]; x[ix[, 1] == ix[, 2]] <- log(diag(L)); D <- jacobian(function(x) { L <- matrix(0, 4, 4); L[ix] <- x; diag(L) <- exp(diag(L)); (L %*% t(L))[ix] }, x)
   c(fixed(f, colnames(X), reml), list(sigma = S, sd = sds, corr = S / outer(sds, sds), varpar_cov = f$A, loglik = f$l, n = f$n, groups = length(B), reml = reml,
     check = list(max_gradient_log_cholesky = max(abs(-2 * drop(f$grad %*% D))), gradient_numeric = max(abs(grad(lc, x))), newton_decrement = f$decrement,
-      gls_sigma = max(abs(S0 - S)), gls_loglik = as.numeric(logLik(fit)) - f$l, gls_coef = max(abs(coef(fit) - f$beta)), gls_se = max(abs(sqrt(diag(fit$varBeta)) / sqrt(diag(f$C)) - 1)))))
+      gls_sigma = max(abs(S0 - S)), gls_loglik = as.numeric(logLik(fit)) - f$l, gls_coef = max(abs(coef(fit) - f$beta)), gls_se = max(abs(sqrt(diag(fit$varBeta) * if (reml) 1 else (f$n - f$p) / f$n) / sqrt(diag(f$C)) - 1)))))
 }
 
 # one random intercept: log-likelihood by adaptive Gauss-Hermite (k = 1 is Laplace), for real or complex par = (theta, beta)
@@ -163,7 +164,7 @@ glmm <- function(formula, data, id, family, k) {
   H <- jacobian(gr, x); V <- solve(-(H + t(H)) / 2); l <- Re(agq(as.complex(x), X, y, id, family, k)); b <- x[-1]; se <- sqrt(diag(V))[-1]
   own <- function(m) sqrt(diag(as.matrix(vcov(m))))
   list(terms = colnames(X), coef = b, cov = V[-1, -1], se = se, z = b / se, p = 2 * pnorm(-abs(b / se)), theta = I(x[1]), sd = list("(Intercept)" = x[1]), theta_se = sqrt(V[1, 1]),
-    se_rx = unname(sqrt(diag(as.matrix(vcov(fit, use.hessian = FALSE))))), loglik = l, n = length(y), groups = length(unique(id)), nagq = k,
+    se_rx = unname(sqrt(diag(as.matrix(suppressWarnings(vcov(fit, use.hessian = FALSE)))))), loglik = l, n = length(y), groups = length(unique(id)), nagq = k,
     check = list(max_gradient = max(abs(gr(x))), tight_par = max(abs(x0 / x - 1)), tight_loglik = as.numeric(logLik(fit)) - l, tight_se = max(abs(own(fit) / se - 1)),
       default_par = max(abs(c(getME(default, "theta"), fixef(default)) / x - 1)), default_loglik = as.numeric(logLik(default)) - l, default_se = max(abs(own(default) / se - 1))))
 }
