@@ -30,6 +30,7 @@ BOOK = Codebook(
         "sex": Variable("sex", "category", levels=("f", "m")),
         "grade": Variable("grade", "category", levels=("low", "high")),
         "cause": Variable("cause", "category", levels=("censored", "relapse", "death")),
+        "arm_b": Variable("arm_b", "number"),
         "patient": Variable("patient", "identifier"),
         "visit": Variable("visit", "category", levels=("v1", "v2", "v3", "v4")),
     },
@@ -88,6 +89,11 @@ CALLS = {
     ],
     "genotype_qc": [{"features": "event"}],
     "principal_components": [{"features": "age,size,count", "components": 2, "scaling": "unit"}],
+    "causal_effect": [
+        {"formula": "event ~ age + sex", "outcome": "size"},
+        {"formula": "arm_b ~ age", "outcome": "event", "family": "binomial"},
+    ],
+    "meta_analysis": [{"formula": "size ~ age"}],
     "firth": [{"formula": "event ~ age + sex"}],
     "gee": [{"formula": "size ~ age + sex + cluster(patient)"}],
     "lmm": [
@@ -100,7 +106,7 @@ CALLS = {
 #: Methods whose patients must lie within one site: rows are split between patients of four visits.
 NESTED = {"gee", "lmm", "glmm", "mmrm"}
 #: Methods whose strata are the sites: another split of rows is another model, so pooling has no equal.
-BY_SITE = {"cox_scan"}
+BY_SITE = {"cox_scan", "meta_analysis"}
 CASES = [(name, call) for name, calls in CALLS.items() for call in calls]
 SPLITTABLE = [(name, call) for name, call in CASES if name not in BY_SITE]
 LAWS = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
@@ -130,6 +136,7 @@ def make_rows(seed: int, n: int) -> pd.DataFrame:
     )
     frame["time"] = frame["start"] + rng.integers(1, 15, n)
     frame.loc[rng.random(n) < 0.05, "age"] = np.nan
+    frame["arm_b"] = (frame["arm"] == "b").astype(float)
     frame["patient"] = [f"p{i // 4}" for i in range(n)]
     frame["visit"] = [f"v{i % 4 + 1}" for i in range(n)]
     frame["size"] += np.repeat(rng.normal(0, 1, n // 4 + 1), 4)[:n] + 4

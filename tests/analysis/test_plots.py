@@ -28,10 +28,10 @@ def test_a_picture_names_what_was_compared(method, formula, labels):
 
 @pytest.mark.parametrize(("method", "call"), CASES, ids=str)
 def test_every_method_has_a_picture_and_a_summary(method, call):
-    plan = make_plan(method, call, 3)
+    plan = make_plan(method, call, 6)
     rows = make_rows(5, 240)
-    site = np.arange(240) // 4 % 3
-    result = run(plan, [rows[site == i].reset_index(drop=True) for i in range(3)])
+    site = np.arange(240) // 4 % 6
+    result = run(plan, [rows[site == i].reset_index(drop=True) for i in range(6)])
     again = Result.from_dict(json.loads(json.dumps(result.to_dict())))
     assert again.to_dict() == result.to_dict()
     assert result.plot().axes[0].has_data()

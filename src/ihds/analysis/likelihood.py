@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.numerics import RANK_TOLERANCE, has_settled, invert, newton_decrement, runs_away
 from ihds.analysis.result import Coefficient, Test, chi_square, wald_table
-from ihds.errors import DidNotConverge, Separation
+from ihds.errors import Collinear, DidNotConverge, Separation
 
 #: The null model's log-likelihood is exact once a step gains less than this.
 _NULL_GAIN = 1e-11
@@ -76,14 +76,21 @@ def begin(terms: tuple[str, ...], at: Vector, null: NDArray[np.bool_] | None = N
 
 
 def newton(
-    fit: Fit, total: Likelihood, name: str, max_rounds: int, *, finite: bool = False, reach: float = np.inf
+    fit: Fit,
+    total: Likelihood,
+    name: str,
+    max_rounds: int,
+    *,
+    finite: bool = False,
+    reach: float = np.inf,
+    floor: float = 0.0,
 ) -> Fit:
     """Take the step that a total asks for.
 
     Far from the maximum the information may not be positive definite; the step is then damped
     (Levenberg). A step that lowers the likelihood is halved. ``finite`` says that no parameter can
     run to infinity, so that slow convergence is only slow; ``reach`` is the furthest any parameter
-    may move in one step.
+    may move in one step; a parameter with no more information than ``floor`` cannot be estimated.
 
     Raises:
         Collinear: parameters determine one another.
@@ -101,6 +108,9 @@ def newton(
         return replace(fit, at=fit.at - step, step=step, halvings=fit.halvings + 1)
     free = fit.free()
     terms = tuple(fit.terms[i] for i in free)
+    empty = [t for t, i in zip(terms, free, strict=True) if abs(total.information[i, i]) <= floor]
+    if empty and floor > 0:
+        raise Collinear(f"{empty[0]!r} carries no information", remedy="leave it out of the model")
     inverse, damped = _inverse(total.information[np.ix_(free, free)], terms)
     step, covariance = np.zeros_like(fit.at), np.zeros_like(fit.covariance)
     step[free] = inverse @ total.score[free]

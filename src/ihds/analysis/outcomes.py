@@ -10,7 +10,7 @@ from ihds.analysis.formula import Formula
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula
 
-_BARS = re.compile(r"\+?\s*\(([^|]+?)(\|\|?)([^|)]+)\)")
+_BARS = re.compile(r"\+?\s*\(([^()|]*(?:\([^()]*\)[^()|]*)*)(\|\|?)([^()|]+)\)")
 
 
 def categories(codebook: Codebook) -> list[str]:

@@ -37,6 +37,7 @@ def draw(result: Result) -> Figure:
         "association_scan": _scan,
         "principal_components": _scree,
         "genotype_qc": _call_rates,
+        "causal_effect": _love,
     }
     if result.method in drawn:
         figure = Figure(figsize=(7, 4.5), layout="constrained")
@@ -265,4 +266,17 @@ def _scree(result: Result, axes: Axes) -> None:
 def _call_rates(result: Result, axes: Axes) -> None:
     axes.hist(result.details["features"]["call_rate"], bins=20, color="#0072B2")
     axes.set(xlabel="call rate", ylabel="variants")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _love(result: Result, axes: Axes) -> None:
+    """Draw each covariate's standardised difference before and after weighting (Love's plot)."""
+    rows = result.details["balance"]
+    places = range(len(rows))
+    axes.scatter([abs(r["before"]) for r in rows], places, color="#D55E00", label="before weighting")
+    axes.scatter([abs(r["after"]) for r in rows], places, color="#0072B2", label="after weighting")
+    axes.axvline(0.1, color="#888888", linestyle="--")
+    axes.set_yticks(places, [r["covariate"] for r in rows])
+    axes.set(xlabel="absolute standardised difference")
+    axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)

@@ -27,6 +27,8 @@ def render(result: Result) -> str:
         _histograms(result),
         _table_one(result),
         _features(result),
+        _balance(result),
+        _warning(result),
     ):
         if part:
             lines += ["", *part]
@@ -105,6 +107,18 @@ def _features(result: Result) -> list[str]:
     rows += [[str(found["feature"][i]), *(number(found[n][i]) for n in names[1:])] for i in range(min(many, _SHOWN))]
     more = [f"... and {many - _SHOWN} more"] if many > _SHOWN else []
     return [*columns(rows), *more]
+
+
+def _balance(result: Result) -> list[str]:
+    found = result.details.get("balance", ())
+    rows = [["covariate", "difference before", "after weighting"]]
+    rows += [[b["covariate"], number(b["before"], 3), number(b["after"], 3)] for b in found]
+    return columns(rows) if found else []
+
+
+def _warning(result: Result) -> list[str]:
+    said = result.details.get("warning")
+    return [f"Warning: {said}"] if said else []
 
 
 def _quantiles(result: Result) -> list[str]:

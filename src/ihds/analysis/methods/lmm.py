@@ -182,7 +182,7 @@ def aggregate(params: Params, state: State, total: Crosses) -> State:
     """Take a Newton step in theta."""
     terms = tuple(f"column {j}" for j in range(len(total.cross) - 1))
     at = _profile(params, state, total, terms)
-    fit = likelihood.newton(state.fit, at.likelihood, "lmm", params.max_rounds, finite=True)
+    fit = likelihood.newton(state.fit, at.likelihood, "lmm", params.max_rounds, finite=True, floor=1e-9 * state.rows)
     return replace(state, fit=fit, total=total)
 
 
