@@ -6,7 +6,7 @@ DEV := $(VENV)/.ready-dev
 KEEP ?=
 ROUNDS ?= 10
 
-.PHONY: all setup setup-dev check fix test fuzz demo docs bench bench-connector tck-dsp tck-dcp interop-edc clean
+.PHONY: all setup setup-dev check fix test fuzz demo docs conformance bench bench-connector tck-dsp tck-dcp interop-edc clean
 
 all: check test
 
@@ -54,6 +54,9 @@ demo: $(STAMP)  ## the main job, whole; KEEP=1 leaves the nodes running
 
 docs: $(DEV)  ## write the generated pages anew
 	$(PY) scripts/generate_docs.py
+
+conformance: $(DEV)  ## every method against R on real patients; CHECK=1 only compares
+	PYTHONPATH=. $(PY) scripts/conformance.py $(if $(CHECK),--check)
 
 bench: $(DEV)  ## ratios against peers in the same run
 	$(PY) benchmarks/run.py

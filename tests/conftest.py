@@ -123,3 +123,21 @@ def generated_docs():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def genotypes(shared: Path) -> pd.DataFrame:
+    """Return 500 persons with traits, covariates and copies of the first allele (A1) of 1000 variants."""
+    at = shared / "data/gwas-toy/regenie"
+    people = pd.read_csv(at / "example.fam", sep=r"\s+", header=None)
+    variants = pd.read_csv(at / "example.bim", sep=r"\s+", header=None)[1]
+    packed = np.fromfile(at / "example.bed", dtype=np.uint8)[3:].reshape(len(variants), -1)
+    pairs = (packed[:, :, None] >> np.array([0, 2, 4, 6])) & 3
+    copies = np.array([2.0, np.nan, 1.0, 0.0])[pairs.reshape(len(variants), -1)[:, : len(people)]]
+    frame = pd.DataFrame(copies.T, columns=[f"snp_{v}" for v in variants])
+    for name in ("phenotype.txt", "covariates.txt"):
+        own = pd.read_csv(at / name, sep=r"\s+").set_index("IID").loc[people[1]]
+        for column in own.columns.drop("FID"):
+            frame[column] = own[column].to_numpy(dtype=float)
+    binary = pd.read_csv(at / "phenotype_bin.txt", sep=r"\s+").set_index("IID").loc[people[1]]
+    frame["B1"] = binary["Y1"].to_numpy(dtype=float)
+    return frame

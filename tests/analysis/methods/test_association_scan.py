@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ihds.errors import BadFormula, Refused
+from ihds.privacy.disclosure import Thresholds
+from tests.conftest import close, federate, genotypes, reference, split
+
+
+@pytest.fixture(scope="module")
+def cohort(shared):
+    return genotypes(shared)
+
+
+def found(result, r):
+    frame = pd.DataFrame(result.details["features"]).set_index("feature")
+    return frame.loc[[f"snp_{i}" for i in r["id"]]]
+
+
+def test_linear_scans_equal_r_and_plink(cohort):
+    r = reference("genetics")["linear"]
+    result = federate(split(cohort, 3), "association_scan", formula="Y1 ~ V1 + V2 + V3", features="snp_*")
+    mine = found(result, reference("genetics"))
+    for name, theirs in (("estimate", "beta"), ("se", "se"), ("p", "p")):
+        assert np.allclose(mine[name], r[theirs], rtol=1e-8)
+    assert np.allclose(mine["estimate"], r["plink2"]["beta"], rtol=1e-4)
+    assert 0.8 < result.details["inflation"] < 1.2
+
+
+def test_binary_traits_equal_raos_test(cohort):
+    r = reference("genetics")["logistic"]
+    result = federate(
+        split(cohort, 3), "association_scan", formula="B1 ~ V1 + V2 + V3", features="snp_*", family="binomial"
+    )
+    mine = found(result, reference("genetics"))
+    assert np.allclose(mine["statistic"], r["rao"], rtol=1e-8)
+    assert np.allclose(mine["p"], r["rao_p"], rtol=1e-7)
+
+
+def test_exact_equilibrium_tests_equal_plink(cohort):
+    r = reference("genetics")
+    mine = found(federate(split(cohort, 3), "genotype_qc", features="snp_*"), r)
+    assert np.allclose(mine["hardy_weinberg_p"], r["freq_hwe"]["p"], rtol=1e-9)
+    assert np.allclose(mine["hardy_weinberg_p"], r["freq_hwe"]["plink2_p"], rtol=1e-4)
+    assert np.allclose(mine["frequency"], r["freq_hwe"]["a1_freq"], rtol=1e-12)
+
+
+def test_ancestry_components_equal_the_relationship_matrix(cohort):
+    r = reference("genetics")["pca"]
+    result = federate(split(cohort, 3), "principal_components", features="snp_*", scaling="genotype", components=4)
+    variances = np.square(result.details["sd"]) * (len(cohort) - 1) / r["snps"]
+    assert np.allclose(variances, r["values"][:4], rtol=1e-8)
+
+
+def test_many_variants_of_few_persons_are_refused(cohort):
+    few = cohort.iloc[:300]
+    more = few.assign(**{"snp_more": few["snp_1"]})
+    with pytest.raises(Refused, match="among them"):
+        federate(split(more, 3), "association_scan", thresholds=Thresholds(), formula="Y1 ~ V1", features="snp_*")
+    with pytest.raises(BadFormula):
+        federate(split(few, 3), "association_scan", formula="~ V1", features="snp_*")
+    assert close(federate(split(few, 3), "association_scan", formula="Y1 ~ V1", features="snp_1").n, 300)
