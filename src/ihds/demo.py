@@ -15,22 +15,24 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from rich.console import Console
 
 import ihds
 from ihds.analysis.plan import Plan, run
 from ihds.analysis.result import Result
 from ihds.cohorts import bladder_cancer
+from ihds.data.codebook import Codebook
 from ihds.errors import IhdsError, PeerFailed
 from ihds.privacy.disclosure import Thresholds
 from ihds.reports.html import write_report
 from ihds.roles import node
-from ihds.roles.config import DatasetConfig, NodeConfig, free_port
+from ihds.roles.config import REVIEWED, DatasetConfig, NodeConfig, free_port
 from ihds.roles.node import verify_folder
 from ihds.roles.space import Space
 from ihds.wire.http import Http
@@ -65,6 +67,42 @@ class Say:
         self.console.print("   " + text.replace("\n", "\n   "), markup=False)
 
 
+@dataclass(frozen=True)
+class Offered:
+    """A table that every holder offers its own part of; ``part`` gives it by the holder's number."""
+
+    id: str
+    title: str
+    description: str
+    keywords: tuple[str, ...]
+    category: str
+    codebook: Codebook
+    part: Callable[[int], pd.DataFrame]
+    methods: tuple[str, ...] = REVIEWED
+
+    def dataset(self, holder: str) -> DatasetConfig:
+        """Return what a holder says of its part."""
+        return DatasetConfig(
+            id=f"{self.id}-{holder}",
+            title=f"{self.title}, {holder}",
+            description=self.description,
+            keywords=self.keywords,
+            health_category=self.category,
+            methods=self.methods,
+        )
+
+
+BYAR = Offered(
+    id="bladder",
+    title="Bladder tumour recurrences",
+    description="Byar trial of intravesical treatment: recurrences of superficial bladder cancer",
+    keywords=("bladder cancer", "recurrence", "randomised trial"),
+    category="EHCT",
+    codebook=bladder_cancer.codebook(),
+    part=lambda number: bladder_cancer.site_part(number, len(HOLDERS)),
+)
+
+
 @dataclass
 class Nodes:
     """The running processes and their folders."""
@@ -73,16 +111,14 @@ class Nodes:
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     configs: dict[str, NodeConfig] = field(default_factory=dict)
 
-    def make(self, config: NodeConfig) -> None:
-        """Make a node's folder; a holder gets its part of the trial."""
+    def make(self, config: NodeConfig, offered: Sequence[Offered] = ()) -> None:
+        """Make a node's folder; a holder gets its part of every table."""
         where = self.folder / config.name
         node.create(where, config)
         self.configs[config.name] = config
         for index, (name, _country) in enumerate(HOLDERS):
-            if name == config.name:
-                part = bladder_cancer.site_part(index, len(HOLDERS))
-                dataset = config.datasets[0].id
-                node.load_dataset(where, dataset, part, bladder_cancer.codebook())
+            for offer in offered if name == config.name else ():
+                node.load_dataset(where, offer.dataset(name).id, offer.part(index), offer.codebook)
 
     def start(self, name: str) -> None:
         """Start a node as a process of its own."""
@@ -133,7 +169,7 @@ class Nodes:
         return ihds.connect(self.folder / name)
 
 
-def build(folder: Path) -> Nodes:
+def build(folder: Path, offered: Sequence[Offered] = (BYAR,)) -> Nodes:
     """Make the six nodes: authority, access body, three holders, researcher."""
     nodes = Nodes(folder)
     names = ["authority", "access-body", *(h for h, _ in HOLDERS), "researcher"]
@@ -160,22 +196,16 @@ def build(folder: Path) -> Nodes:
     nodes.make(config("authority", "authority", "LU", members=admitted))
     nodes.make(config("access-body", "access_body", "LU"))
     for name, country in HOLDERS:
-        dataset = DatasetConfig(
-            id=f"bladder-{name}",
-            title=f"Bladder tumour recurrences, {name}",
-            description="Byar trial of intravesical treatment: recurrences of superficial bladder cancer",
-            keywords=("bladder cancer", "recurrence", "randomised trial"),
-            health_category="EHCT",
-        )
-        nodes.make(config(name, "holder", country, datasets=(dataset,)))
+        datasets = tuple(offer.dataset(name) for offer in offered)
+        nodes.make(config(name, "holder", country, datasets=datasets), offered)
     nodes.make(config("researcher", "user", "LU", catalogues=tuple(dids[h] for h, _ in HOLDERS)))
     return nodes
 
 
 @contextlib.contextmanager
-def running(folder: Path, *, keep: bool) -> Iterator[Nodes]:
+def running(folder: Path, *, keep: bool, offered: Sequence[Offered] = (BYAR,)) -> Iterator[Nodes]:
     """Run the nodes for as long as the block lasts; with ``keep`` leave them up."""
-    nodes = build(folder)
+    nodes = build(folder, offered)
     done = False
     try:
         for name in nodes.configs:
@@ -233,7 +263,7 @@ def play(nodes: Nodes, say: Say, report_file: Path) -> bool:
     say.line(f"permit {permit} is granted for scientific research, 24 months")
 
     say.step("Contracts are agreed with each holder, then the study runs in rounds of masked sums")
-    cox = researcher.run("cox", permit=permit, report=lambda s: _tell(say, s), formula=COX)
+    cox = researcher.run("cox", permit=permit, report=lambda s: tell(say, s), formula=COX)
     curves = researcher.run("kaplan_meier", permit=permit, formula=CURVES)
     logrank = researcher.run("logrank", permit=permit, formula=CURVES)
     say.line(f"log-rank test of the first recurrence: p = {logrank.tests[0].p:.3f}")
@@ -289,7 +319,8 @@ def _compare(say: Say, federated: Result, reference: Result) -> float:
     return worst
 
 
-def _tell(say: Say, step: dict[str, Any]) -> None:
+def tell(say: Say, step: dict[str, Any]) -> None:
+    """Print one step of a study."""
     match step["step"]:
         case "agreement":
             say.line(f"{step['holder']}: contract agreed, {step['agreement']}")

@@ -77,7 +77,7 @@ def _curves(result: Result, axes: Axes) -> None:
             time, [first, *curve.lower], [first, *curve.upper], step="post", color=colour, alpha=0.15, linewidth=0
         )
     top = 1.02 if kind != "cumulative hazard" else None
-    axes.set(ylim=(0, top), xlim=(0, None), xlabel="time", ylabel=kind)
+    axes.set(ylim=(0, top), xlim=(0, None), xlabel="time", ylabel="share without the event" if first else kind)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
 

@@ -88,11 +88,13 @@ class Result:
 
     @classmethod
     def from_dict(cls, body: dict[str, Any]) -> Result:
-        """Rebuild a result from its JSON form."""
+        """Rebuild a result from its JSON form; numbers that were not finite come back as NaN."""
         parts: dict[str, Any] = dict(body)
-        parts["coefficients"] = tuple(Coefficient(**c) for c in body.get("coefficients", ()))
+        parts["coefficients"] = tuple(Coefficient(**_numbers(c, ("robust_se",))) for c in body.get("coefficients", ()))
         parts["curves"] = tuple(_curve(c) for c in body.get("curves", ()))
-        parts["tests"] = tuple(Test(**{**t, "details": tuple(t.get("details", ()))}) for t in body.get("tests", ()))
+        parts["tests"] = tuple(
+            Test(**{**_numbers(t), "details": tuple(t.get("details", ()))}) for t in body.get("tests", ())
+        )
         parts["table"] = tuple(body.get("table", ()))
         parts["covariance"] = tuple(tuple(row) for row in body.get("covariance", ()))
         return cls(**parts)
@@ -111,8 +113,16 @@ class Result:
 
 
 def _curve(body: dict[str, Any]) -> Curve:
-    parts: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in body.items()}
+    known = _numbers(body, ("median",))
+    parts: dict[str, Any] = {
+        k: tuple(math.nan if x is None else x for x in v) if isinstance(v, list) else v for k, v in known.items()
+    }
     return Curve(**parts)
+
+
+def _numbers(body: dict[str, Any], may_lack: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return a JSON object with NaN for null, except where null means that there is none."""
+    return {k: math.nan if v is None and k not in may_lack else v for k, v in body.items()}
 
 
 def _clean(value: Any) -> Any:

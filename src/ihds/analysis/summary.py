@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from ihds.analysis.result import Coefficient, Result, Test
 
 
@@ -53,7 +55,7 @@ def number(value: Any, digits: int = 4) -> str:
         return "-"
     if math.isinf(value):
         return "Inf" if value > 0 else "-Inf"
-    if isinstance(value, int):
+    if isinstance(value, (int, np.integer)):
         return str(value)
     return f"{value:.{digits}g}" if abs(value) < 1e-3 or abs(value) >= 1e5 else f"{value:.{digits}f}"
 

@@ -7,7 +7,7 @@ import logging
 import sys
 
 import ihds
-from ihds.cli import gaiax, nodes, participants, policies, studies
+from ihds.cli import cohorts, gaiax, nodes, participants, policies, studies
 from ihds.cli.words import ERR, group, show_json
 from ihds.errors import IhdsError
 
@@ -62,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     studies.apply_command(sub)
     studies.permit_commands(group(sub, "permit", "list, decide and revoke permits"))
     studies.study_commands(group(sub, "study", "run and show studies"))
+    cohorts.cohort_commands(group(sub, "cohort", "the cohorts: variables, simulated persons, studies"))
     nodes.audit_commands(group(sub, "audit", "prove logs"))
     studies.simulate_command(sub)
     return parser

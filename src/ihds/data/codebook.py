@@ -28,7 +28,7 @@ class Variable:
 
     ``levels`` are the permitted categories as text. ``time_bin`` is the width, in the variable's
     own unit, of the grid on which survival risk sets may be pooled; ``horizon`` the longest
-    follow-up the dataset can hold.
+    follow-up the dataset can hold. ``labels`` are labels by language: de, fr, ko.
     """
 
     name: str
@@ -43,6 +43,11 @@ class Variable:
     maximum: float | None = None
     time_bin: float | None = None
     horizon: float | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+
+    def label_in(self, language: str) -> str:
+        """Return the label in a language, in English where there is none."""
+        return self.labels.get(language) or self.label or self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ class Codebook:
         """Return the JSON form, without empty entries."""
         variables = []
         for variable in self.variables.values():
-            entry = {k: v for k, v in asdict(variable).items() if v not in ("", (), None)}
+            entry = {k: v for k, v in asdict(variable).items() if v not in ("", (), None, {})}
             variables.append({k: list(v) if isinstance(v, tuple) else v for k, v in entry.items()})
         head = {"name": self.name, "person": self.person, "citation": self.citation}
         return {**{k: v for k, v in head.items() if v}, "variables": variables}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ihds.analysis.result import Result
-from ihds.analysis.summary import number
+from ihds.analysis.summary import number, ratio_name
+from ihds.cohorts.cohort import Cohort, Study
 
 
 def write_report(
@@ -36,6 +38,44 @@ def write_report(
         provenance=model.provenance,
     )
     path.write_text(page, encoding="utf-8")
+
+
+def write_study(path: Path, cohort: Cohort, study: Study, results: list[Result], proofs: list[dict[str, Any]]) -> None:
+    """Write the report of a cohort's study: a question, and per step a picture, a table and how to read it."""
+    environment = Environment(
+        loader=PackageLoader("ihds.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    steps = [
+        {
+            "heading": step.heading,
+            "reading": step.reading,
+            "method": step.method,
+            "picture": _svg(result),
+            "sentences": sentences(result),
+            "text": result.summary().split("\n\nstudy urn")[0],
+            "params": ", ".join(f"{k} = {v}" for k, v in step.params.items()),
+            "rounds": result.rounds,
+            "bytes": sum(part["bytes"] for part in result.provenance.get("left_each_site", [])),
+        }
+        for step, result in zip(study.steps, results, strict=True)
+    ]
+    page = environment.get_template("cohort.html").render(
+        cohort=cohort, study=study, steps=steps, proofs=proofs, provenance=results[0].provenance
+    )
+    path.write_text(page, encoding="utf-8")
+
+
+def sentences(result: Result) -> list[str]:
+    """Return what the coefficients say, one sentence each, where ratios are reported."""
+    name = ratio_name(result)
+    found = []
+    for c in result.coefficients if name else ():
+        if c.term == "(Intercept)" or not math.isfinite(c.se):
+            continue
+        low, middle, high = (math.exp(min(v, 50)) for v in (c.lower, c.estimate, c.upper))
+        clear = "" if (c.lower > 0) == (c.upper > 0) else "; the data are compatible with no difference"
+        found.append(f"{c.term}: {name} {middle:.2f} (95 % {low:.2f} to {high:.2f}){clear}.")
+    return found
 
 
 def _svg(result: Result) -> str:

@@ -25,6 +25,10 @@ FILE = "node.toml"
 MOVABLE = ("METADATA", "AGGREGATE", "MODEL")
 
 
+#: Methods a holder allows unless it names others: those whose status is "reviewed".
+REVIEWED = ("describe", "anova", "contingency", "correlation", "kaplan_meier", "logrank", "cox", "glm")
+
+
 @dataclass(frozen=True, slots=True)
 class DatasetConfig:
     """What a holder says of one dataset, and who may use it for what.
@@ -40,16 +44,7 @@ class DatasetConfig:
     keywords: tuple[str, ...] = ()
     health_category: str = "MRMR"
     purposes: tuple[str, ...] = ("scientific_research",)
-    methods: tuple[str, ...] = (
-        "describe",
-        "anova",
-        "contingency",
-        "correlation",
-        "kaplan_meier",
-        "logrank",
-        "cox",
-        "glm",
-    )
+    methods: tuple[str, ...] = REVIEWED
     recipient_countries: tuple[str, ...] = ("LU", "KR", "US")
     minimum_cell: int = 5
     policy: str = ""

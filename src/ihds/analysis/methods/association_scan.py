@@ -171,7 +171,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
         "se": np.where(varies, se * unit / state.scale.scale, np.nan),
         "statistic": np.where(varies, statistic, np.nan),
         "p": np.where(varies, p, np.nan),
-        "n": state.scale.count,
+        "n": state.scale.count.astype(np.int64),
     }
     tested = chi[varies]
     return Result(

@@ -135,7 +135,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
         "chi_square": chi,
         "p": p,
         "adjusted_p": adjusted,
-        "n": state.scale.count,
+        "n": state.scale.count.astype(np.int64),
     }
     order = np.argsort(p, kind="stable")
     beta, covariance = frame.original(state.cox.beta, state.cox.covariance)

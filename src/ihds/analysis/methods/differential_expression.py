@@ -166,7 +166,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
         "p": p,
         "adjusted_p": adjusted,
         "log_odds": _log_odds(t, spread, total_df, prior_df, prior),
-        "n": state.scale.count,
+        "n": state.scale.count.astype(np.int64),
         "mean": state.scale.centre,
     }
     order = np.argsort(p, kind="stable")

@@ -26,6 +26,8 @@ from ihds.wire.serve import Answer, Call, endpoint
 #: How a CredentialMessage names the form of a credential.
 _FORMAT = dict(zip(PROFILES, ("VC1_0_JWT", "VC2_0_JOSE"), strict=True))
 _MOST_WAITING, _MOST_EACH = 1000, 5
+#: Applicants that may write at the same moment before one is asked to come again.
+_AT_ONCE = 20
 RECEIVED, ISSUED, REJECTED = "RECEIVED", "ISSUED", "REJECTED"
 
 
@@ -110,6 +112,18 @@ class IssuerService:
         body = call.json()
         pid, asked = _check_request(body, self.issuing.offered())
         identifier = uuid.uuid5(uuid.NAMESPACE_URL, f"{self.identity.did}|{holder}|{pid}").urn
+        for attempt in range(_AT_ONCE):
+            try:
+                self._take(holder, pid, identifier, asked, body)
+                break
+            except Conflict:  # another request was written in between: what was read is read again
+                if attempt == _AT_ONCE - 1:
+                    raise
+        location = f"{self.base_url}/issuer/requests/{identifier}"
+        return Answer(None, status=201, headers={"Location": location})
+
+    def _take(self, holder: str, pid: str, identifier: str, asked: list[Offered], body: dict[str, Any]) -> None:
+        """Decide a request, or note it, or deliver again what was decided."""
         found = self.log.get("issuance.request", identifier)
         if found is None:
             waiting = [r for r in self.log.store.list("issuance.request") if r.body["status"] == RECEIVED]
@@ -131,8 +145,6 @@ class IssuerService:
             row = self.outbox.row("issuance.request", identifier, holder, task="deliver")
             self.log.commit(Event("credential.requested", holder, {"request": identifier, "again": True}), row)
             self.outbox.wake()
-        location = f"{self.base_url}/issuer/requests/{identifier}"
-        return Answer(None, status=201, headers={"Location": location})
 
     def _delivering(self, identifier: str) -> bool:
         return any(row.body["pid"] == identifier for row in self.log.store.list("issuance"))

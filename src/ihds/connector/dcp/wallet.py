@@ -176,7 +176,7 @@ class CredentialService:
         request = message("CredentialRequestMessage", holderPid=pid, credentials=asked, **record.body["words"])
         url = f"{self.resolver.service(issuer, 'IssuerService')}/credentials"
         status, answer = self.http.json("POST", url, request, self.identity.token(issuer))
-        if 400 <= status < 500 and status not in (401, 404, 408, 429):
+        if 400 <= status < 500 and status not in (401, 404, 408, 409, 429):
             said = answer.get("message", answer) if isinstance(answer, dict) else answer
             self._settle(record, REJECTED, clean(said))
         if status >= 400:

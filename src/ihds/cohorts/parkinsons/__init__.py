@@ -1,0 +1,1 @@
+"""Parkinson's disease: codebooks of patients, controls and visits, simulated persons, ready studies."""
