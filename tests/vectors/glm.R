@@ -15,6 +15,7 @@ out <- list(
   interaction = g(glm(bili ~ age * sex + I(albumin^2), data = pbc, control = ctl)),
   no_intercept = g(glm(bili ~ 0 + age + albumin, data = pbc, control = ctl)),
   binomial = g(glm(I(status == 2) ~ age + sex + log(bili), family = binomial, data = pbc, control = ctl)),
-  poisson = g(glm(stage ~ age + albumin + offset(log(time)), family = poisson, data = pbc, control = ctl))
+  poisson = g(glm(stage ~ age + albumin + offset(log(time)), family = poisson, data = pbc, control = ctl)),
+  spline = g(glm(I(status == 2) ~ splines::ns(age, knots = c(50, 60), Boundary.knots = c(35, 70)) + sex, family = binomial, data = pbc, control = ctl))
 )
 write_json(out, args[2], digits = NA, auto_unbox = FALSE, pretty = TRUE)

@@ -19,6 +19,7 @@ import formulaic.errors
 import numpy as np
 import pandas as pd
 
+from ihds.analysis import splines
 from ihds.errors import BadFormula, UnknownVariable
 
 _FUNCTIONS: dict[str, Any] = {
@@ -33,7 +34,7 @@ _FUNCTIONS: dict[str, Any] = {
 }
 _RESERVED = frozenset({"Intercept", "C", "I", "Surv", "contr", "strata", "cluster", "offset", "factor"})
 #: What in a formula is no column.
-WORDS = _RESERVED | frozenset(_FUNCTIONS)
+WORDS = _RESERVED | frozenset(_FUNCTIONS) | {"rcs", splines.TERM}
 _SPECIALS = ("strata", "cluster", "offset")
 _NODES = (
     ast.Expression,
@@ -53,7 +54,7 @@ _MAX_EXPONENT = 8
 _MAX_CROSSINGS = 8
 _FORBIDDEN_HINT = (
     "allowed are columns, numbers, + - * / **, comparisons, "
-    f"{', '.join(sorted(_FUNCTIONS))}, C(), strata(), cluster(), offset()"
+    f"{', '.join(sorted(_FUNCTIONS))}, C(), rcs(column, knots), strata(), cluster(), offset()"
 )
 
 
@@ -86,7 +87,7 @@ class Formula:
         """Return a column name in the words the formula was written in."""
         for name, alias in self.alias:
             column = column.replace(alias, name)
-        return column
+        return splines.label(column)
 
 
 def parse(text: str, columns: Iterable[str], categories: Iterable[str] = ()) -> Formula:
@@ -102,7 +103,7 @@ def parse(text: str, columns: Iterable[str], categories: Iterable[str] = ()) -> 
     columns = list(columns)
     if len(text) > _MAX_TEXT:
         raise BadFormula(f"the formula is longer than {_MAX_TEXT} characters", remedy="use fewer terms")
-    aliased, alias = _alias(text.replace("^", "**"), columns)
+    aliased, alias = _alias(splines.expand(text.replace("^", "**")), columns)
     if aliased.count("~") != 1:
         raise BadFormula(
             f"{text!r} is not a formula: it needs exactly one '~'",
@@ -152,11 +153,9 @@ def parse(text: str, columns: Iterable[str], categories: Iterable[str] = ()) -> 
     used: set[str] = set()
     for expression in (*response, *specials["offset"]):
         _check(expression, known, text)
-    for expression in specials["strata"]:
-        if expression != "site":
+    for expression in (*specials["strata"], *specials["cluster"]):
+        if expression != "site" or expression in specials["cluster"]:
             _check(expression, known, text)
-    for expression in specials["cluster"]:
-        _check(expression, known, text)
     for expression in (*response, *terms, *(e for v in specials.values() for e in v)):
         used |= _names(expression) & known
     back = {a: n for n, a in alias}
@@ -251,6 +250,8 @@ def _check(expression: str, known: set[str], text: str) -> set[str]:
                     _check_contrast(extra, text)
                     skipped |= {id(n) for n in ast.walk(extra)}
                 skipped |= {id(k) for k in node.keywords}
+            elif splines.is_term(node):
+                skipped |= {id(n) for a in node.args[1:] for n in ast.walk(a)}
             elif name not in _FUNCTIONS or node.keywords or len(node.args) != 1:
                 raise BadFormula(
                     f"{ast.unparse(node)!r} in {text!r} is not allowed: it is unknown here, or it "
@@ -387,7 +388,7 @@ def matrix(formula: Formula, frame: pd.DataFrame) -> tuple[list[str], np.ndarray
         for j, term in enumerate(formula.terms, start=int(formula.intercept)):
             columns[:, j] = frame[term].to_numpy()
         return names, columns
-    context = {name: function for name, function in _FUNCTIONS.items() if name != "I"}
+    context = {name: function for name, function in _FUNCTIONS.items() if name != "I"} | {splines.TERM: splines.term}
     try:
         with np.errstate(all="ignore"):
             built = formulaic.model_matrix(formula.right, frame, context=context, na_action="ignore", output="pandas")

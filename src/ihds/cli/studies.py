@@ -157,7 +157,7 @@ def study_commands(sub: Any) -> None:
         _study_run,
     )
     run.add_argument(
-        "method", nargs="?", help="describe, anova, contingency, correlation, kaplan_meier, logrank, cox, glm"
+        "method", nargs="?", help="a method of docs/methods, for example cox; an unknown name lists them all"
     )
     run.add_argument("--resume", help="id of a study that waits")
     run.add_argument("--permit", help="permit id (default: the only one in force)")
