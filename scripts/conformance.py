@@ -334,6 +334,12 @@ def cases() -> dict[str, Case]:
             {"formula": "I(status == 2) ~ age + sex + log(bili)", "family": "binomial"},
             lambda r: coefficients(r, glm["binomial"]),
         ),
+        "glm_imputed": Case(
+            "stats::lm, rows without gaps",
+            trial,
+            {"formula": "albumin ~ age + log(bili)", "imputations": 2},
+            lambda r: coefficients(r, reg["robust"]["lm"]),
+        ),
         "glmm": Case(
             "lme4::glmer",
             visits,

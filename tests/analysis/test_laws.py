@@ -94,6 +94,7 @@ CALLS = {
         {"formula": "arm_b ~ age", "outcome": "event", "family": "binomial"},
     ],
     "meta_analysis": [{"formula": "size ~ age"}],
+    "glm_imputed": [{"formula": "size ~ age + sex + time", "imputations": 3}],
     "firth": [{"formula": "event ~ age + sex"}],
     "gee": [{"formula": "size ~ age + sex + cluster(patient)"}],
     "lmm": [
@@ -105,8 +106,8 @@ CALLS = {
 }
 #: Methods whose patients must lie within one site: rows are split between patients of four visits.
 NESTED = {"gee", "lmm", "glmm", "mmrm"}
-#: Methods whose strata are the sites: another split of rows is another model, so pooling has no equal.
-BY_SITE = {"cox_scan", "meta_analysis"}
+#: Methods in which each site has a model of its own: another split of rows is another answer.
+BY_SITE = {"cox_scan", "glm_imputed", "meta_analysis"}
 CASES = [(name, call) for name, calls in CALLS.items() for call in calls]
 SPLITTABLE = [(name, call) for name, call in CASES if name not in BY_SITE]
 LAWS = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Literal
@@ -37,7 +38,8 @@ class Ask:
     each variable by itself. ``clock``: "grid" for shared time bins, "own" for each site's times.
     ``censored`` is the level of a competing outcome that is no event. A model has ``sets``
     coefficients per column and ``extra`` parameters besides. ``features`` are numbers, often many,
-    that a method looks at one by one; a row may lack some of them.
+    that a method looks at one by one; a row may lack some of them. With ``gaps`` a row may also
+    lack numbers among the covariates, NaN in the matrix.
     """
 
     formula: Formula
@@ -50,6 +52,7 @@ class Ask:
     sets: int = 1
     extra: int = 0
     features: tuple[str, ...] = ()
+    gaps: bool = False
 
     @property
     def timed(self) -> bool:
@@ -275,7 +278,7 @@ def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], 
     wanted = sorted(ask.variables | ({person_column} if person_column else set()))
     used = table if set(wanted) == set(table.columns) else table[wanted]
     missing = np.zeros(len(used), dtype=bool)
-    for name in formula.variables if ask.complete else ():
+    for name in _needed(ask, levels) if ask.complete else ():
         missing |= used[name].isna().to_numpy()
     left_out = int(missing.sum())
     kept = used[~missing] if left_out else used
@@ -341,6 +344,16 @@ def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], 
     )
 
 
+def _needed(ask: Ask, levels: dict[str, tuple[str, ...]]) -> frozenset[str]:
+    """Return the variables without which a row is left out."""
+    if not ask.gaps:
+        return ask.formula.variables
+    alias = dict(ask.formula.alias)
+    left = " ".join((*ask.formula.response, *ask.formula.offset))
+    named = {n for n in ask.formula.variables if re.search(rf"(?<!\w){re.escape(alias.get(n, n))}(?!\w)", left)}
+    return frozenset(named | set(levels))
+
+
 def distinct(codes: Ints) -> int:
     """Return how many different codes there are; codes are small whole numbers."""
     return int(np.count_nonzero(np.bincount(codes[codes >= 0]))) if len(codes) else 0
@@ -376,7 +389,7 @@ def _defined(
     """Return which rows can be used (n,): finite, times in order, counts not negative."""
     good = np.isfinite(offset)
     for column in matrix.T:
-        good &= np.isfinite(column) if ask.complete else ~np.isinf(column)
+        good &= np.isfinite(column) if ask.complete and not ask.gaps else ~np.isinf(column)
     if len(outcome):
         good &= np.isfinite(outcome)
         if ask.outcome == "count":
