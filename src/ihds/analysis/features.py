@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Annotated
 
@@ -36,19 +36,18 @@ class Means(Contribution):
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What all sites agreed on of each feature: values present, centre, scale (features,); public."""
+    """What all sites agreed on of each feature: values present, centre, scale (features,); public.
+
+    The scale is first that of the values, then, once the centre is known, that of what is about it.
+    """
 
     count: Vector
     centre: Vector
     scale: Vector
-
-    @property
-    def placed(self) -> bool:
-        """Whether the centres are known, too."""
-        return len(self.centre) > 0
+    placed: bool
 
 
-NOTHING = Scale(np.zeros(0), np.zeros(0), np.zeros(0))
+NOTHING = Scale(np.zeros(0), np.zeros(0), np.zeros(0), False)
 
 
 def select(pattern: str, codebook: Codebook, others: frozenset[str]) -> tuple[str, ...]:
@@ -69,10 +68,11 @@ def select(pattern: str, codebook: Codebook, others: frozenset[str]) -> tuple[st
 
 
 def scaling(scale: Scale, design: Design) -> Contribution:
-    """Return this site's part of the two rounds in which features are scaled and centred."""
+    """Return this site's part of the three rounds in which features are scaled, centred and scaled again."""
     values = design.features
     present = np.isfinite(values)
-    if not len(scale.count):
+    if not len(scale.count) or len(scale.centre):
+        values = values - scale.centre if len(scale.centre) else values
         size = np.where(present & (values != 0), np.abs(values), 1.0)
         return Magnitudes(
             present.sum(axis=0).astype(np.float64),
@@ -90,16 +90,19 @@ def scaled(scale: Scale, total: Contribution, least: int) -> Scale:
 
     """
     if isinstance(total, Magnitudes):
+        spread = 2.0 ** np.round(total.magnitude / np.maximum(total.nonzero, 1.0))
+        if len(scale.centre):
+            known = total.nonzero > 0
+            return replace(scale, scale=np.where(known, spread, scale.scale), placed=True)
         if bool(np.any(total.count < max(least, 1))):
             raise Refused(
                 f"{int(np.sum(total.count < max(least, 1)))} features have too few values",
                 reasons=(f"min_cell: each feature needs values of {max(least, 1)} persons",),
                 remedy="name fewer features",
             )
-        middle = total.magnitude / np.maximum(total.nonzero, 1.0)
-        return Scale(total.count, np.zeros(0), 2.0 ** np.round(middle))
+        return Scale(total.count, np.zeros(0), spread, False)
     assert isinstance(total, Means)
-    return Scale(scale.count, total.total / scale.count * scale.scale, scale.scale)
+    return replace(scale, centre=total.total / scale.count * scale.scale)
 
 
 def centred(scale: Scale, design: Design) -> Iterator[tuple[slice, Matrix]]:

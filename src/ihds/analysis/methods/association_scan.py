@@ -4,7 +4,7 @@ Model      gaussian: trait = x · beta + g_v gamma_v, the t test of gamma_v (pli
            score test of adding g_v to the logistic model of the covariates.
 Down       for binary traits beta of the model without variants; each variant's centre and scale.
 Up         Null in turns for binary traits; Magnitudes, Means, then Scan, as sums over sites.
-Rounds     3; 3 and about 6 for binary traits.
+Rounds     4; 4 and about 6 for binary traits.
 Reveals    frequencies of many variants over all sites identify members of small cohorts (Homer et
            al. 2008): no frequency is released, and n below 500 refuses more than 1000 variants.
 Errors     Refused, Separation, Collinear, BadInput.

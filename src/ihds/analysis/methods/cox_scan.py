@@ -4,7 +4,7 @@ Model      hazard = baseline_site(t) exp(x · beta + z_g gamma_g); each feature 
            model fitted without it, and tested at gamma_g = 0. Risk sets are the sites' own.
 Down       beta (p,); each feature's centre and scale.
 Up         Score in turns, then Magnitudes, Means and Scan, as sums over sites; nothing per time.
-Rounds     4 to 7 for the base model, and 3.
+Rounds     4 to 7 for the base model, and 4.
 Reveals    scores and information over all sites: no risk set of anybody leaves a site.
 Errors     as cox; BadInput, Refused (a feature with values of few persons).
 Source     Rao 1948; Cox 1972. Checked against the score test of R coxph with strata(site)

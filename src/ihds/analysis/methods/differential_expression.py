@@ -4,7 +4,7 @@ Model      y_g = X beta_g + e per feature g; sigma²_g shrunk towards a prior fi
            (empirical Bayes).
 Down       each feature's centre and scale.
 Up         Magnitudes, Means, then GeneSums, as sums over sites.
-Rounds     3.
+Rounds     4.
 Reveals    moments of each feature with the covariates, over all sites; p = n would determine rows:
            disclosure refuses p > n / 3 and n - p < 10.
 Errors     Collinear, BadFormula, BadInput, Refused (a feature with values of few persons).

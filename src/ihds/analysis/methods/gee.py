@@ -26,7 +26,7 @@ from ihds.analysis.numerics import invert
 from ihds.analysis.outcomes import categories
 from ihds.analysis.result import Result, wald_table
 from ihds.data.codebook import Codebook
-from ihds.errors import BadFormula, DidNotConverge
+from ihds.errors import BadFormula, Collinear, DidNotConverge
 
 #: The squared length of a step in standard errors, and the change of the correlation, at rest.
 _STILL, _STILL_CORRELATION = 1e-16, 1e-9
@@ -144,6 +144,7 @@ def aggregate(params: Params, state: State, total: Estimating) -> State:
     """Take a scoring step and move correlation and scale to their moment estimates.
 
     Raises:
+        Collinear: the covariates determine the outcome.
         DidNotConverge: correlation or coefficients do not stand still.
 
     """
@@ -151,6 +152,11 @@ def aggregate(params: Params, state: State, total: Estimating) -> State:
     inverse = invert(total.information, state.terms)
     step = inverse @ total.score
     scale = total.square / total.rows
+    if rounds > 1 and scale < 1e-18:
+        raise Collinear(
+            "the covariates determine the outcome: its residuals are lost in rounding",
+            remedy="look for the outcome, or a copy of it, among the covariates",
+        )
     correlation = state.correlation
     if params.correlation == "exchangeable" and total.pairs > 0 and scale > 0:
         correlation = total.product / total.pairs / scale

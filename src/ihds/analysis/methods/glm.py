@@ -25,7 +25,7 @@ from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.numerics import blocks, has_settled, invert, newton_decrement, runs_away
 from ihds.analysis.result import Result, wald_table
 from ihds.data.codebook import Codebook
-from ihds.errors import BadFormula, Collinear, DidNotConverge, Separation
+from ihds.errors import BadFormula, Collinear, DidNotConverge, OutOfRange, Separation
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,6 +403,11 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     elif params.family == "gamma":
         residual_df = float(n - p)
         dispersion = state.pearson / residual_df
+        if dispersion < 1e-12:
+            raise OutOfRange(
+                "the outcome varies by less than a millionth of its size: a gamma model sees nothing of it",
+                remedy="use family = gaussian, or subtract what all outcomes share",
+            )
         covariance = covariance * dispersion
         deviance, null_deviance = (2 * (state.saturated - v) for v in (fitted, null))
         log_y = -(state.saturated + n)

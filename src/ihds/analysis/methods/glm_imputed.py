@@ -153,7 +153,7 @@ def local(params: Params, state: State, design: Design) -> Imputed:
         information[i] = weighted_gram(x, weight)
     incomplete = float(np.count_nonzero(~np.isfinite(design.x).all(axis=1)))
     blind = ~np.isfinite(design.x).any(axis=0) if len(y) else np.zeros(p, dtype=bool)
-    return Imputed(score, information, value, incomplete, blind.astype(np.float64))
+    return Imputed(score, information, value, incomplete, np.asarray(blind, dtype=np.float64))
 
 
 def aggregate(params: Params, state: State, total: Imputed) -> State:

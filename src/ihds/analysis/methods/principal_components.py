@@ -4,7 +4,7 @@ Model      singular vectors of the centred features, scaled to unit variance if 
            sqrt(2 f (1 - f)); a missing value counts as the feature's mean.
 Down       each feature's centre and scale, then an orthonormal basis (features, k + 8).
 Up         Magnitudes, Means and Spread, then Image, as sums over sites.
-Rounds     3 and about 10 to 60: locally optimal block steps until the components stand still.
+Rounds     4 and about 10 to 60: locally optimal block steps until the components stand still.
 Reveals    the leading directions of the covariance over all sites; scores are personal and never leave.
 Errors     BadInput, DidNotConverge, Refused.
 Source     Knyazev 2001. Checked against R prcomp (tests/vectors/omics.R,
