@@ -60,6 +60,7 @@ conformance: $(DEV)  ## every method against R on real patients; CHECK=1 only co
 
 bench: $(DEV)  ## ratios against peers in the same run
 	$(PY) benchmarks/run.py
+	$(PY) benchmarks/methods.py
 
 bench-connector: $(DEV)  ## the connector against Eclipse EDC in the same run (Java 17, Maven)
 	$(PY) benchmarks/connector.py

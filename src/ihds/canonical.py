@@ -69,6 +69,8 @@ def _encode(value: object, arrays: list[np.ndarray[Any, Any]]) -> Any:
         fields = [_encode(getattr(value, f.name), arrays) for f in dataclasses.fields(value)]
         return {"@d": type(value).__name__, "f": fields}
     if isinstance(value, (tuple, list)):
+        if all(type(item) is str for item in value):  # thousands of names
+            return list(value)
         return [_encode(item, arrays) for item in value]
     if isinstance(value, dict):
         return {"@m": [[_encode(k, arrays), _encode(v, arrays)] for k, v in value.items()]}

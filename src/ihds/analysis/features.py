@@ -69,17 +69,23 @@ def select(pattern: str, codebook: Codebook, others: frozenset[str]) -> tuple[st
 
 def scaling(scale: Scale, design: Design) -> Contribution:
     """Return this site's part of the three rounds in which features are scaled, centred and scaled again."""
-    values = design.features
+    parts = [_block(scale, design.features[:, at : at + WIDTH], at) for at in range(0, design.features.shape[1], WIDTH)]
+    joined = [np.concatenate([part[i] for part in parts]) for i in range(len(parts[0]))]
+    return Magnitudes(*joined) if len(joined) == 3 else Means(*joined)
+
+
+def _block(scale: Scale, values: Matrix, at: int) -> tuple[Vector, ...]:
+    """Return, per feature of a block, the sums of the round that ``scale`` asks for."""
+    part = slice(at, at + values.shape[1])
     present = np.isfinite(values)
-    if not len(scale.count) or len(scale.centre):
-        values = values - scale.centre if len(scale.centre) else values
-        size = np.where(present & (values != 0), np.abs(values), 1.0)
-        return Magnitudes(
-            present.sum(axis=0).astype(np.float64),
-            (present & (values != 0)).sum(axis=0).astype(np.float64),
-            np.log2(size).sum(axis=0),
-        )
-    return Means(np.where(present, values, 0.0).sum(axis=0) / scale.scale)
+    whole = bool(present.all())
+    if len(scale.count) and not len(scale.centre):
+        return ((values if whole else np.where(present, values, 0.0)).sum(axis=0) / scale.scale[part],)
+    about = values - scale.centre[part] if len(scale.centre) else values
+    _, exponent = np.frexp(about)  # the power of two of each size, 0 for 0
+    known = about != 0 if whole else present & (about != 0)
+    magnitude = np.where(known, exponent, 0).sum(axis=0) - 0.5 * known.sum(axis=0)
+    return present.sum(axis=0).astype(np.float64), known.sum(axis=0).astype(np.float64), magnitude.astype(np.float64)
 
 
 def scaled(scale: Scale, total: Contribution, least: int) -> Scale:

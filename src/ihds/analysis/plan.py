@@ -128,6 +128,7 @@ class SiteWork:
     table: pd.DataFrame
     _rows: tuple[object, design.Rows] | None = None
     _design: tuple[bytes, design.Design] | None = None
+    _frame: design.Frame | None = None
     _twin: SiteWork | None = None
     _persons: int = 0
 
@@ -158,6 +159,8 @@ class SiteWork:
         return self._rows[1]
 
     def _placed(self, agreed: AgreeState) -> design.Design:
+        if self._design is not None and self._frame is agreed.frame:
+            return self._design[1]
         key = pack(agreed.frame)
         if self._design is None or self._design[0] != key:
             if agreed.frame.columns != design.column_names(self.plan.agreement.ask, agreed.frame.levels):
@@ -165,6 +168,7 @@ class SiteWork:
             rows = self._read(agreed)
             self._design = (key, design.build(self.plan.agreement.ask, agreed.frame, rows))
             self._rows = None  # their matrix went into the design
+        self._frame = agreed.frame
         return self._design[1]
 
 

@@ -115,7 +115,7 @@ def local(params: Params, state: State, design: Design) -> Contribution:
     yy: Vector = np.zeros(g)
     for part, block in features.centred(state.scale, design):
         held = np.isfinite(block)
-        filled = np.where(held, block, 0.0)
+        filled = block if held.all() else np.where(held, block, 0.0)
         if params.within_sites:
             mean = filled.sum(axis=0) / np.maximum(held.sum(axis=0), 1)
             filled = np.where(held, block - mean, 0.0)
