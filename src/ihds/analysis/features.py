@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 from typing import Annotated
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ihds.analysis.design import Design
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
@@ -45,9 +46,15 @@ class Scale:
     centre: Vector
     scale: Vector
     placed: bool
+    nonzero: Vector
+
+    def few(self, least: int) -> NDArray[np.bool_]:
+        """Return which features tell of fewer than ``least`` persons: those who differ from 0, or those who are 0."""
+        zero = self.count - self.nonzero
+        return np.asarray(((self.nonzero > 0) & (self.nonzero < least)) | ((zero > 0) & (zero < least)))
 
 
-NOTHING = Scale(np.zeros(0), np.zeros(0), np.zeros(0), False)
+NOTHING = Scale(np.zeros(0), np.zeros(0), np.zeros(0), False, np.zeros(0))
 
 
 def select(pattern: str, codebook: Codebook, others: frozenset[str]) -> tuple[str, ...]:
@@ -106,7 +113,7 @@ def scaled(scale: Scale, total: Contribution, least: int) -> Scale:
                 reasons=(f"min_cell: each feature needs values of {max(least, 1)} persons",),
                 remedy="name fewer features",
             )
-        return Scale(total.count, np.zeros(0), spread, False)
+        return Scale(total.count, np.zeros(0), spread, False, total.nonzero)
     assert isinstance(total, Means)
     return replace(scale, centre=total.total / scale.count * scale.scale)
 
@@ -116,6 +123,12 @@ def centred(scale: Scale, design: Design) -> Iterator[tuple[slice, Matrix]]:
     for at in range(0, design.features.shape[1], WIDTH):
         part = slice(at, at + WIDTH)
         yield part, (design.features[:, part] - scale.centre[part]) / scale.scale[part]
+
+
+def shown_counts(count: Vector, rows: int, least: int) -> Vector:
+    """Return counts of values per feature; where few rows lack one, it is not told that any does."""
+    lacking = rows - count
+    return np.asarray(np.where(lacking < least, rows, count))
 
 
 def false_discovery(p: Vector) -> Vector:

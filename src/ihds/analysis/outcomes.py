@@ -68,6 +68,11 @@ def table_formula(text: str, by: str, codebook: Codebook) -> Formula:
     return formula
 
 
+def shown_groups(by: str, frame: Frame) -> list[bool]:
+    """Return, per level of ``by``, whether enough persons hold it, and not at one site alone."""
+    return [persons >= frame.min_cell for persons in frame.counts[by]] if by else [True]
+
+
 def published(formula: Formula, codebook: Codebook) -> tuple[str, ...]:
     """Return the published levels of the outcome, in their order."""
     return codebook.variable(formula.label(formula.response[-1])).levels

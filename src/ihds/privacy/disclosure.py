@@ -85,14 +85,16 @@ def model_reasons(thresholds: Thresholds, rows: int, parameters: int) -> tuple[s
 def suppress(counts: NDArray[np.float64], min_cell: int) -> list[int | None]:
     """Hide small cells of a one-way table of persons whose total is known.
 
-    If exactly one cell is small, the next smallest is hidden too, so that subtraction from the
-    total does not bring it back. Empty cells are shown: the categories are public.
+    While one cell is hidden alone, or all hidden ones together hold fewer than ``min_cell``, the next
+    smallest is hidden too, so that subtraction from the total brings nothing small back. Empty cells
+    are shown: the categories are public.
     """
     small = [i for i, c in enumerate(counts) if 0 < c < min_cell]
-    if len(small) == 1:
+    while small and (len(small) == 1 or sum(counts[i] for i in small) < min_cell):
         rest = [i for i, c in enumerate(counts) if i not in small and c > 0]
-        if rest:
-            small.append(min(rest, key=lambda i: counts[i]))
+        if not rest:
+            break
+        small.append(min(rest, key=lambda i: counts[i]))
     return [None if i in small else int(c) for i, c in enumerate(counts)]
 
 

@@ -6,7 +6,8 @@ Down       for binary traits beta of the model without variants; each variant's 
 Up         Null in turns for binary traits; Magnitudes, Means, then Scan, as sums over sites.
 Rounds     4; 4 and about 6 for binary traits.
 Reveals    frequencies of many variants over all sites identify members of small cohorts (Homer et
-           al. 2008): no frequency is released, and n below 500 refuses more than 1000 variants.
+           al. 2008): no frequency is released, and n below 500 refuses more than 1000 variants. Variants
+           of fewer than min_cell carriers are left out and counted.
 Errors     Refused, Separation, Collinear, BadInput.
 Source     Rao 1948; Chang et al. 2015 (plink2). Checked against plink2 and R (tests/vectors/
            genetics.sh). A missing genotype counts as the variant's mean.
@@ -165,21 +166,24 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
         estimate, se, unit = total.gy / held, 1 / np.sqrt(held), 1.0
         statistic = chi = total.gy**2 / held
         p = chdtrc(1, chi)
-    shown = {
+    shown: dict[str, Any] = {
         "feature": frame.features,
         "estimate": np.where(varies, estimate * unit / state.scale.scale, np.nan),
         "se": np.where(varies, se * unit / state.scale.scale, np.nan),
         "statistic": np.where(varies, statistic, np.nan),
         "p": np.where(varies, p, np.nan),
-        "n": state.scale.count.astype(np.int64),
+        "n": features.shown_counts(state.scale.count, frame.rows, frame.min_cell).astype(np.int64),
     }
+    other = (2 - state.scale.centre) * state.scale.count  # copies of the allele that is not counted
+    few = state.scale.few(frame.min_cell) | ((other > 1e-6) & (other < frame.min_cell - 1e-6))
     tested = chi[varies]
     return Result(
         method="association_scan",
         n=frame.rows,
         details={
             "family": params.family,
-            "features": {k: list(v) for k, v in shown.items()},
+            "features": {k: [v[i] for i in np.flatnonzero(~few)] for k, v in shown.items()},
+            "hidden_features": int(few.sum()),
             "inflation": float(np.median(tested) / 0.45493642311957283) if len(tested) else None,
             "left_out_missing": frame.left_out,
         },

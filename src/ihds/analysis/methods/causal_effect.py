@@ -31,7 +31,7 @@ from ihds.analysis.numerics import weighted_gram
 from ihds.analysis.outcomes import plain_formula
 from ihds.analysis.result import Result, wald_row
 from ihds.data.codebook import Codebook
-from ihds.errors import BadFormula, BadInput, BadTable
+from ihds.errors import BadFormula, BadInput, BadTable, Refused
 from ihds.privacy.disclosure import suppress
 
 
@@ -199,13 +199,24 @@ def aggregate(params: Params, state: State, total: Any) -> State:
 
 
 def finish(params: Params, frame: Frame, state: State) -> Result | None:
-    """Return both estimates of the average effect, and how well weighting balances the covariates."""
+    """Return both estimates of the average effect, and how well weighting balances the covariates.
+
+    Raises:
+        Refused: an arm has too few persons.
+
+    """
     total = state.total
     if total is None:
         return None
     unit = float(state.scale.scale[0]) if params.family == "gaussian" else 1.0
     centre = float(state.scale.centre[0]) if params.family == "gaussian" else 0.0
     n = float(total.persons.sum())
+    if bool(np.any(total.persons < max(frame.min_cell, 1))):
+        raise Refused(
+            "one arm has too few persons with an outcome",
+            reasons=(f"min_cell: at least {max(frame.min_cell, 1)} persons in each arm",),
+            remedy="name another treatment or outcome",
+        )
     mean = total.outcome / total.weight
     w2, w2y, w2y2 = total.square.T
     spread = (w2y2 - 2 * mean * w2y + mean**2 * w2) / total.weight**2

@@ -135,9 +135,10 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
         "chi_square": chi,
         "p": p,
         "adjusted_p": adjusted,
-        "n": state.scale.count.astype(np.int64),
+        "n": features.shown_counts(state.scale.count, frame.rows, frame.min_cell).astype(np.int64),
     }
-    order = np.argsort(p, kind="stable")
+    few = state.scale.few(frame.min_cell)
+    order = [i for i in np.argsort(p, kind="stable") if not few[i]]
     beta, covariance = frame.original(state.cox.beta, state.cox.covariance)
     return Result(
         method="cox_scan",
@@ -147,6 +148,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
         log_likelihood={"null": state.cox.null_log_likelihood, "fitted": state.cox.log_likelihood},
         details={
             "features": {k: [v[i] for i in order] for k, v in found.items()},
+            "hidden_features": int(few.sum()),
             "below_5_per_cent": int(np.sum(adjusted < 0.05)),
             "left_out_missing": frame.left_out,
         },

@@ -166,10 +166,11 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
         "p": p,
         "adjusted_p": adjusted,
         "log_odds": _log_odds(t, spread, total_df, prior_df, prior),
-        "n": state.scale.count.astype(np.int64),
+        "n": features.shown_counts(state.scale.count, frame.rows, frame.min_cell).astype(np.int64),
         "mean": state.scale.centre,
     }
-    order = np.argsort(p, kind="stable")
+    few = state.scale.few(frame.min_cell)
+    order = [i for i in np.argsort(p, kind="stable") if not few[i]]
     columns: dict[str, Any] = {k: [v[i] for i in order] for k, v in found.items()}
     return Result(
         method="differential_expression",
@@ -179,6 +180,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
             "features": columns,
             "prior_df": prior_df,
             "prior_variance": prior,
+            "hidden_features": int(few.sum()),
             "below_5_per_cent": int(np.sum(adjusted < 0.05)),
             "left_out_missing": frame.left_out,
         },

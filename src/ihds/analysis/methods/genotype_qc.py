@@ -5,8 +5,8 @@ Down       nothing.
 Up         GenotypeCounts, as sums over sites.
 Rounds     1.
 Reveals    frequencies of many variants identify members of small cohorts (Homer et al. 2008): with
-           fewer than 500 persons no frequency is shown, only call rate and test; carriers of fewer than
-           min_cell persons are never shown.
+           fewer than 500 persons neither frequency nor p value is shown, only whether a variant is far out
+           of equilibrium; the same where fewer than min_cell persons carry the rarer allele.
 Errors     BadInput, BadTable (values that are no allele counts).
 Source     Wigginton, Cutler & Abecasis 2005. Checked against plink2 --hardy (tests/vectors/genetics.sh).
 Status     experimental
@@ -29,6 +29,8 @@ from ihds.data.codebook import Codebook
 from ihds.errors import BadTable
 
 _FEW_PERSONS = 500
+#: Hardy–Weinberg p values below this are taken for errors of the laboratory.
+_ODD = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,8 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     alleles = copies[:, 1] + 2 * copies[:, 2]
     carriers = np.minimum(copies[:, 1] + copies[:, 2], copies[:, 0] + copies[:, 1])  # of the rarer allele
     shown = (carriers >= frame.min_cell) & (frame.min_cell <= 1 or frame.rows >= _FEW_PERSONS)
+    called = features.shown_counts(seen, frame.rows, frame.min_cell)
+    exact = [hardy_weinberg(*map(int, row)) for row in copies]  # with n known, p would give the counts back
     frequency = alleles / np.maximum(2 * seen, 1)
     return Result(
         method="genotype_qc",
@@ -119,9 +123,10 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
         details={
             "features": {
                 "feature": list(frame.features),
-                "call_rate": [float(v) for v in seen / max(frame.rows, 1)],
+                "call_rate": [float(v) for v in called / max(frame.rows, 1)],
                 "frequency": [float(f) if s else None for f, s in zip(frequency, shown, strict=True)],
-                "hardy_weinberg_p": [hardy_weinberg(*map(int, row)) for row in copies],
+                "hardy_weinberg_p": [p if s else None for p, s in zip(exact, shown, strict=True)],
+                "out_of_equilibrium": [bool(p < _ODD) for p in exact],
             },
         },
     )

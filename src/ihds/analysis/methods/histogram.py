@@ -20,7 +20,7 @@ import numpy as np
 
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.method import Contribution, Leaves, Vector
-from ihds.analysis.outcomes import table_formula
+from ihds.analysis.outcomes import shown_groups, table_formula
 from ihds.analysis.result import Result
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, BadInput
@@ -109,13 +109,15 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     """Return the counts, small ones hidden."""
     if not state.counts.size:
         return None
-    groups = frame.levels[params.by] if params.by else ("",)
+    groups, shown = frame.levels[params.by] if params.by else ("",), shown_groups(params.by, frame)
     found = [
         {
             "variable": frame.columns[v],
             "group": group,
             "edges": [float(e) for e in _edges(params, frame, v)],
-            "counts": suppress(state.counts[v, g], max(frame.min_cell, 1)),
+            "counts": suppress(state.counts[v, g], max(frame.min_cell, 1))
+            if shown[g]
+            else [None] * state.counts.shape[2],
         }
         for v in range(len(frame.columns))
         for g, group in enumerate(groups)

@@ -26,7 +26,7 @@ from ihds.analysis.features import NOTHING, Magnitudes, Means, Scale
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.result import Result
 from ihds.data.codebook import Codebook
-from ihds.errors import BadInput, DidNotConverge
+from ihds.errors import BadInput, DidNotConverge, Refused
 
 #: Further directions that are followed so that those asked for settle fast.
 _SPARE = 8
@@ -96,7 +96,18 @@ def ask(params: Params, codebook: Codebook) -> Ask:
 
 
 def begin(params: Params, frame: Frame) -> State:
-    """Start before anything is known of the features."""
+    """Start before anything is known of the features.
+
+    Raises:
+        Refused: so many components would describe so few persons.
+
+    """
+    if frame.min_cell > 1 and 3 * params.components > frame.rows:
+        raise Refused(
+            f"{params.components} components would describe {frame.rows} persons",
+            reasons=("parameters_per_row: at most a third as many components as persons",),
+            remedy="ask for fewer components",
+        )
     none = np.zeros((0, 0))
     return State(NOTHING, np.zeros(0), 0.0, none, none, none, np.zeros(0), frame.rows, frame.min_cell, False, 0)
 

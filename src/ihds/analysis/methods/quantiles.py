@@ -21,7 +21,7 @@ import numpy as np
 
 from ihds.analysis.design import Ask, Design, Frame, Ints
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
-from ihds.analysis.outcomes import table_formula
+from ihds.analysis.outcomes import shown_groups, table_formula
 from ihds.analysis.result import Result
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, BadInput
@@ -173,7 +173,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     """Return the quantiles; one with fewer than min_cell persons beyond it is hidden: None."""
     if not state.sizes.size or bool(np.any(state.high - state.low > 1)):
         return None
-    groups = _groups(params, frame)
+    groups, shown = _groups(params, frame), shown_groups(params.by, frame)
     found = []
     for at, n in enumerate(state.sizes.ravel()):
         variable, group = divmod(at, len(groups))
@@ -185,13 +185,13 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
             low, high = state.high[lower : lower + 2] * state.step[variable]
             share = place - np.floor(place + 1e-9)
             values.append(float(low + max(share, 0.0) * (high - low)) if beyond >= frame.min_cell else None)
-        hidden = n < frame.min_cell
+        hidden = n < frame.min_cell or not shown[group]
         found.append(
             {
                 "variable": frame.columns[variable],
                 "group": groups[group],
                 "n": None if hidden else int(n),
-                "values": values,
+                "values": [None] * len(values) if hidden else values,
             }
         )
     return Result(

@@ -125,7 +125,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
             at += len(levels)
     return Result(
         method="table_one",
-        n=frame.rows,
+        n=int(persons[shown].sum()),  # the rows of all would tell how many are in hidden groups
         details={
             "by": params.by,
             "groups": groups,
@@ -168,10 +168,12 @@ def _category(name: str, levels: tuple[str, ...], counts: Matrix, alone: Any, le
     """Return a category's counts; hidden levels are hidden in all groups and never only one."""
     hidden = alone | np.any((counts > 0) & (counts < least), axis=1)
     held = counts.sum(axis=1)
-    if int(hidden.sum()) == 1:
+    while hidden.any():  # what is hidden of a group must be nothing or enough, and never one level alone
+        together = counts[hidden].sum(axis=0)
         rest = [i for i in np.flatnonzero(held) if not hidden[i]]
-        if rest:
-            hidden[min(rest, key=lambda i: held[i])] = True
+        if (int(hidden.sum()) > 1 and not np.any((together > 0) & (together < least))) or not rest:
+            break
+        hidden[min(rest, key=lambda i: held[i])] = True
     return {
         "variable": name,
         "kind": "category",
