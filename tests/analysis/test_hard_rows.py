@@ -92,7 +92,7 @@ def assert_no_number_is_lost(result: Result) -> None:
         assert math.isfinite(c.estimate), c
         assert math.isfinite(c.se) or result.method == "elastic_net", c
     for value in (result.log_likelihood or {}).values():
-        assert value is None or not math.isnan(value)
+        assert math.isfinite(value)
 
 
 @pytest.mark.parametrize("hard", HARD, ids=lambda f: f.__name__)
@@ -131,3 +131,38 @@ def test_thirty_sites_of_a_few_patients(name, call):
             assert federated == pooled
         else:
             assert_alike(federated.to_dict()["coefficients"], pooled.to_dict()["coefficients"], "coefficients")
+
+
+NULL_MODELS = [
+    ("ordinal", {"formula": "arm ~ 1"}),
+    ("multinomial", {"formula": "arm ~ 1"}),
+    ("negative_binomial", {"formula": "count ~ 1"}),
+    ("firth", {"formula": "event ~ 1"}),
+    ("parametric_survival", {"formula": "Surv(time, event) ~ 1"}),
+    ("parametric_survival", {"formula": "Surv(time, event) ~ 1", "distribution": "exponential"}),
+    ("piecewise", {"formula": "Surv(time, event) ~ 1", "cuts": (5.0, 10.0)}),
+    ("glm", {"formula": "size ~ 1", "family": "gamma", "robust": "HC3"}),
+    ("glmm", {"formula": "event ~ 1 + (1 | patient)"}),
+]
+
+
+@pytest.mark.parametrize(("name", "call"), NULL_MODELS, ids=str)
+def test_a_model_without_covariates_is_its_own_null_model(name, call):
+    result = run(make_plan(name, call, 1), [make_rows(13, 240)])
+    assert_no_number_is_lost(result)
+    assert result.log_likelihood["fitted"] == pytest.approx(result.log_likelihood["null"], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "random", ["(0 + time | patient)", "(time - 1 | patient)", "(1 + time | patient)", "(time + I(time^2) | patient)"]
+)
+def test_random_terms_are_read_however_they_are_written(random):
+    rows = make_rows(14, 400)
+    fixed = "time + I(time^2)" if "^2" in random else "time"
+    answer_ = answer(make_plan("lmm", {"formula": f"size ~ {fixed} + {random}"}, 1), [rows])
+    terms = {"(0": ["time"], "(t": ["time"], "(1": ["(Intercept)", "time"]}
+    if isinstance(answer_, type):
+        assert answer_.__name__ in ("Collinear", "DidNotConverge")
+    else:
+        found = [r["term"] for r in answer_.details["random"]]
+        assert found == terms.get(random[:2], found) or "^2" in random

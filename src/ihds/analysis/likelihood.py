@@ -122,14 +122,15 @@ def newton(
     gains = fit.gains if damped else (*fit.gains[1:], gain)
     fit = replace(fit, step=step, gains=gains, covariance=covariance, log_likelihood=total.log_likelihood, halvings=0)
     if fit.phase == "null" and gain <= _NULL_GAIN and not damped:
-        whole = bool(fit.null.all())
+        reached = total.log_likelihood + gain / 2
+        done = bool(fit.null.all()) and has_settled(gain, fit.gains[1])
         return replace(
             fit,
-            phase="done" if whole and has_settled(gain, fit.gains[1]) else "whole",
+            phase="done" if done else "whole",
             at=fit.at + step,
-            null_log_likelihood=total.log_likelihood + gain / 2,
+            null_log_likelihood=reached,
             gains=(np.inf, np.inf, np.inf),
-            log_likelihood=-np.inf,
+            log_likelihood=reached if done else -np.inf,
         )
     if not damped and has_settled(gain, fit.gains[1]):
         return replace(fit, phase="done", at=fit.at + step, log_likelihood=total.log_likelihood + gain / 2)

@@ -84,6 +84,12 @@ def outcome_of(text: str, frame: Frame) -> str:
     return next(name for name in frame.levels if name == left)
 
 
+def names_in(text: str) -> list[str]:
+    """Return the names of columns in a checked formula, where no codebook is at hand."""
+    found = re.findall(r"`([^`]+)`|([A-Za-z_][\w.]*)", text)
+    return sorted({quoted or plain for quoted, plain in found} - formulas.WORDS)
+
+
 def split_bars(text: str) -> tuple[str, str, str, str]:
     """Return the fixed formula, the random terms, the bar and the grouping of an lme4 formula.
 

@@ -161,6 +161,7 @@ def wald_table(
 
 def wald_row(term: str, estimate: float, se: float, df: float, *, robust_se: float | None = None) -> Coefficient:
     """Return one coefficient row: a z test for infinite ``df``, else a t test; robust where given."""
+    estimate, se = float(estimate), float(se)
     used = se if robust_se is None else robust_se
     with np.errstate(divide="ignore", invalid="ignore"):
         z = float(np.divide(estimate, used))

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from ihds.data.table import read_table
-from ihds.errors import BadInput
+from ihds.errors import BadFormula, BadInput
 from tests.conftest import federate, pbc, reference
 
 NUMBERS = ("time", ["age", "sex", "ph.ecog", "ph.karno", "pat.karno", "meal.cal", "wt.loss"])
@@ -64,6 +64,8 @@ def test_the_path_begins_where_no_term_is_left_and_needs_no_folds(shared):
 
 def test_penalties_that_make_no_sense_are_named(shared):
     parts = in_order(pbc(shared))
+    with pytest.raises(BadFormula, match="no covariate"):
+        federate(parts, "elastic_net", formula="albumin ~ 1")
     for wrong in ({"alpha": 2.0}, {"folds": 1}, {"lambdas": (0.0,)}, {"steps": 0}):
         with pytest.raises(BadInput):
             federate(parts, "elastic_net", formula="albumin ~ age + bili", **wrong)

@@ -15,7 +15,6 @@ Status     experimental
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -28,6 +27,7 @@ from ihds.analysis import partial
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.numerics import invert
+from ihds.analysis.outcomes import names_in
 from ihds.analysis.partial import CoxParams, Curvature, Meat, RiskSums, second_moment
 from ihds.analysis.result import Curve, Result, Test, chi_square, wald_table
 from ihds.analysis.survival import at_risk, break_ties, cells_of, count_cells
@@ -299,9 +299,7 @@ def _persons(text: str) -> list[dict[str, str]]:
 
 def _covariates(text: str, frame: Frame, person: dict[str, str]) -> Vector:
     """Return a person's scaled columns (p,)."""
-    found = re.findall(r"`([^`]+)`|([A-Za-z_][\w.]*)", text)
-    known = {quoted or plain for quoted, plain in found} - formulas.WORDS
-    parsed = replace(formulas.parse(text, sorted(known), list(frame.levels)), intercept=True)
+    parsed = replace(formulas.parse(text, names_in(text), list(frame.levels)), intercept=True)
     needed = {n for n in parsed.variables if any(n in parsed.label(term) for term in parsed.terms)}
     missing = sorted(needed - set(person))
     if missing:

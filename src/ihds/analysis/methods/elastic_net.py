@@ -29,7 +29,7 @@ from ihds.analysis.numerics import blocks
 from ihds.analysis.outcomes import plain_formula
 from ihds.analysis.result import Coefficient, Result
 from ihds.data.codebook import Codebook
-from ihds.errors import BadInput, DidNotConverge
+from ihds.errors import BadFormula, BadInput, DidNotConverge
 
 #: Largest change of a standardised coefficient that counts as none.
 _STILL = 1e-10
@@ -105,6 +105,8 @@ STATE = State
 def ask(params: Params, codebook: Codebook) -> Ask:
     """Ask for a number or a binary outcome and a model matrix with intercept."""
     formula = plain_formula(params.formula, codebook, "elastic_net")
+    if not formula.terms:
+        raise BadFormula(f"{params.formula!r} names no covariate", remedy="write y ~ a + b + c")
     if not 0 <= params.alpha <= 1:
         raise BadInput(f"alpha is {params.alpha:g}", remedy="give 0 (ridge) to 1 (lasso)")
     if params.folds not in (0, *range(2, 21)) or not 1 <= params.steps <= 200:

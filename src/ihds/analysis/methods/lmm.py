@@ -14,7 +14,6 @@ Status     experimental
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,7 +25,7 @@ from ihds.analysis.design import INTERCEPT, Ask, Design, Frame
 from ihds.analysis.likelihood import Fit
 from ihds.analysis.method import Matrix
 from ihds.analysis.mixed import Crosses, Profile
-from ihds.analysis.outcomes import categories, split_bars
+from ihds.analysis.outcomes import categories, names_in, split_bars
 from ihds.analysis.result import Result
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula
@@ -93,11 +92,9 @@ def _random_terms(inner: str, codebook: Any) -> tuple[bool, list[str]]:
 def begin(params: Params, frame: Frame) -> State:
     """Start at L = I."""
     _, inner, bar, _ = split_bars(params.formula)
-    wanted = [t.strip() for t in inner.split("+")]
-    none = "0" in wanted or "-1" in inner.replace(" ", "")
-    named = [t for t in wanted if t not in ("0", "1")]
-    columns = [re.sub(r"\s", "", c) for c in frame.columns]
-    random = (*(() if none else (0,)), *(columns.index(re.sub(r"\s", "", t.replace("^", "**"))) for t in named))
+    parsed = formulas.parse(f"~ {inner}", names_in(params.formula), list(frame.levels))
+    named = ((INTERCEPT,) if parsed.intercept else ()) + tuple(parsed.label(t) for t in parsed.terms)
+    random = tuple(frame.columns.index(name) for name in named)
     q = len(random)
     entries = tuple((a, b) for b in range(q) for a in range(b, q) if bar == "|" or a == b)
     terms = tuple(f"theta {frame.columns[random[a]]}, {frame.columns[random[b]]}" for a, b in entries)
