@@ -30,6 +30,7 @@ from ihds.privacy.disclosure import Thresholds
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs/conformance/methods.md"
+PICTURES = ROOT / "docs/methods/pictures"
 SHARED = Path(os.environ.get("IHDS_SHARED", ROOT.parent / "shared"))
 Pairs = Iterable[tuple[Any, Any]]
 EXACT, OPTIMISED = 1e-8, 1e-5
@@ -425,14 +426,16 @@ def difference(pairs: Pairs) -> float:
     return worst
 
 
-def measured() -> list[tuple[str, Case, int, int, float, int, int, float]]:
-    """Return, per method: sites, persons' rows, difference, rounds, bytes per site, seconds."""
+def measured(*, pictures: bool) -> list[tuple[str, Case, int, int, float, int, int, float]]:
+    """Return, per method: sites, persons' rows, difference, rounds, bytes per site, seconds; draw the results."""
     found = []
     for name, case in sorted(cases().items()):
         parts = case.parts()
         begin = time.perf_counter()
         result, rounds, sent = federated(name, parts, case.person, case.params)
         seconds = time.perf_counter() - begin
+        if pictures:
+            result.plot().savefig(PICTURES / f"{name}.png", dpi=72, metadata={"Software": None})
         found.append((name, case, len(parts), result.n, difference(case.pairs(result)), rounds, sent, seconds))
     return found
 
@@ -442,7 +445,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    found = measured()
+    found = measured(pictures=not check)
     absent = sorted(set(methods()) - {row[0] for row in found})
     apart = [
         f"{name}: {worst:.1e} > {case.promised:.0e}"

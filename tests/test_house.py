@@ -25,7 +25,9 @@ def test_every_method_has_its_headings_its_test_and_its_page(name):
     text = methods()[name].__doc__ or ""
     assert [h for h in HEADINGS if not re.search(rf"^{h}\s", text, re.MULTILINE)] == []
     assert (ROOT / f"tests/analysis/methods/test_{name}.py").is_file()
-    assert (ROOT / f"docs/methods/{name}.md").is_file()
+    page = (ROOT / f"docs/methods/{name}.md").read_text()
+    assert f"](pictures/{name}.png)" in page, "the page shows a picture that `make conformance` drew"
+    assert (ROOT / f"docs/methods/pictures/{name}.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SRC)))

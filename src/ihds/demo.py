@@ -75,21 +75,15 @@ class Offered:
     title: str
     description: str
     keywords: tuple[str, ...]
-    category: str
+    health_category: str
     codebook: Codebook
     part: Callable[[int], pd.DataFrame]
     methods: tuple[str, ...] = REVIEWED
 
     def dataset(self, holder: str) -> DatasetConfig:
         """Return what a holder says of its part."""
-        return DatasetConfig(
-            id=f"{self.id}-{holder}",
-            title=f"{self.title}, {holder}",
-            description=self.description,
-            keywords=self.keywords,
-            health_category=self.category,
-            methods=self.methods,
-        )
+        shared = {k: getattr(self, k) for k in ("description", "keywords", "health_category", "methods")}
+        return DatasetConfig(id=f"{self.id}-{holder}", title=f"{self.title}, {holder}", **shared)
 
 
 BYAR = Offered(
@@ -97,7 +91,7 @@ BYAR = Offered(
     title="Bladder tumour recurrences",
     description="Byar trial of intravesical treatment: recurrences of superficial bladder cancer",
     keywords=("bladder cancer", "recurrence", "randomised trial"),
-    category="EHCT",
+    health_category="EHCT",
     codebook=bladder_cancer.codebook(),
     part=lambda number: bladder_cancer.site_part(number, len(HOLDERS)),
 )

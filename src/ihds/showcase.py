@@ -33,7 +33,7 @@ def offers(cohort: Cohort) -> tuple[Offered, ...]:
             title=f"{cohort.title}: {table}",
             description=cohort.description,
             keywords=(*cohort.keywords, table),
-            category="MRMR",
+            health_category="MRMR",
             codebook=codebook,
             part=lambda number, table=table: sites[number][table],  # type: ignore[misc]
             methods=tuple(sorted(methods())),

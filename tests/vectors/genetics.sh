@@ -56,6 +56,21 @@ hwe <- function(x) {
   min(1, sum(p[p <= p[h == het] * (1 + 1e-9)]) / sum(p))
 }
 control <- glm.control(epsilon = 1e-14, maxit = 100)
+# A person with no genotype is left out of that SNP's model.
+linear_of <- function(g) {
+  x <- apply(g, 2, function(x) { f <- lm(y ~ x + V1 + V2 + V3, data.frame(d, x)); c(coef(summary(f))["x", ], f$df.residual) })
+  list(beta = x[1, ], se = x[2, ], t = x[3, ], p = x[4, ], df = x[5, ])
+}
+logistic_of <- function(g) {
+  x <- apply(g, 2, function(x) {
+    u <- na.omit(data.frame(d, x))
+    null <- glm(z ~ V1 + V2 + V3, binomial, u, control = control)
+    full <- glm(z ~ x + V1 + V2 + V3, binomial, u, control = control)
+    a <- anova(null, full, test = "Rao")
+    c(coef(summary(full))["x", ], a$Rao[2], a$`Pr(>Chi)`[2], null$deviance - full$deviance)
+  })
+  list(beta = x[1, ], se = x[2, ], z = x[3, ], p = x[4, ], rao = x[5, ], rao_p = x[6, ], lr = x[7, ])
+}
 all_of <- function(set) {
   get <- function(name) read.table(file.path(tmp, paste0(set, ".", name)), header = TRUE, comment.char = "", check.names = FALSE)
   # Two bits a person, low bits first: 00 two A1, 01 missing, 10 one A1, 11 none. g counts A1, which plink2 calls ALT.
@@ -70,21 +85,11 @@ all_of <- function(set) {
   stopifnot(tally$HOM_REF_CT == count(0), tally$HET_REF_ALT_CTS == count(1), tally$TWO_ALT_GENO_CTS == count(2), tally$MISSING_CT == gone)
   near(hardy$P, exact)
 
-  linear <- t(sapply(s, function(j) {
-    f <- lm(y ~ x + V1 + V2 + V3, data.frame(d, x = g[, j]))
-    c(coef(summary(f))["x", ], f$df.residual)
-  }))
-  logistic <- t(sapply(s, function(j) {
-    u <- na.omit(data.frame(d, x = g[, j]))
-    null <- glm(z ~ V1 + V2 + V3, binomial, u, control = control)
-    full <- glm(z ~ x + V1 + V2 + V3, binomial, u, control = control)
-    a <- anova(null, full, test = "Rao")
-    c(coef(summary(full))["x", ], a$Rao[2], a$`Pr(>Chi)`[2], null$deviance - full$deviance)
-  }))
+  linear <- linear_of(g[, s]); logistic <- logistic_of(g[, s])
   lin <- get("Y1.glm.linear")[s, ]; logi <- get("Y1.glm.logistic")[s, ]
   stopifnot(lin$A1 == bim$a1[s], lin$ID == bim$id[s], logi$ERRCODE == ".", lin$OBS_CT == n - gone[s])
-  near(lin$BETA, linear[, 1]); near(lin$SE, linear[, 2]); near(lin$T_STAT, linear[, 3]); near(lin$P, linear[, 4])
-  near(log(logi$OR), logistic[, 1], 2e-4); near(logi$`LOG(OR)_SE`, logistic[, 2], 2e-4)
+  near(lin$BETA, linear$beta); near(lin$SE, linear$se); near(lin$T_STAT, linear$t); near(lin$P, linear$p)
+  near(logi$OR, exp(logistic$beta)); near(logi$`LOG(OR)_SE`, logistic$se); near(logi$P, logistic$p, 1e-4)
 
   # A = ZZ' / M over the M SNPs that vary, Z = (x - 2p) / sqrt(2p(1 - p)), p = mean(x) / 2 over those seen, 0 where x is missing.
   p <- colMeans(g, na.rm = TRUE) / 2
@@ -100,15 +105,17 @@ all_of <- function(set) {
   for (j in seq_along(s)) filled[is.na(filled[, j]), j] <- 2 * p[s[j]]
   scores <- v(filled %*% w)
   near(get("sscore")$SCORE1_SUM, scores)
-  list(missing = sum(gone),
-       freq_hwe = list(hom_a1 = v(count(2)[s]), het = v(count(1)[s]), hom_a2 = v(count(0)[s]), missing = v(gone[s]), a1_freq = p[s],
-                       p = exact[s], plink2_p = hardy$P[s], sum_dosage = sum(g, na.rm = TRUE), sum_het = sum(count(1)), sum_logp = sum(log(exact))),
-       linear = list(beta = v(linear[, 1]), se = v(linear[, 2]), t = v(linear[, 3]), p = v(linear[, 4]), df = v(linear[, 5]),
-                     plink2 = list(beta = lin$BETA, se = lin$SE, t = lin$T_STAT, p = lin$P)),
-       logistic = list(beta = v(logistic[, 1]), se = v(logistic[, 2]), z = v(logistic[, 3]), p = v(logistic[, 4]),
-                       rao = v(logistic[, 5]), rao_p = v(logistic[, 6]), lr = v(logistic[, 7])),
-       pca = list(snps = sum(vary), values = e$values[1:5], trace = sum(e$values), vectors = unname(e$vectors[, 1:4])),
-       scores = scores)
+  out <- list(
+    missing = sum(gone),
+    freq_hwe = list(hom_a1 = v(count(2)[s]), het = v(count(1)[s]), hom_a2 = v(count(0)[s]), missing = v(gone[s]), a1_freq = p[s],
+                    p = exact[s], plink2_p = hardy$P[s],
+                    total = list(dosage = sum(g, na.rm = TRUE), het = sum(count(1)), sum_logp = sum(log(exact)))),
+    linear = c(linear, list(plink2 = list(beta = lin$BETA, se = lin$SE, t = lin$T_STAT, p = lin$P))), logistic = logistic,
+    pca = list(snps = sum(vary), values = e$values[1:5], trace = sum(e$values), vectors = unname(e$vectors[, 1:4])),
+    prs = list(weights = w, scores = scores))
+  # The same models where a missing genotype counts as the SNP's mean, 2p; plink2 has no such model.
+  if (any(gone > 0)) out$filled <- list(linear = linear_of(filled), logistic = logistic_of(filled))
+  out
 }
 # toJSON writes 15 digits at most; a double needs up to 17, so each one goes in as the shortest text that reads back the same.
 exactly <- function(x) {
@@ -121,8 +128,8 @@ exactly <- function(x) {
   if (is.null(dim(x))) s else array(s, dim(x))
 }
 out <- c(list(r = R.version.string, plink2 = readLines(file.path(tmp, "version"))[1], people = n, snps = m, index = s - 1L,
-              id = as.character(bim$id[s]), a1 = as.character(bim$a1[s]), a2 = as.character(bim$a2[s]), weights = w),
-         sapply(c("whole", "masked"), all_of, simplify = FALSE))
+              id = as.character(bim$id[s]), a1 = as.character(bim$a1[s]), a2 = as.character(bim$a2[s])),
+         all_of("whole"), list(masked = all_of("masked")))
 text <- toJSON(exactly(out), auto_unbox = TRUE, pretty = TRUE, digits = 17)
 write(gsub(", ", ",", gsub("\"#([^\"]*)\"", "\\1", text)), args[3])
 R

@@ -16,8 +16,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ihds.analysis import design as designs
-from ihds.analysis.design import Ask, Frame, Rows
+from ihds.analysis.design import Ask, Frame
 from ihds.analysis.method import Contribution, Leaves, Vector
+from ihds.analysis.rows import Rows, distinct, read_rows
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, BadInput, BadLevel, BadTable, ConstantColumn, NoEvents, OutOfRange, Refused
 from ihds.privacy.disclosure import Thresholds, model_reasons
@@ -137,7 +138,7 @@ class Agreement:
 
     def rows(self, state: AgreeState, table: pd.DataFrame) -> Rows:
         """Read a site's rows under the levels agreed so far."""
-        return designs.read_rows(self.ask, self.codebook, state.levels, table)
+        return read_rows(self.ask, self.codebook, state.levels, table)
 
     def local(self, state: AgreeState, rows: Rows) -> Contribution:
         """Return this site's contribution to the present phase."""
@@ -164,12 +165,12 @@ class Agreement:
 
     def _dictionary(self, state: AgreeState, rows: Rows) -> Dictionary:
         persons = [
-            float(designs.distinct(rows.person[rows.codes[name] == i]))
+            float(distinct(rows.person[rows.codes[name] == i]))
             for name, levels in state.levels.items()
             for i in range(len(levels))
         ]
         cells = [
-            float(designs.distinct(rows.person[code == i])) if names else 0.0
+            float(distinct(rows.person[code == i])) if names else 0.0
             for code, names, size in zip(
                 (rows.group, rows.stratum),
                 (designs.group_names(self.ask), designs.strata_names(self.ask)),

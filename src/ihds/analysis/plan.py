@@ -17,6 +17,7 @@ from ihds.analysis import agree, design
 from ihds.analysis.agree import Agreement, AgreeState
 from ihds.analysis.method import Contribution, Layout, Method, flatten, make_params, method, unflatten
 from ihds.analysis.result import Result
+from ihds.analysis.rows import Rows, build
 from ihds.canonical import pack, unpack
 from ihds.data.codebook import Codebook
 from ihds.errors import BadMessage, DidNotConverge
@@ -126,7 +127,7 @@ class SiteWork:
 
     plan: Plan
     table: pd.DataFrame
-    _rows: tuple[object, design.Rows] | None = None
+    _rows: tuple[object, Rows] | None = None
     _design: tuple[bytes, design.Design] | None = None
     _frame: design.Frame | None = None
     _twin: SiteWork | None = None
@@ -152,7 +153,7 @@ class SiteWork:
         """Return how many persons the present rows hold."""
         return self._persons
 
-    def _read(self, agreed: AgreeState) -> design.Rows:
+    def _read(self, agreed: AgreeState) -> Rows:
         if self._rows is None or self._rows[0] != agreed.levels:
             self._rows = (agreed.levels, self.plan.agreement.rows(agreed, self.table))
             self._persons = self._rows[1].persons
@@ -165,8 +166,7 @@ class SiteWork:
         if self._design is None or self._design[0] != key:
             if agreed.frame.columns != design.column_names(self.plan.agreement.ask, agreed.frame.levels):
                 raise BadMessage("the agreed columns are not those of the formula")
-            rows = self._read(agreed)
-            self._design = (key, design.build(self.plan.agreement.ask, agreed.frame, rows))
+            self._design = (key, build(self.plan.agreement.ask, agreed.frame, self._read(agreed)))
             self._rows = None  # their matrix went into the design
         self._frame = agreed.frame
         return self._design[1]

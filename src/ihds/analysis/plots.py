@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,7 +12,7 @@ from scipy import special
 
 from ihds.analysis.design import Floats
 from ihds.analysis.result import Result
-from ihds.analysis.summary import ratio_name
+from ihds.analysis.summary import is_effect, ratio_name
 from ihds.errors import BadInput
 
 # Colours of Okabe and Ito, told apart by people who see few colours.
@@ -26,44 +26,14 @@ def draw(result: Result) -> Figure:
         BadInput: the method has no picture.
 
     """
-    if result.curves:
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
-        _curves(result, figure.add_subplot())
-        return figure
-    drawn = {
-        "elastic_net": _path,
-        "differential_expression": _volcano,
-        "cox_scan": _volcano,
-        "association_scan": _scan,
-        "principal_components": _scree,
-        "genotype_qc": _call_rates,
-        "causal_effect": _love,
-    }
-    if result.method in drawn:
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
-        drawn[result.method](result, figure.add_subplot())
-        return figure
-    if result.coefficients:
-        height = 1.4 + 0.42 * len(result.coefficients)
-        figure = Figure(figsize=(7, height), layout="constrained")
-        _forest(result, figure.add_subplot())
-        return figure
-    by_method = {
-        "anova": _means,
-        "contingency": _shares,
-        "correlation": _correlations,
-        "histogram": _histograms,
-        "quantiles": _boxes,
-        "rank_test": _ranks,
-        "table_one": _balance,
-        "describe": _present,
-        "logrank": _expected,
-    }
-    if result.method in by_method:
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
-        by_method[result.method](result, figure.add_subplot())
-        return figure
-    raise BadInput(f"{result.method} has no plot", remedy="print(result.summary())")
+    shared = _curves if result.curves else _forest if result.coefficients else None
+    chosen = _OF_METHOD.get(result.method, shared)
+    if chosen is None:
+        raise BadInput(f"{result.method} has no plot", remedy="print(result.summary())")
+    height = 1.4 + 0.42 * len(result.coefficients) if chosen is _forest else 4.5
+    figure = Figure(figsize=(7, height), layout="constrained")
+    chosen(result, figure.add_subplot())
+    return figure
 
 
 def _curves(result: Result, axes: Axes) -> None:
@@ -85,9 +55,7 @@ def _curves(result: Result, axes: Axes) -> None:
 def _forest(result: Result, axes: Axes) -> None:
     ratio = ratio_name(result)
     scale = math.exp if ratio else float
-    terms = [c for c in result.coefficients if c.term != "(Intercept)" and np.isfinite(c.se)]
-    if result.method == "piecewise":
-        terms = [c for c in terms if not c.term.startswith("(")] or terms
+    terms = [c for c in result.coefficients if is_effect(c)]
     shown = terms or list(result.coefficients)
     places = range(len(shown), 0, -1)
     for place, c in zip(places, shown, strict=True):
@@ -280,3 +248,24 @@ def _love(result: Result, axes: Axes) -> None:
     axes.set(xlabel="absolute standardised difference")
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+#: Methods whose picture is neither curves nor a forest of coefficients.
+_OF_METHOD: dict[str, Callable[[Result, Axes], None]] = {
+    "anova": _means,
+    "association_scan": _scan,
+    "causal_effect": _love,
+    "contingency": _shares,
+    "correlation": _correlations,
+    "cox_scan": _volcano,
+    "describe": _present,
+    "differential_expression": _volcano,
+    "elastic_net": _path,
+    "genotype_qc": _call_rates,
+    "histogram": _histograms,
+    "logrank": _expected,
+    "principal_components": _scree,
+    "quantiles": _boxes,
+    "rank_test": _ranks,
+    "table_one": _balance,
+}

@@ -86,6 +86,12 @@ def ratio_name(result: Result) -> str:
     )
 
 
+def is_effect(c: Coefficient) -> bool:
+    """Return whether a row is a covariate's, not an intercept, threshold, interval or scale, and has an error."""
+    level = c.term.endswith(("(Intercept)", "]")) and (c.term[0] == "(" or c.term.endswith("(Intercept)"))
+    return not level and "|" not in c.term and c.term not in ("log(scale)", "log(theta)") and math.isfinite(c.se)
+
+
 def _random(result: Result) -> list[str]:
     found = result.details.get("random", ())
     if not found:

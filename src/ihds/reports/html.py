@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ihds.analysis.result import Result
-from ihds.analysis.summary import number, ratio_name
+from ihds.analysis.summary import is_effect, number, ratio_name
 from ihds.cohorts.cohort import Cohort, Study
 
 
@@ -70,7 +70,7 @@ def sentences(result: Result) -> list[str]:
     name = ratio_name(result)
     found = []
     for c in result.coefficients if name else ():
-        if c.term == "(Intercept)" or not math.isfinite(c.se):
+        if not is_effect(c):
             continue
         low, middle, high = (math.exp(min(v, 50)) for v in (c.lower, c.estimate, c.upper))
         clear = "" if (c.lower > 0) == (c.upper > 0) else "; the data are compatible with no difference"

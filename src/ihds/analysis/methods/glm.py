@@ -17,10 +17,11 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from scipy.special import expit, gammaln, log_ndtr, logit, ndtri
+from scipy.special import gammaln
 
 from ihds.analysis import formula as formulas
 from ihds.analysis.design import Ask, Design, Frame
+from ihds.analysis.families import LINKS, start, terms
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.numerics import blocks, has_settled, invert, newton_decrement, runs_away
 from ihds.analysis.result import Result, wald_table
@@ -40,14 +41,6 @@ class Params:
     link: Literal["", "identity", "logit", "probit", "cloglog", "log", "inverse"] = ""
     robust: Literal["", "HC0", "HC1", "HC2", "HC3", "cluster"] = ""
     max_rounds: int = 40
-
-
-_LINKS = {
-    "gaussian": ("identity",),
-    "binomial": ("logit", "probit", "cloglog"),
-    "poisson": ("log",),
-    "gamma": ("log", "inverse"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,9 +112,9 @@ def ask(params: Params, codebook: Codebook) -> Ask:
         raise BadFormula("glm takes no strata(), and cluster() only with robust='cluster'", remedy="leave it out")
     if params.robust == "cluster" and not formula.cluster:
         raise BadFormula("robust is 'cluster' but no cluster is named", remedy="add + cluster(patient) to the formula")
-    if params.link and params.link not in _LINKS[params.family]:
+    if params.link and params.link not in LINKS[params.family]:
         raise BadFormula(
-            f"{params.family} has no link {params.link!r}", remedy=f"use {' or '.join(_LINKS[params.family])}"
+            f"{params.family} has no link {params.link!r}", remedy=f"use {' or '.join(LINKS[params.family])}"
         )
     kinds = {"gaussian": "number", "binomial": "binary", "poisson": "count", "gamma": "positive"}
     outcome: Any = kinds[params.family]
@@ -153,59 +146,8 @@ def begin(params: Params, frame: Frame) -> State:
 
 
 def _link(params: Params) -> str:
-    return params.link or _LINKS[params.family][0]
+    return params.link or LINKS[params.family][0]
 
-
-def _family(params: Params, eta: Vector, y: Vector, unit: float) -> tuple[Vector, Vector, Vector]:
-    """Return score in eta, weight and log-likelihood (up to a constant) per person; ``y`` is in ``unit``s."""
-    match params.family:
-        case "gaussian":
-            return y - eta, np.ones_like(eta), -0.5 * (y - eta) ** 2
-        case "binomial" if _link(params) == "logit":
-            tail = np.exp(-np.abs(eta))
-            larger = 1 / (1 + tail)  # the larger of mean and 1 - mean: neither loses digits far out
-            mean = np.where(eta >= 0, larger, tail * larger)
-            return y - mean, tail * larger * larger, y * eta - np.maximum(eta, 0) + np.log(larger)
-        case "binomial":
-            return _probit(eta, y) if _link(params) == "probit" else _cloglog(eta, y)
-        case "gamma":
-            with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-                inverse = eta if _link(params) == "inverse" else np.exp(-eta)  # 1 / mean, in units
-                ratio = np.where(inverse > 0, y * unit * inverse, np.inf)
-                value = np.log(np.where(inverse > 0, inverse, np.nan)) - ratio
-            value = np.where(np.isfinite(value), value, -(2.0**11))  # a mean below zero: the step is halved
-            ratio = np.minimum(ratio, 2.0**11)
-            if _link(params) == "inverse":
-                safe = np.where(inverse > 0, inverse, 1.0)
-                return (1 - ratio) / safe, 1 / safe**2, value
-            return ratio - 1, np.ones_like(eta), value
-        case _:
-            with np.errstate(over="ignore"):
-                mean = np.exp(eta) / unit
-            return y - mean, mean, y * eta - mean
-
-
-def _probit(eta: Vector, y: Vector) -> tuple[Vector, Vector, Vector]:
-    log_density = -0.5 * eta * eta - 0.5 * np.log(2 * np.pi)
-    log_mean, log_rest = log_ndtr(eta), log_ndtr(-eta)
-    up, down = np.exp(log_density - log_mean), np.exp(log_density - log_rest)
-    return np.where(y > 0, up, -down), up * down, np.where(y > 0, log_mean, log_rest)
-
-
-def _cloglog(eta: Vector, y: Vector) -> tuple[Vector, Vector, Vector]:
-    rate = np.exp(np.minimum(eta, 600))
-    lost = -np.expm1(-rate)
-    up = rate * np.exp(-rate) / np.where(lost > 0, lost, 1.0)  # rate / (exp(rate) - 1), 1 at rate 0
-    up = np.where(lost > 0, up, 1.0)
-    return np.where(y > 0, up, -rate), up * rate, np.where(y > 0, np.log(np.maximum(lost, 1e-300)), -rate)
-
-
-#: Each binomial link: the mean's linear predictor, and the mean's slope in it.
-_BINOMIAL: dict[str, Any] = {
-    "logit": (logit, lambda eta: expit(eta) * expit(-eta)),
-    "probit": (ndtri, lambda eta: np.exp(-0.5 * eta**2) / np.sqrt(2 * np.pi)),
-    "cloglog": (lambda mean: np.log(-np.log1p(-mean)), lambda eta: np.exp(eta - np.exp(eta))),
-}
 
 #: The null model gives a log-likelihood only, which a step of this gain changes by half of it.
 _NULL_GAIN = 1e-11
@@ -246,8 +188,12 @@ def _meat(params: Params, state: State, design: Design) -> Meat:
     power = {"HC2": 0.5, "HC3": 1.0}.get(params.robust, 0.0)
     for rows in blocks(len(design.y)):
         x = design.x[rows]
-        pull, weight, _ = _family(
-            params, x @ state.beta + _offset(params, design, rows), design.y[rows], _unit(params, design)
+        pull, weight, _ = terms(
+            params.family,
+            _link(params),
+            x @ state.beta + _offset(params, design, rows),
+            design.y[rows],
+            _unit(params, design),
         )
         if power:
             leverage = weight * np.einsum("ij,jk,ik->i", x, state.covariance, x)
@@ -262,22 +208,9 @@ def _meat(params: Params, state: State, design: Design) -> Meat:
 
 
 def _start(params: Params, _state: State, design: Design, rows: slice) -> Sums:
-    """Return the weighted least squares of R's first iteration, which starts at the outcome itself."""
-    x, y, unit = design.x[rows], design.y[rows], _unit(params, design)
-    link = _link(params)
-    if params.family == "poisson":
-        mean = y + 0.1 / unit
-        eta, pull, weight = np.log(mean * unit), y - mean, mean
-    elif params.family == "gamma":
-        eta = np.log(y * unit) if link == "log" else 1 / (y * unit)
-        pull, weight = np.zeros(len(y)), np.ones(len(y)) if link == "log" else (y * unit) ** 2
-    else:
-        mean = (y + 0.5) / 2
-        inverse, slope_at = _BINOMIAL[link]
-        eta = inverse(mean)
-        slope = slope_at(eta)
-        weight = slope**2 / (mean * (1 - mean))
-        pull = (y - mean) * slope / (mean * (1 - mean))
+    """Return the weighted least squares of R's first iteration."""
+    x, y = design.x[rows], design.y[rows]
+    eta, pull, weight = start(params.family, _link(params), y, _unit(params, design))
     working = weight * (eta - design.offset[rows]) + pull
     return Sums(
         n=float(len(y)),
@@ -297,11 +230,11 @@ def _newton(params: Params, state: State, design: Design, rows: slice) -> Sums:
     """Return the sums of one Newton step, for the model and for its null model."""
     x, y, unit = design.x[rows], design.y[rows], _unit(params, design)
     offset = _offset(params, design, rows)
-    pull, weight, log_likelihood = _family(params, x @ state.beta + offset, y, unit)
+    pull, weight, log_likelihood = terms(params.family, _link(params), x @ state.beta + offset, y, unit)
     null_eta = np.full(len(y), state.null_beta if design.frame.intercept else 0.0) + offset
     if not offset.any():  # one value for everybody
         null_eta = null_eta[:1]
-    null_pull, null_weight, null_log_likelihood = _family(params, null_eta, y, unit)
+    null_pull, null_weight, null_log_likelihood = terms(params.family, _link(params), null_eta, y, unit)
     saturated, constant, pearson = np.zeros(1), np.zeros(1), 0.0
     if params.family == "gamma":
         saturated = -np.log(y * unit) - 1
