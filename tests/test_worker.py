@@ -72,9 +72,9 @@ def zone():
 class Zones(Space):
     """The demo's nodes, but the rows of ``lih`` lie with a worker."""
 
-    def make(self, config: NodeConfig) -> None:
+    def make(self, config: NodeConfig, offered=()) -> None:
         if config.name != "lih":
-            super().make(config)
+            super().make(config, offered)
             return
         from dataclasses import replace
 

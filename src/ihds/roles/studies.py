@@ -285,7 +285,10 @@ class Studies:
         return Transfer.from_dict(record.body)
 
     def _channel(self, holder: str, pid: str) -> HttpChannel:
-        endpoint, token = read_address(self._transfer(pid).address)
+        waited = self.node.connector.wait(
+            "transfer", pid, _SETTLED, _AGREE_SECONDS
+        )  # a renewed address may be on its way
+        endpoint, token = read_address(waited.address if isinstance(waited, Transfer) else None)
         return HttpChannel(Did.parse(holder), self.node.http, endpoint, token, Line(endpoint, self.node.http.guard))
 
     def _complete(self, transfers: dict[str, str]) -> None:
