@@ -3,14 +3,14 @@
 Model      gaussian: trait = x · beta + g_v gamma_v, the t test of gamma_v (plink2 --glm). binomial: the
            score test of adding g_v to the logistic model of the covariates.
 Down       for binary traits beta of the model without variants; each variant's centre and scale.
-Up         Null in turns for binary traits; Magnitudes, Means, then Scan, as sums over sites.
+Up         Likelihood in turns for binary traits; Magnitudes, Means, then Scan, as sums over sites.
 Rounds     4; 4 and about 6 for binary traits.
 Reveals    frequencies of many variants over all sites identify members of small cohorts (Homer et
            al. 2008): no frequency is released, and n below 500 refuses more than 1000 variants. Variants
            of fewer than min_cell carriers are left out and counted.
 Errors     Refused, Separation, Collinear, BadInput.
 Source     Rao 1948; Chang et al. 2015 (plink2). Checked against plink2 and R (tests/vectors/
-           genetics.sh). A missing genotype counts as the variant's mean.
+           genetics.sh). A missing genotype counts as the variant's mean; plink2 leaves the person out.
 Status     experimental
 """
 
