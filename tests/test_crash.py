@@ -23,13 +23,22 @@ def settle(space, study: str, seconds: float = 240):
             shown = space.space("researcher").study(study)
             if shown["result"] and shown["status"] == "finished":
                 return shown["result"]
-            assert shown["status"] != "failed", shown["error"]
+            assert shown["status"] != "failed", refusals(space)
             if shown["status"] in ("waiting", "paused"):
                 space.space("researcher").call("study.run", resume=study)
         except IhdsError:  # the researcher's node is just dead
             pass
         time.sleep(0.1)
     raise AssertionError(f"study {study} did not settle")
+
+
+def refusals(space) -> list[str]:
+    """What every node's log says of refusals: a study that failed shows only the last."""
+    return [f"{n}: {e['kind']} {e['details']}" for n in space.configs for e in space.entries(n) if _bad(e["kind"])]
+
+
+def _bad(kind: str) -> bool:
+    return kind in ("study.refused", "study.failed", "message.abandoned", "study.closed")
 
 
 @pytest.mark.parametrize("mode", ["after", "before"])

@@ -18,6 +18,7 @@ IhdsError
 │   └── OutOfRange          a sum does not fit the declared fixed-point range
 ├── Refused                 a policy, permit or the gate said no; carries the reasons
 ├── NotAuthenticated        a token or signature is missing, foreign, expired or replayed
+│   └── CannotVerify        a signer's key or a credential's status cannot be learnt now: no, for this time
 ├── NotFound                no such thing, or the caller may not know of it
 ├── IllegalTransition       a message does not fit the state of its conversation
 ├── Conflict                somebody else changed the record first
@@ -174,6 +175,12 @@ class NotAuthenticated(IhdsError):
     code = "IHDS-AUTH"
     exit_status = 13
     http_status = 401
+
+
+class CannotVerify(NotAuthenticated):
+    """A signer's key or a credential's status cannot be learnt now; not knowing means no, until asked again."""
+
+    code = "IHDS-CANNOT-VERIFY"
 
 
 class NotFound(IhdsError):

@@ -11,7 +11,7 @@ from ihds.connector.dcp.credentials import PROFILES, read
 from ihds.connector.dcp.presentation import Verifier, scope_of, wanted
 from ihds.connector.dcp.status import StatusLists
 from ihds.connector.dcp.tokens import Identity, TokenGate
-from ihds.errors import NotAuthenticated, Refused
+from ihds.errors import CannotVerify, NotAuthenticated, Refused
 from ihds.ids import Did
 from ihds.wire.did import Resolver, document
 from ihds.wire.http import Http
@@ -170,7 +170,7 @@ def test_a_status_bit_is_read_back_and_beyond_the_list_counts_as_revoked(profile
 
 def test_a_status_that_cannot_be_learnt_counts_as_no():
     found = believed(credential(status=status.entry("http://127.0.0.1:9/status", 1)))
-    with pytest.raises(Refused, match="cannot be fetched"):
+    with pytest.raises(CannotVerify, match="cannot be fetched"):
         verifier().revoked(found)
     unknown = believed(credential(status={"type": "Crystal", "statusListCredential": "x", "statusListIndex": "1"}))
     with pytest.raises(Refused, match="unknown"):

@@ -145,6 +145,11 @@ class Gate:
         claims = self.signatures.verify(signed, grant.permit.user)
         study = Study.from_dict(claims.get("study") or {})
         self._judge(study, study.plan(), grant)
+        with self._lock:  # a call repeated while the first is on its way finds its key
+            record = self._begin(study, transfer, grant)
+        return self._announcement(study, record)
+
+    def _begin(self, study: Study, transfer: str, grant: Grant) -> dict[str, Any]:
         found = self.log.get("gate.study", study.id)
         if found is None:
             record = {
@@ -167,7 +172,7 @@ class Gate:
                 raise Refused("this study id is in use for another study or transfer")
         if record["closed"]:
             raise Refused("this study is closed here", remedy="start a new study")
-        return self._announcement(study, record)
+        return record
 
     def _announcement(self, study: Study, record: dict[str, Any]) -> str:
         key = self._mask_key(record)
@@ -184,8 +189,7 @@ class Gate:
             NotAuthenticated: a key is not signed by its holder.
 
         """
-        record = self._record(study_id, transfer)
-        study = Study.from_dict(record.body["study"])
+        study = Study.from_dict(self._record(study_id, transfer).body["study"])
         if set(announcements) != set(study.holders):
             raise Refused("the announced holders are not those of the study")
         keys = {}
@@ -194,12 +198,14 @@ class Gate:
             if claims.get("study") != study.digest() or claims.get("sub") != holder:
                 raise NotAuthenticated(f"the mask key of {holder} is for another study")
             keys[holder] = _mask_key(claims)
-        if record.body["roster"] not in (None, keys):
-            raise Refused("a holder's mask key changed during the study", remedy="start a new study")
-        if record.body["roster"] is None:
-            body = {**record.body, "roster": keys}
-            event = Event("study.opened", study.user, {"study": study.id, "holders": sorted(keys)})
-            self.log.commit(event, Put("gate.study", study.id, record.version, body))
+        with self._lock:
+            record = self._record(study_id, transfer)
+            if record.body["roster"] not in (None, keys):
+                raise Refused("a holder's mask key changed during the study", remedy="start a new study")
+            if record.body["roster"] is None:
+                body = {**record.body, "roster": keys}
+                event = Event("study.opened", study.user, {"study": study.id, "holders": sorted(keys)})
+                self.log.commit(event, Put("gate.study", study.id, record.version, body))
 
     # -- a round -------------------------------------------------------------------------------
 

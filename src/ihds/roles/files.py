@@ -11,7 +11,7 @@ from ihds.connector.dataplane.plane import Flow
 from ihds.connector.dcp.credentials import MEMBERSHIP, Credential
 from ihds.connector.dsp import negotiation
 from ihds.connector.dsp.negotiation import Negotiation
-from ihds.errors import NotAuthenticated, NotFound, Refused
+from ihds.errors import CannotVerify, NotAuthenticated, NotFound, Refused
 from ihds.governance.jurisdiction import Export, applying, may_leave
 from ihds.governance.jurisdictions.usa import COUNTRIES_OF_CONCERN
 from ihds.governance.permit import Permit, PermitState
@@ -49,6 +49,8 @@ class Files:
         try:
             member, shown = self.proofs.ask(process.counterparty, process.access)
             permit, state = self._permit(process, shown)
+        except CannotVerify:
+            raise  # that is no verdict: the outbox asks again
         except (Refused, NotAuthenticated) as error:
             return No((error.message, *error.reasons))
         allowed = self._judge(config, member, permit, state)
@@ -108,7 +110,8 @@ class Files:
         """Check that the receiver of a flow may have more: membership, permit and the law, as they are now.
 
         Raises:
-            Refused: it may not, or that cannot be learnt.
+            CannotVerify: a status cannot be learnt now.
+            Refused: it may not.
 
         """
         verdict = self.still(flow.counterparty, flow.dataset)
@@ -119,7 +122,8 @@ class Files:
         """Judge again what a member showed when it asked for a file.
 
         Raises:
-            Refused: it never showed anything, is suspended, or a status cannot be learnt.
+            CannotVerify: a status cannot be learnt now.
+            Refused: it never showed anything, is suspended.
 
         """
         record = self.node.log.get("held.member", f"{counterparty}|{dataset}")

@@ -22,7 +22,7 @@ from ihds.connector.dsp.transfer import STUDY_FORMAT, Transfer
 from ihds.data.codebook import Codebook
 from ihds.data.source import NoRows, Scope, Source
 from ihds.data.sources.tabular import TabularSource
-from ihds.errors import IllegalTransition, NotAuthenticated, NotFound, Refused
+from ihds.errors import CannotVerify, IllegalTransition, NotAuthenticated, NotFound, Refused
 from ihds.federation.gate import Gate, Grant, Threshold
 from ihds.governance.jurisdiction import applying
 from ihds.governance.permit import Permit, PermitState, Use, decide
@@ -170,6 +170,8 @@ class Holder:
             return No(("EHDS 61(1), 68(10): no data permit was presented",))
         try:
             member, shown = self.proof.ask(process.counterparty, process.access)
+        except CannotVerify:
+            raise  # that is no verdict: the outbox asks again
         except (Refused, NotAuthenticated) as error:
             return No((error.message, *error.reasons))
         dataset = str(process.offer["target"])
@@ -224,6 +226,8 @@ class Holder:
         if process.format != STUDY_FORMAT:
             try:
                 self.files.admit(self.node.connector.flow(process))
+            except CannotVerify:
+                raise  # that is no verdict: the outbox asks again
             except (Refused, NotAuthenticated) as error:
                 return No((error.message, *error.reasons))
             return Granted((f"agreement {process.agreement_id}",))
@@ -371,7 +375,7 @@ class Holder:
             if record.body["state"] == transfer.State.STARTED:
                 try:
                     self.in_force(record.id)
-                except (Refused, NotFound):
+                except (Refused, CannotVerify, NotFound):
                     continue
         return Answer({"at": time.time()})
 

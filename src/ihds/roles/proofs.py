@@ -24,7 +24,8 @@ class Proofs:
 
         Raises:
             NotAuthenticated: it shows no membership, or something does not verify.
-            Refused: it is suspended, or a status cannot be learnt.
+            CannotVerify: a status cannot be learnt now.
+            Refused: it is suspended.
             PeerFailed: it does not answer now.
 
         """
@@ -39,7 +40,8 @@ class Proofs:
 
         Raises:
             NotAuthenticated: a credential does not verify.
-            Refused: the membership is suspended or over, or a status cannot be learnt.
+            CannotVerify: a status cannot be learnt now.
+            Refused: the membership is suspended or over.
 
         """
         self.standing(membership, user)
@@ -49,7 +51,8 @@ class Proofs:
         """Return a kept membership that still holds.
 
         Raises:
-            Refused: it is suspended or over, or that cannot be learnt.
+            CannotVerify: a status cannot be learnt now.
+            Refused: it is suspended or over.
 
         """
         member = self._believe(membership, user, MEMBERSHIP)
@@ -62,7 +65,8 @@ class Proofs:
         """Return the permit in a verified credential and its present state.
 
         Raises:
-            Refused: it was not issued by the body it names, or its status cannot be learnt.
+            CannotVerify: a status cannot be learnt now.
+            Refused: it was not issued by the body it names.
 
         """
         permit = Permit.from_dict(credential.subject.get("permit", {}))

@@ -14,6 +14,7 @@ from ihds.connector.dcp.credentials import PERMIT, Credential, read
 from ihds.connector.dsp.negotiation import Negotiation
 from ihds.errors import (
     BadInput,
+    CannotVerify,
     NotFound,
     Refused,
 )
@@ -204,7 +205,7 @@ class User(OffersNothing):
     def _permit_state(self, permit: str) -> str:
         try:
             return "REVOKED" if self.node.verifier.revoked(self._credential(permit)) else "GRANTED"
-        except Refused:
+        except (Refused, CannotVerify):
             return "UNKNOWN"
 
     def _credential(self, permit: str) -> Credential:

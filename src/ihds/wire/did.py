@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from ihds.errors import BadMessage, NotAuthenticated, PeerFailed
+from ihds.errors import BadMessage, CannotVerify, NotAuthenticated, PeerFailed
 from ihds.ids import Did
 from ihds.wire.http import Http
 from ihds.wire.jose import read_unverified, verify_jwt
@@ -99,7 +99,8 @@ class Resolver:
         """Return a DID document.
 
         Raises:
-            NotAuthenticated: it cannot be found, or is another's.
+            CannotVerify: it cannot be fetched now.
+            NotAuthenticated: it is another's.
 
         """
         if did in self.known:
@@ -109,13 +110,13 @@ class Resolver:
             return cached[1]
         lock = self._locks.setdefault(did, threading.Lock())  # callers of one stranger wait for one answer, not long
         if not lock.acquire(timeout=_WAIT_SECONDS):
-            raise NotAuthenticated(f"the DID document of {did} cannot be fetched now", remedy="try again")
+            raise CannotVerify(f"the DID document of {did} cannot be fetched now", remedy="try again")
         try:
             cached = self._cache.get(did)
             if cached and time.monotonic() - cached[0] < _CACHE_SECONDS:
                 return cached[1]
             if self._failed.get(did, 0.0) > time.monotonic():
-                raise NotAuthenticated(f"the DID document of {did} cannot be fetched")
+                raise CannotVerify(f"the DID document of {did} cannot be fetched")
             return self._fetch(did)
         finally:
             lock.release()
@@ -124,7 +125,7 @@ class Resolver:
         """Fetch a document in bounded time; few strangers at once, so that they never hold all of a node's threads."""
         url = document_url(did)
         if not self._strangers.acquire(timeout=_WAIT_SECONDS):
-            raise NotAuthenticated(f"the DID document of {did} cannot be fetched now", remedy="try again")
+            raise CannotVerify(f"the DID document of {did} cannot be fetched now", remedy="try again")
         began = time.monotonic()
         try:
             answer = self.http.send("GET", url, seconds=_FETCH_SECONDS, limit=_LARGEST)
@@ -135,7 +136,7 @@ class Resolver:
             _log.info("%s: %s", url, error.message)  # the stranger is not told what our network looks like
             if time.monotonic() - began > _SLOW_SECONDS:  # a tarpit is not waited for again at once
                 self._failed[did] = time.monotonic() + _FAILED_SECONDS
-            raise NotAuthenticated(f"the DID document of {did} cannot be fetched") from error
+            raise CannotVerify(f"the DID document of {did} cannot be fetched") from error
         finally:
             self._strangers.release()
             self._trim()

@@ -95,7 +95,8 @@ class Verifier:
 
         Raises:
             NotAuthenticated: there is not exactly one, or it does not verify.
-            Refused: it was revoked, or its status cannot be learnt.
+            CannotVerify: a status cannot be learnt now.
+            Refused: it was revoked.
 
         """
         found = self.ask(holder, access, [MEMBERSHIP])[MEMBERSHIP]
@@ -108,7 +109,8 @@ class Verifier:
         """Check that a member is in good standing now.
 
         Raises:
-            Refused: the membership is suspended, or its status cannot be learnt.
+            CannotVerify: a status cannot be learnt now.
+            Refused: the membership is suspended.
 
         """
         if self.revoked(membership):
@@ -158,7 +160,8 @@ class Verifier:
         """Return whether a credential's status bit is set; a list older than a few seconds is fetched.
 
         Raises:
-            Refused: the status cannot be learnt; not knowing means no.
+            CannotVerify: the status cannot be learnt now; not knowing means no.
+            Refused: the list does not verify.
 
         """
         return any(self.lists.is_set(status, credential.issuer) for status in credential.status)

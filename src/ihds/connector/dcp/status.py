@@ -13,7 +13,7 @@ from typing import Any
 
 from ihds.connector.dcp.credentials import VC11, VC20, Profile, issue, read
 from ihds.connector.dcp.tokens import LEEWAY, Identity
-from ihds.errors import IhdsError, NotAuthenticated, Refused
+from ihds.errors import CannotVerify, IhdsError, NotAuthenticated, PeerFailed, Refused
 from ihds.wire.did import Resolver
 from ihds.wire.http import Http
 
@@ -92,7 +92,8 @@ class StatusLists:
         """Return whether the bit of a credential's status is set.
 
         Raises:
-            Refused: the status cannot be learnt.
+            CannotVerify: the list cannot be fetched now.
+            Refused: it does not verify or cannot be read.
 
         """
         try:
@@ -118,7 +119,7 @@ class StatusLists:
         try:
             answer = self.http.send("GET", url, headers={"Accept": "application/vc+jwt, application/json"})
             if answer.status_code != 200:
-                raise NotAuthenticated(f"it was answered {answer.status_code}")
+                raise PeerFailed(f"it was answered {answer.status_code}")
             token = _token(answer.text)
             self.resolver.verify(token, "assertionMethod", issuer)
             found = read(token)
@@ -127,14 +128,14 @@ class StatusLists:
                 raise NotAuthenticated("it is another list")
             if found.valid_until is not None and found.valid_until.timestamp() < at - LEEWAY:
                 raise NotAuthenticated("it is an old list")
-        except NotAuthenticated as error:
-            raise Refused(f"the status list {url} does not verify: {error}") from error
-        except IhdsError as error:
-            raise Refused(
+        except (CannotVerify, PeerFailed) as error:
+            raise CannotVerify(
                 f"the status list {url} cannot be fetched: {error}",
                 reasons=("status unknown: not knowing means no",),
                 remedy="wait until its issuer answers again",
             ) from error
+        except IhdsError as error:
+            raise Refused(f"the status list {url} does not verify: {error}") from error
         return dict(found.subject)
 
 
