@@ -39,12 +39,26 @@ def test_a_hidden_cell_cannot_be_found_by_subtraction(counts, shown):
     assert suppress(np.array(counts, dtype=float), 5) == shown
 
 
-def test_every_shown_point_covers_enough_exits():
-    exits = np.array([1, 2, 0, 3, 1, 1, 1, 5, 1, 1], dtype=float)
-    ends = merge_bins(exits, 5)
-    runs = np.add.reduceat(exits, [0, *(ends[:-1] + 1)])
-    assert runs.min() >= 5
-    assert runs.sum() == exits.sum()
+def at_risk(exits):
+    return np.cumsum(exits[::-1])[::-1]
+
+
+@pytest.mark.parametrize(
+    ("exits", "events", "shown"),
+    [
+        ([1, 2, 0, 3, 1, 1, 1, 5, 1, 1], [0] * 10, [6]),  # the two after bin 7 would be all who are left
+        ([1, 2, 0, 3, 1, 1, 1, 5, 9, 1], [0] * 10, [3, 7]),
+        ([6, 6, 6], [0, 0, 0], [0, 1, 2]),  # six leave at the end, nobody's own time
+        ([6, 6, 6, 1], [0, 0, 0, 1], [0, 1]),
+        ([6, 6, 6, 6], [1, 4, 0, 0], [1, 2, 3]),  # one event is waited for four more
+        ([6, 6, 6, 6], [5, 0, 3, 0], [3]),  # three at the end are joined to the five before them
+        ([6, 6, 6, 6], [0, 3, 0, 0], [0]),
+        ([3, 1], [0, 0], []),
+    ],
+)
+def test_every_shown_step_covers_enough_exits_and_events_and_ends_before_the_last_person(exits, events, shown):
+    exits, events = np.array(exits, dtype=float), np.array(events, dtype=float)
+    assert merge_bins(exits, events, at_risk(exits), 5).tolist() == shown
 
 
 def test_a_budget_is_exact_and_ends():

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ihds.analysis import design as designs
 from ihds.analysis.design import Ask, Frame
 from ihds.analysis.method import Contribution, Leaves, Vector
-from ihds.analysis.rows import Rows, distinct, read_rows
+from ihds.analysis.rows import Rows, distinct, persons_with, read_rows
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, BadInput, BadLevel, BadTable, ConstantColumn, NoEvents, OutOfRange, Refused
 from ihds.privacy.disclosure import Thresholds, model_reasons
@@ -53,6 +53,8 @@ class Moments(Contribution):
     """First and second moments about the present centre, in the present scale."""
 
     count: Annotated[Vector, Leaves("(p+1,)", "rows", bound=1, counts_persons=True)]
+    persons: Annotated[Vector, Leaves("(p+1,)", "persons with a value", bound=1, counts_persons=True)]
+    sites: Annotated[Vector, Leaves("(p+1,)", "sites with values", bound=1, per="site")]
     total: Annotated[Vector, Leaves("(p+1,)", "scaled units", bound=2**15)]
     square: Annotated[Vector, Leaves("(p+1,)", "scaled units squared", bound=2**30)]
     offset: Annotated[float, Leaves("()", "sum of offsets", bound=2**10)]
@@ -130,6 +132,7 @@ class Agreement:
             times=np.zeros(0),
             time_bin=self.ask.time_bin if self.ask.clock == "grid" else 0.0,
             min_cell=self.thresholds.min_cell,
+            min_sites=self.thresholds.min_level_sites,
             features=self.ask.features,
         )
         return AgreeState("dictionary", levels, frame, 1024, 0)
@@ -207,8 +210,17 @@ class Agreement:
     def _moments(self, state: AgreeState, rows: Rows) -> Moments:
         centre = np.append(state.frame.centre, state.frame.outcome_centre)
         scale = np.append(state.frame.scale, state.frame.outcome_scale)
-        moments = np.array([_moments_of(*each) for each in zip(self._values(rows), centre, scale, strict=True)])
-        return Moments(moments[:, 0], moments[:, 1], moments[:, 2], float(rows.offset.sum()))
+        values = self._values(rows)
+        moments = np.array([_moments_of(*each) for each in zip(values, centre, scale, strict=True)])
+        everybody = float(distinct(rows.person))
+        persons = np.array(
+            [
+                everybody if count == len(rows) else persons_with(np.isfinite(v)[:, None], rows.person)[0]
+                for v, count in zip(values, moments[:, 0], strict=True)
+            ]
+        )
+        sites = (persons > 0).astype(np.float64)
+        return Moments(moments[:, 0], persons, sites, moments[:, 1], moments[:, 2], float(rows.offset.sum()))
 
     # -- at the centre ----------------------------------------------------------------------
 
@@ -274,6 +286,7 @@ class Agreement:
             rows=rows,
             left_out=int(total.left_out),
             sites=int(total.sites),
+            min_sites=min(self.thresholds.min_level_sites, int(total.sites)),
             levels=levels,
             counts=counts,
             groups=designs.combinations(designs.group_names(self.ask), group_levels),
@@ -298,7 +311,7 @@ class Agreement:
             if self.ask.covariates == "table":
                 levels[name] = published
                 alone = sites < min(self.thresholds.min_level_sites, total.sites)
-                counts[name] = tuple(np.where(alone & (held > 0), 0.5, held).tolist())
+                counts[name] = _marked(held, alone)
                 continue
             for level, persons, where in zip(published, held, sites, strict=True):
                 self._check_level(f"level {level!r} of {name!r}", persons, where, total.sites)
@@ -419,12 +432,28 @@ class Agreement:
             frame,
             centre=new_centre[:-1],
             scale=np.where(keep, old_scale, scale)[:-1],
-            counts={**frame.counts, **_by_column(frame.columns, total.count)},
+            counts={**frame.counts, **self._persons(frame, total)},
             outcome_centre=float(new_centre[-1]) if self.ask.outcome == "number" and movable else 0.0,
             outcome_scale=float(np.where(keep, old_scale, scale)[-1]),
             offset_centre=total.offset / frame.rows if self.ask.timed else 0.0,
         )
         return self._after_moments(replace(state, frame=frame))
+
+    def _persons(self, frame: Frame, total: Moments) -> dict[str, tuple[float, ...]]:
+        """Return the persons with a value of each column.
+
+        Raises:
+            BadInput: a row may lack values, and some number is one site's own or few persons'.
+
+        """
+        marked = _marked(total.persons, total.sites < frame.min_sites)
+        few = [n for n, persons in zip(frame.columns, marked, strict=False) if persons < max(frame.min_cell, 1)]
+        if few and self.ask.gaps:
+            raise BadInput(
+                f"the number {few[0]!r} has values of fewer than {frame.min_cell} persons, or at one site only",
+                remedy="leave it out of the formula",
+            )
+        return {name: (persons,) for name, persons in zip(frame.columns, marked, strict=False)}
 
     def _after_moments(self, state: AgreeState) -> AgreeState:
         exact = self.ask.clock == "grid" and self.ask.time_bin == 0
@@ -442,8 +471,9 @@ class Agreement:
 INTERCEPT = designs.INTERCEPT
 
 
-def _by_column(columns: tuple[str, ...], count: Vector) -> dict[str, tuple[float, ...]]:
-    return {name: (float(c),) for name, c in zip(columns, count, strict=False)}
+def _marked(persons: Vector, alone: NDArray[np.bool_]) -> tuple[float, ...]:
+    """Return counts of persons, 0.5 where too few sites hold them: no rule then takes them for enough."""
+    return tuple(np.where(alone & (persons > 0), 0.5, persons).tolist())
 
 
 def _hash(bits: NDArray[np.uint64], salt: int) -> NDArray[np.uint64]:

@@ -79,7 +79,8 @@ class Frame:
     """What all sites agreed on before the method began; public.
 
     Shapes: ``columns``, ``centre``, ``scale`` (p,); ``times`` (K,), the upper edge of each bin.
-    ``two_coded`` says that events are coded 1/2 as R's ``Surv`` allows.
+    ``two_coded`` says that events are coded 1/2 as R's ``Surv`` allows. ``counts`` are the persons
+    of each level, and of each number those who have a value; 0.5 marks what too few sites hold.
     """
 
     columns: tuple[str, ...]
@@ -99,6 +100,7 @@ class Frame:
     times: Floats
     time_bin: float
     min_cell: int
+    min_sites: int
     features: tuple[str, ...] = ()
 
     @property
@@ -143,6 +145,7 @@ class Design:
     group: Ints
     stratum: Ints
     cluster: Ints
+    person: Ints
     codes: dict[str, Ints]
     start: Floats
     stop: Floats

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ihds.analysis.design import Design
+from ihds.analysis.design import Design, Frame
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
+from ihds.analysis.rows import persons_with
 from ihds.data.codebook import Codebook
-from ihds.errors import BadInput, Refused
+from ihds.errors import BadInput
 
 #: Features worked on at once, so that memory stays a few columns more than the data.
 WIDTH = 512
+#: A value further from the centre than this many scales weighs no more, where weights are compared.
+_FAR = 64.0
+
+#: Sums of squares and of fourth powers: how many persons the spread of a feature rests on.
+Weights = Annotated[Matrix, Leaves("(features, 2)", "scaled units squared, and to the fourth", bound=_FAR**4)]
 
 
 @dataclass(frozen=True, slots=True)
 class Magnitudes(Contribution):
-    """How many values each feature has, how many are not 0, and the sum of the log2 of their sizes."""
+    """How many values each feature has, how many are not 0, whose they are, and the sum of the log2 of their sizes."""
 
-    count: Annotated[Vector, Leaves("(features,)", "rows", bound=1, counts_persons=True)]
+    count: Annotated[Vector, Leaves("(features,)", "rows", bound=1)]
     nonzero: Annotated[Vector, Leaves("(features,)", "rows", bound=1)]
+    persons: Annotated[Matrix, Leaves("(features, 3)", "persons with values, with others than 0, with 0", bound=1)]
+    sites: Annotated[Vector, Leaves("(features,)", "sites with values", bound=1, per="site")]
     magnitude: Annotated[Vector, Leaves("(features,)", "sum of log2 of the absolute value", bound=2**11)]
 
 
@@ -43,46 +51,65 @@ class Scale:
     """
 
     count: Vector
+    persons: Matrix
+    sites: Vector
     centre: Vector
     scale: Vector
     placed: bool
-    nonzero: Vector
+    least: int
+    least_sites: int
 
-    def few(self, least: int) -> NDArray[np.bool_]:
-        """Return which features tell of fewer than ``least`` persons: those who differ from 0, or those who are 0."""
-        zero = self.count - self.nonzero
-        return np.asarray(((self.nonzero > 0) & (self.nonzero < least)) | ((zero > 0) & (zero < least)))
+    def few(self, weights: Matrix) -> NDArray[np.bool_]:
+        """Return which features tell of few persons (features,).
+
+        Few have a value, or one that is not 0, or are 0; or too few sites measured it; or the spread
+        rests on few, as in the dominance rules for magnitudes: for k equal outliers among constants
+        (sum of squares)² / (sum of fourth powers) is k.
+        """
+        least = self.least
+        hidden = (self.persons[:, 0] < least) | (self.sites < self.least_sites)
+        for held in self.persons[:, 1:].T:
+            hidden |= (held > 0) & (held < least)
+        varies = weights[:, 1] > 0
+        resting = weights[:, 0] ** 2 / np.where(varies, weights[:, 1], 1.0)
+        return np.asarray(hidden | (varies & (resting < least - 0.5)))
 
 
-NOTHING = Scale(np.zeros(0), np.zeros(0), np.zeros(0), False, np.zeros(0))
+def begin(frame: Frame) -> Scale:
+    """Start before anything is known of the features."""
+    none = np.zeros(0)
+    return Scale(none, np.zeros((0, 3)), none, none, none, False, frame.min_cell, frame.min_sites)
 
 
 def select(pattern: str, codebook: Codebook, others: frozenset[str]) -> tuple[str, ...]:
-    """Return the numbers of a codebook whose names match ``pattern`` (``*`` for any text), sorted.
+    """Return the numbers of a codebook that ``pattern`` names, sorted: names and patterns (``*`` for any text).
 
     Raises:
-        BadInput: there is none.
+        BadInput: a part of it names none.
 
     """
-    found = sorted(
-        name
-        for name, variable in codebook.variables.items()
-        if variable.kind == "number" and name not in others and any(fnmatchcase(name, p) for p in pattern.split(","))
-    )
-    if not found:
-        raise BadInput(f"no number of the codebook matches {pattern!r}", remedy='write for example features = "gene_*"')
-    return tuple(found)
+    numbers = [n for n, v in codebook.variables.items() if v.kind == "number" and n not in others]
+    found: set[str] = set()
+    for part in (p.strip() for p in pattern.split(",")):
+        named = [part] if part in numbers else [n for n in numbers if fnmatchcase(n, part)]
+        if not named:
+            raise BadInput(
+                f"no number of the codebook matches {part!r}", remedy='write for example features = "gene_*"'
+            )
+        found.update(named)
+    return tuple(sorted(found))
 
 
 def scaling(scale: Scale, design: Design) -> Contribution:
     """Return this site's part of the three rounds in which features are scaled, centred and scaled again."""
-    parts = [_block(scale, design.features[:, at : at + WIDTH], at) for at in range(0, design.features.shape[1], WIDTH)]
+    parts = [_block(scale, design, at) for at in range(0, design.features.shape[1], WIDTH)]
     joined = [np.concatenate([part[i] for part in parts]) for i in range(len(parts[0]))]
-    return Magnitudes(*joined) if len(joined) == 3 else Means(*joined)
+    return Magnitudes(*joined) if len(joined) > 1 else Means(*joined)
 
 
-def _block(scale: Scale, values: Matrix, at: int) -> tuple[Vector, ...]:
+def _block(scale: Scale, design: Design, at: int) -> tuple[Any, ...]:
     """Return, per feature of a block, the sums of the round that ``scale`` asks for."""
+    values = design.features[:, at : at + WIDTH]
     part = slice(at, at + values.shape[1])
     present = np.isfinite(values)
     whole = bool(present.all())
@@ -92,30 +119,27 @@ def _block(scale: Scale, values: Matrix, at: int) -> tuple[Vector, ...]:
     _, exponent = np.frexp(about)  # the power of two of each size, 0 for 0
     known = about != 0 if whole else present & (about != 0)
     magnitude = np.where(known, exponent, 0).sum(axis=0) - 0.5 * known.sum(axis=0)
-    return present.sum(axis=0).astype(np.float64), known.sum(axis=0).astype(np.float64), magnitude.astype(np.float64)
+    persons = np.column_stack([persons_with(flags, design.person) for flags in (present, known, present & ~known)])
+    sites = present.any(axis=0).astype(np.float64)
+    return present.sum(axis=0).astype(np.float64), known.sum(axis=0).astype(np.float64), persons, sites, magnitude
 
 
-def scaled(scale: Scale, total: Contribution, least: int) -> Scale:
-    """Return what the total adds: scales first, then centres.
-
-    Raises:
-        Refused: some feature has values of fewer than ``least`` persons.
-
-    """
+def scaled(scale: Scale, total: Contribution) -> Scale:
+    """Return what the total adds: scales first, then centres, then scales about them."""
     if isinstance(total, Magnitudes):
         spread = 2.0 ** np.round(total.magnitude / np.maximum(total.nonzero, 1.0))
         if len(scale.centre):
-            known = total.nonzero > 0
-            return replace(scale, scale=np.where(known, spread, scale.scale), placed=True)
-        if bool(np.any(total.count < max(least, 1))):
-            raise Refused(
-                f"{int(np.sum(total.count < max(least, 1)))} features have too few values",
-                reasons=(f"min_cell: each feature needs values of {max(least, 1)} persons",),
-                remedy="name fewer features",
-            )
-        return Scale(total.count, np.zeros(0), spread, False, total.nonzero)
+            return replace(scale, scale=np.where(total.nonzero > 0, spread, scale.scale), placed=True)
+        counts = (np.rint(total.count), np.rint(total.persons), np.rint(total.sites))
+        return Scale(*counts, np.zeros(0), spread, False, scale.least, scale.least_sites)
     assert isinstance(total, Means)
-    return replace(scale, centre=total.total / scale.count * scale.scale)
+    return replace(scale, centre=total.total / np.maximum(scale.count, 1.0) * scale.scale)
+
+
+def weights(block: Matrix) -> Matrix:
+    """Return a block's part (columns, 2) of ``Weights``; NaN counts as the centre."""
+    square = np.nan_to_num(np.minimum(np.abs(block), _FAR)) ** 2
+    return np.column_stack([square.sum(axis=0), np.einsum("ij,ij->j", square, square)])
 
 
 def centred(scale: Scale, design: Design) -> Iterator[tuple[slice, Matrix]]:
@@ -129,6 +153,16 @@ def shown_counts(count: Vector, rows: int, least: int) -> Vector:
     """Return counts of values per feature; where few rows lack one, it is not told that any does."""
     lacking = rows - count
     return np.asarray(np.where(lacking < least, rows, count))
+
+
+def table(columns: dict[str, Any], order: Iterable[int]) -> dict[str, list[Any]]:
+    """Return columns (features,) in an order, as plain values; what is not a number is None."""
+    kept = list(order)
+    found: dict[str, list[Any]] = {}
+    for name, values in columns.items():
+        plain = np.asarray(values)[kept].tolist() if len(kept) else []
+        found[name] = [None if isinstance(v, float) and not np.isfinite(v) else v for v in plain]
+    return found
 
 
 def false_discovery(p: Vector) -> Vector:

@@ -73,6 +73,13 @@ def shown_groups(by: str, frame: Frame) -> list[bool]:
     return [persons >= frame.min_cell for persons in frame.counts[by]] if by else [True]
 
 
+def shown_rows(by: str, frame: Frame) -> int:
+    """Return how many there are, leaving out groups that are not shown: the rest would tell their size."""
+    if not by or all(shown_groups(by, frame)):
+        return frame.rows
+    return int(sum(persons for persons, s in zip(frame.counts[by], shown_groups(by, frame), strict=True) if s))
+
+
 def published(formula: Formula, codebook: Codebook) -> tuple[str, ...]:
     """Return the published levels of the outcome, in their order."""
     return codebook.variable(formula.label(formula.response[-1])).levels

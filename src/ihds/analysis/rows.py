@@ -149,6 +149,15 @@ def distinct(codes: Ints) -> int:
     return int(np.count_nonzero(np.bincount(codes[codes >= 0]))) if len(codes) else 0
 
 
+def persons_with(flags: NDArray[np.bool_], person: Ints) -> Floats:
+    """Return how many persons (g,) have a row with each flag (n, g)."""
+    if distinct(person) == len(person):
+        return np.asarray(flags.sum(axis=0), dtype=np.float64)
+    order = np.argsort(person, kind="stable")
+    first = np.flatnonzero(np.diff(person[order], prepend=-1))
+    return np.asarray(np.logical_or.reduceat(flags[order], first, axis=0).sum(axis=0), dtype=np.float64)
+
+
 def _categorical(codes: Ints, levels: tuple[str, ...]) -> pd.Categorical:
     names = np.array([*levels, None], dtype=object)  # code -1 is the last: missing
     return pd.Categorical(names[codes], categories=list(levels))
@@ -238,6 +247,7 @@ def build(ask: Ask, frame: Frame, rows: Rows) -> Design:
         group=rows.group,
         stratum=rows.stratum,
         cluster=rows.cluster,
+        person=rows.person,
         codes=rows.codes,
         start=np.zeros(0) if rows.start is None else rows.start,
         stop=rows.stop,

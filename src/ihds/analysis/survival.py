@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from ihds.analysis import formula as formulas
 from ihds.analysis.design import DEFAULT_TIME_BIN, Ask, Design, Floats, Ints
 from ihds.analysis.method import Contribution, Leaves, Vector
+from ihds.analysis.result import Curve
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula
+from ihds.privacy.disclosure import merge_bins
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +242,38 @@ def count_cells(design: Design, code: Any, groups: int) -> tuple[Vector, Vector,
     enter = np.bincount((code * bins + design.entry)[late], minlength=size)
     events = np.bincount((code * bins + design.exit)[seen & design.event], minlength=size)
     return events.astype(float), leave.astype(float), enter.astype(float)
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """The steps of a curve that may be shown, by the bins they start and end at (k,), and where it ends."""
+
+    starts: Ints
+    ends: Ints
+    until: float
+
+    @classmethod
+    def of(cls, times: Vector, leave: Vector, enter: Vector, events: Vector, min_cell: int) -> Steps:
+        """Choose the steps; who leaves one row and enters the next is not counted as an exit."""
+        exits = np.maximum(leave - enter, 0.0) if min_cell > 1 else leave
+        ends = merge_bins(exits, events, at_risk(leave, enter), min_cell).astype(np.int64)
+        starts = np.concatenate([np.zeros(1, dtype=np.int64), ends[:-1] + 1]) if len(ends) else ends
+        return cls(starts, ends, float(times[ends[-1]]) if len(ends) else 0.0)
+
+    def curve(self, times: Vector, risk: Vector, events: Vector, estimates: dict[str, Vector], **rest: Any) -> Curve:
+        """Return a curve of these steps; ``estimates`` (bins,) and those at risk are named as in ``Curve``."""
+        inside = zip(self.starts, self.ends, strict=True)
+        shown: dict[str, Any] = {name: tuple(map(float, v[self.ends])) for name, v in estimates.items()}
+        return Curve(
+            time=tuple(map(float, times[self.ends])),
+            at_risk=tuple(int(risk[a]) for a in self.starts),
+            events=tuple(int(events[a : b + 1].sum()) for a, b in inside),
+            **{"tau": self.until, **shown, **rest},
+        )
+
+    def first(self, hit: Any) -> int | None:
+        """Return the first of the bins ``hit``, if the curve is shown that far."""
+        return int(hit[0]) if len(hit) and len(self.ends) and hit[0] <= self.ends[-1] else None
 
 
 def at_risk(leave: Vector, enter: Vector) -> Vector:

@@ -87,8 +87,10 @@ def suppress(counts: NDArray[np.float64], min_cell: int) -> list[int | None]:
 
     While one cell is hidden alone, or all hidden ones together hold fewer than ``min_cell``, the next
     smallest is hidden too, so that subtraction from the total brings nothing small back. Empty cells
-    are shown: the categories are public.
+    are shown, for the categories are public; but not in a table that is small as a whole.
     """
+    if 0 < sum(counts) < min_cell:
+        return [None] * len(counts)
     small = [i for i, c in enumerate(counts) if 0 < c < min_cell]
     while small and (len(small) == 1 or sum(counts[i] for i in small) < min_cell):
         rest = [i for i, c in enumerate(counts) if i not in small and c > 0]
@@ -98,22 +100,32 @@ def suppress(counts: NDArray[np.float64], min_cell: int) -> list[int | None]:
     return [None if i in small else int(c) for i, c in enumerate(counts)]
 
 
-def merge_bins(exits: NDArray[np.float64], min_cell: int) -> NDArray[np.intp]:
-    """Return the last bins of runs that hold at least ``min_cell`` exits each.
+def merge_bins(
+    exits: NDArray[np.float64], events: NDArray[np.float64], at_risk: NDArray[np.float64], min_cell: int
+) -> NDArray[np.intp]:
+    """Return the last bins of runs in which ``min_cell`` persons or more leave, and none or so many have events.
 
-    A curve shown only there moves by at least ``min_cell`` persons per step. A tail with too few
-    exits is joined to the run before it.
+    A curve shown only there ends while ``min_cell`` persons are still followed, for the longest
+    follow-up is somebody's; or with a bin in which so many leave at once.
     """
     if min_cell <= 1:
         return np.flatnonzero(exits > 0)
+    left = np.append(at_risk[1:], 0.0)
+    may_end = (exits > 0) & ((left >= min_cell) | ((left == 0) & (exits >= min_cell)))
+    gone, had = np.cumsum(exits), np.cumsum(events)
+
+    def enough(start: int, end: int) -> bool:
+        before = (gone[start], had[start]) if start >= 0 else (0.0, 0.0)
+        return bool(gone[end] - before[0] >= min_cell and not 0 < had[end] - before[1] < min_cell)
+
     ends: list[int] = []
-    held = 0.0
-    for index, count in enumerate(exits):
-        held += count
-        if count > 0 and held >= min_cell:
+    for index in map(int, np.flatnonzero(may_end)):
+        if enough(ends[-1] if ends else -1, index):
             ends.append(index)
-            held = 0.0
-    if held > 0:
-        last = int(np.flatnonzero(exits > 0)[-1])
-        ends = [*ends[:-1], last] if ends else []
+    last, kept = int(np.flatnonzero(may_end)[-1]) if may_end.any() else -1, list(ends)
+    while kept and kept[-1] < last:  # a tail that is too small is joined to the runs before it
+        kept.pop()
+        if enough(kept[-1] if kept else -1, last):
+            ends = [*kept, last]
+            break
     return np.asarray(ends, dtype=np.intp)

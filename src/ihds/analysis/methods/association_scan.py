@@ -24,7 +24,7 @@ from scipy.special import chdtrc, expit, stdtr
 
 from ihds.analysis import features, likelihood
 from ihds.analysis.design import Ask, Design, Frame
-from ihds.analysis.features import NOTHING, Magnitudes, Means, Scale
+from ihds.analysis.features import Magnitudes, Means, Scale
 from ihds.analysis.likelihood import Fit, Likelihood
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.numerics import blocks, invert, weighted_gram
@@ -59,6 +59,7 @@ class Scan(Contribution):
     gx: Annotated[Matrix, Leaves("(features, p)", "scaled unit x covariate unit")]
     gy: Annotated[Vector, Leaves("(features,)", "scaled unit x trait")]
     gg: Annotated[Vector, Leaves("(features,)", "scaled unit squared", bound=2**14)]
+    weights: features.Weights
 
 
 CONTRIBUTIONS = (Likelihood, Magnitudes, Means, Scan)
@@ -70,7 +71,6 @@ class State:
 
     fit: Fit
     scale: Scale
-    min_cell: int
     total: Scan | None
 
 
@@ -101,7 +101,7 @@ def begin(params: Params, frame: Frame) -> State:
     fit = likelihood.begin(frame.columns, np.zeros(len(frame.columns)))
     if params.family == "gaussian":
         fit = replace(fit, phase="done")
-    return State(fit, NOTHING, frame.min_cell, None)
+    return State(fit, features.begin(frame), None)
 
 
 def local(params: Params, state: State, design: Design) -> Contribution:
@@ -123,13 +123,14 @@ def local(params: Params, state: State, design: Design) -> Contribution:
         eta = x @ state.fit.at
         weight, residual = expit(eta) * expit(-eta), y - expit(eta)
     count = design.features.shape[1]
-    gx, gy, gg = np.zeros((count, p)), np.zeros(count), np.zeros(count)
+    gx, gy, gg, spread = np.zeros((count, p)), np.zeros(count), np.zeros(count), np.zeros((count, 2))
     for part, block in features.centred(state.scale, design):
         g = np.where(np.isfinite(block), block, 0.0)
         gx[part] = g.T @ (x * weight[:, None])
         gy[part] = residual @ g
         gg[part] = weight @ (g * g)
-    return Scan(weighted_gram(x, weight), x.T @ residual, float(residual @ residual), gx, gy, gg)
+        spread[part] = features.weights(g)
+    return Scan(weighted_gram(x, weight), x.T @ residual, float(residual @ residual), gx, gy, gg, spread)
 
 
 def aggregate(params: Params, state: State, total: Any) -> State:
@@ -139,7 +140,7 @@ def aggregate(params: Params, state: State, total: Any) -> State:
             return replace(state, fit=likelihood.newton(state.fit, total, "association_scan", params.max_rounds))
         case Scan():
             return replace(state, total=total)
-    return replace(state, scale=features.scaled(state.scale, total, state.min_cell))
+    return replace(state, scale=features.scaled(state.scale, total))
 
 
 def finish(params: Params, frame: Frame, state: State) -> Result | None:
@@ -175,14 +176,14 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
         "n": features.shown_counts(state.scale.count, frame.rows, frame.min_cell).astype(np.int64),
     }
     other = (2 - state.scale.centre) * state.scale.count  # copies of the allele that is not counted
-    few = state.scale.few(frame.min_cell) | ((other > 1e-6) & (other < frame.min_cell - 1e-6))
-    tested = chi[varies]
+    few = state.scale.few(total.weights) | ((other > 1e-6) & (other < frame.min_cell - 1e-6))
+    tested = chi[varies & ~few]
     return Result(
         method="association_scan",
         n=frame.rows,
         details={
             "family": params.family,
-            "features": {k: [v[i] for i in np.flatnonzero(~few)] for k, v in shown.items()},
+            "features": features.table(shown, np.flatnonzero(~few)),
             "hidden_features": int(few.sum()),
             "inflation": float(np.median(tested) / 0.45493642311957283) if len(tested) else None,
             "left_out_missing": frame.left_out,

@@ -24,7 +24,7 @@ from scipy.special import expit
 
 from ihds.analysis import features, likelihood
 from ihds.analysis.design import INTERCEPT, Ask, Design, Frame
-from ihds.analysis.features import NOTHING, Magnitudes, Means, Scale
+from ihds.analysis.features import Magnitudes, Means, Scale
 from ihds.analysis.likelihood import Fit, Likelihood
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.numerics import weighted_gram
@@ -84,7 +84,6 @@ class State:
     scale: Scale
     propensity: Fit
     arms: Fit
-    min_cell: int
     total: Effects | None
 
 
@@ -109,7 +108,7 @@ def begin(params: Params, frame: Frame) -> State:
     p = len(frame.columns)
     propensity = likelihood.begin(frame.columns, np.zeros(p))
     terms = tuple(f"{arm}: {c}" for arm in ("treated", "untreated") for c in frame.columns)
-    return State(NOTHING, propensity, likelihood.begin(terms, np.zeros(2 * p)), frame.min_cell, None)
+    return State(features.begin(frame), propensity, likelihood.begin(terms, np.zeros(2 * p)), None)
 
 
 def _outcome(params: Params, state: State, design: Design) -> tuple[Any, Vector]:
@@ -180,6 +179,7 @@ def aggregate(params: Params, state: State, total: Any) -> State:
 
     Raises:
         BadTable: a binary outcome is not coded 0 and 1.
+        Refused: too few persons have an outcome.
 
     """
     match total:
@@ -195,7 +195,14 @@ def aggregate(params: Params, state: State, total: Any) -> State:
             )
         case Effects():
             return replace(state, total=total)
-    return replace(state, scale=features.scaled(state.scale, total, state.min_cell))
+    scale = features.scaled(state.scale, total)
+    if scale.placed and scale.few(np.zeros((1, 2)))[0]:
+        raise Refused(
+            f"the outcome {params.outcome!r} tells of few persons, or of one site",
+            reasons=(f"min_cell: at least {scale.least} persons with a value, from {scale.least_sites} sites",),
+            remedy="name another outcome",
+        )
+    return replace(state, scale=scale)
 
 
 def finish(params: Params, frame: Frame, state: State) -> Result | None:

@@ -30,10 +30,9 @@ from ihds.analysis.numerics import invert
 from ihds.analysis.outcomes import names_in
 from ihds.analysis.partial import CoxParams, Curvature, Meat, RiskSums, second_moment
 from ihds.analysis.result import Curve, Result, Test, chi_square, wald_table
-from ihds.analysis.survival import at_risk, break_ties, cells_of, count_cells
+from ihds.analysis.survival import Steps, at_risk, break_ties, cells_of, count_cells
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula
-from ihds.privacy.disclosure import merge_bins
 
 #: Bins of the risk score, over so many standard deviations on each side.
 _SCORES, _REACH = 32, 3.0
@@ -332,33 +331,35 @@ def _predicted(params: Params, frame: Frame, state: State, sums: RiskSums) -> tu
         hazard, spread = np.cumsum(tied.a[part]), np.cumsum(tied.aa[part])
         drift, leave = np.cumsum(pull[part], axis=0), state.leave[part]
         n = at_risk(leave, state.enter[part])
-        shown = merge_bins(leave, frame.min_cell)
-        starts = np.concatenate([[0], shown[:-1] + 1]) if len(shown) else np.zeros(0, dtype=int)
+        d, times = sums.d[part], state.times
+        steps = Steps.of(times, leave, state.enter[part], d, frame.min_cell)
+        last = steps.until
         for person in _persons(params.predict):
             x = _covariates(params.formula, frame, person)
             ratio = float(np.exp(x @ state.cox.beta))
             away = hazard[:, None] * x - drift
             se = ratio * np.sqrt(spread + np.einsum("ki,ij,kj->k", away, variance, away))
             survival, z = np.exp(-ratio * hazard), float(ndtri(0.975))
-            last = float(state.times[np.flatnonzero(leave > 0)[-1]]) if leave.any() else 0.0
-            steps = np.concatenate([[1.0], survival])
-            edges = np.minimum(np.concatenate([[0.0], state.times, [last]]), last)
-            below = np.flatnonzero(survival <= 0.5)
+            heights = np.concatenate([[1.0], survival])
+            edges = np.minimum(np.concatenate([[0.0], times, [last]]), last)
+            below = steps.first(np.flatnonzero(survival <= 0.5))
             named = ", ".join(f"{k}={v}" for k, v in person.items())
+            estimates = {
+                "estimate": survival,
+                "se": survival * se,
+                "lower": survival * np.exp(-z * se),
+                "upper": np.minimum(survival * np.exp(z * se), 1.0),
+            }
             curves.append(
-                Curve(
+                steps.curve(
+                    times,
+                    n,
+                    d,
+                    estimates,
                     group=f"{label}: {named}" if label else named,
-                    time=tuple(map(float, state.times[shown])),
-                    at_risk=tuple(int(n[a]) for a in starts),
-                    events=tuple(int(sums.d[part][a : b + 1].sum()) for a, b in zip(starts, shown, strict=True)),
-                    estimate=tuple(map(float, survival[shown])),
-                    se=tuple(map(float, (survival * se)[shown])),
-                    lower=tuple(map(float, (survival * np.exp(-z * se))[shown])),
-                    upper=tuple(map(float, np.minimum(survival * np.exp(z * se), 1.0)[shown])),
-                    median=float(state.times[below[0]]) if len(below) else None,
-                    rmst=float(np.sum(np.diff(edges) * steps)),
+                    median=None if below is None else float(times[below]),
+                    rmst=float(np.sum(np.diff(edges) * heights)),
                     rmst_se=float("nan"),
-                    tau=last,
                 )
             )
     return tuple(curves)

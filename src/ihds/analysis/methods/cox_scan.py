@@ -6,7 +6,7 @@ Down       beta (p,); each feature's centre and scale.
 Up         Score in turns, then Magnitudes, Means and Scan, as sums over sites; nothing per time.
 Rounds     4 to 7 for the base model, and 4.
 Reveals    scores and information over all sites: no risk set of anybody leaves a site.
-Errors     as cox; BadInput, Refused (a feature with values of few persons).
+Errors     as cox; BadInput.
 Source     Rao 1948; Cox 1972. Checked against the score test of R coxph with strata(site)
            (tests/vectors/scans.R). A missing value counts as the feature's mean.
 Status     experimental
@@ -22,7 +22,7 @@ from scipy.special import chdtrc
 
 from ihds.analysis import features, partial
 from ihds.analysis.design import Ask, Design, Frame
-from ihds.analysis.features import NOTHING, Magnitudes, Means, Scale
+from ihds.analysis.features import Magnitudes, Means, Scale
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.partial import CoxParams, Score
 from ihds.analysis.result import Result, wald_table
@@ -46,6 +46,7 @@ class Scan(Contribution):
     score: Annotated[Vector, Leaves("(features,)", "scaled unit")]
     information: Annotated[Vector, Leaves("(features,)", "scaled unit squared", bound=2**14)]
     cross: Annotated[Matrix, Leaves("(features, p)", "scaled unit x covariate unit")]
+    weights: features.Weights
 
 
 CONTRIBUTIONS = (Score, Magnitudes, Means, Scan)
@@ -57,7 +58,6 @@ class State:
 
     cox: partial.State
     scale: Scale
-    min_cell: int
     total: Scan | None
 
 
@@ -76,7 +76,7 @@ def ask(params: Params, codebook: Codebook) -> Ask:
 
 def begin(params: Params, frame: Frame) -> State:
     """Start the base model."""
-    return State(partial.begin(params, frame), NOTHING, frame.min_cell, None)
+    return State(partial.begin(params, frame), features.begin(frame), None)
 
 
 def local(params: Params, state: State, design: Design) -> Contribution:
@@ -96,6 +96,7 @@ def local(params: Params, state: State, design: Design) -> Contribution:
     residual = design.event.astype(np.float64) * (design.exit > design.entry) - weight
     count = design.features.shape[1]
     score, information, cross = np.zeros(count), np.zeros(count), np.zeros((count, x.shape[1]))
+    spread = np.zeros((count, 2))
     for part, block in features.centred(state.scale, design):
         z = np.where(np.isfinite(block), block, 0.0)
         s1, d1 = cells.at_risk(risk[:, None] * z), cells.at_event(risk[:, None] * z)
@@ -106,7 +107,8 @@ def local(params: Params, state: State, design: Design) -> Contribution:
         mixed = s1.T @ (tied.aa[:, None] * sums.s1 - tied.ab[:, None] * sums.d1)
         mixed -= d1.T @ (tied.ab[:, None] * sums.s1 - tied.bb[:, None] * sums.d1)
         cross[part] = z.T @ (weight[:, None] * x) - mixed
-    return Scan(score, information, cross)
+        spread[part] = features.weights(z)
+    return Scan(score, information, cross, spread)
 
 
 def aggregate(params: Params, state: State, total: Any) -> State:
@@ -115,7 +117,7 @@ def aggregate(params: Params, state: State, total: Any) -> State:
         return replace(state, cox=partial.aggregate(replace(params, robust=False), state.cox, total))
     if isinstance(total, Scan):
         return replace(state, total=total)
-    return replace(state, scale=features.scaled(state.scale, total, state.min_cell))
+    return replace(state, scale=features.scaled(state.scale, total))
 
 
 def finish(params: Params, frame: Frame, state: State) -> Result | None:
@@ -123,22 +125,23 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     total = state.total
     if total is None:
         return None
-    spread = total.information - np.einsum("gi,ij,gj->g", total.cross, state.cox.covariance, total.cross)
-    varies = spread > 1e-10 * np.maximum(total.information, 1e-300)
-    held = np.where(varies, spread, 1.0)
-    chi = np.where(varies, total.score**2 / held, 0.0)
+    few = state.scale.few(total.weights)
+    kept = np.flatnonzero(~few)
+    cross, held = total.cross[kept], total.information[kept]
+    spread = held - np.einsum("gi,ij,gj->g", cross, state.cox.covariance, cross)
+    varies = spread > 1e-10 * np.maximum(held, 1e-300)
+    spread = np.where(varies, spread, 1.0)
+    chi = np.where(varies, total.score[kept] ** 2 / spread, 0.0)
     p = np.where(varies, chdtrc(1, chi), 1.0)
     adjusted = features.false_discovery(p)
     found: dict[str, Any] = {
-        "feature": frame.features,
-        "one_step_estimate": np.where(varies, total.score / held, 0.0) / state.scale.scale,
+        "feature": np.array(frame.features)[kept],
+        "one_step_estimate": np.where(varies, total.score[kept] / spread, 0.0) / state.scale.scale[kept],
         "chi_square": chi,
         "p": p,
         "adjusted_p": adjusted,
-        "n": features.shown_counts(state.scale.count, frame.rows, frame.min_cell).astype(np.int64),
+        "n": features.shown_counts(state.scale.count, frame.rows, frame.min_cell).astype(np.int64)[kept],
     }
-    few = state.scale.few(frame.min_cell)
-    order = [i for i in np.argsort(p, kind="stable") if not few[i]]
     beta, covariance = frame.original(state.cox.beta, state.cox.covariance)
     return Result(
         method="cox_scan",
@@ -147,7 +150,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
         coefficients=wald_table(frame.columns, beta, covariance),
         log_likelihood={"null": state.cox.null_log_likelihood, "fitted": state.cox.log_likelihood},
         details={
-            "features": {k: [v[i] for i in order] for k, v in found.items()},
+            "features": features.table(found, np.argsort(p, kind="stable")),
             "hidden_features": int(few.sum()),
             "below_5_per_cent": int(np.sum(adjusted < 0.05)),
             "left_out_missing": frame.left_out,

@@ -25,10 +25,9 @@ from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.numerics import invert
 from ihds.analysis.result import Curve, Result, Test, chi_square
-from ihds.analysis.survival import at_risk
+from ihds.analysis.survival import Steps, at_risk
 from ihds.data.codebook import Codebook
 from ihds.errors import Collinear
-from ihds.privacy.disclosure import merge_bins
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,25 +141,13 @@ def _curve(label: str, frame: Frame, d: Matrix, leave: Vector, cause: int) -> Cu
     z = float(ndtri(0.975))
     with np.errstate(divide="ignore", invalid="ignore"):
         half = np.where(incidence > 0, z * se / incidence, 0.0)
-    shown = merge_bins(leave, frame.min_cell)
-    last = float(times[np.flatnonzero(leave > 0)[-1]]) if leave.any() else 0.0
+    steps = Steps.of(times, leave, np.zeros_like(leave), d[cause], frame.min_cell)
+    last = steps.until
     edges = np.append(times, last)
     lost = float(np.sum(incidence * np.maximum(np.minimum(edges[1:], last) - np.minimum(edges[:-1], last), 0.0)))
-    starts = np.concatenate([[0], shown[:-1] + 1]) if len(shown) else np.zeros(0, dtype=int)
-    return Curve(
-        group=label,
-        time=tuple(map(float, times[shown])),
-        at_risk=tuple(int(n[a]) for a in starts),
-        events=tuple(int(d[cause, a : b + 1].sum()) for a, b in zip(starts, shown, strict=True)),
-        estimate=tuple(map(float, incidence[shown])),
-        se=tuple(map(float, se[shown])),
-        lower=tuple(map(float, (incidence * np.exp(-half))[shown])),
-        upper=tuple(map(float, np.minimum(incidence * np.exp(half), 1.0)[shown])),
-        median=None,
-        rmst=lost,
-        rmst_se=float("nan"),
-        tau=last,
-    )
+    bounds = {"lower": incidence * np.exp(-half), "upper": np.minimum(incidence * np.exp(half), 1.0)}
+    estimates = {"estimate": incidence, "se": se, **bounds}
+    return steps.curve(times, n, d[cause], estimates, group=label, median=None, rmst=lost, rmst_se=float("nan"))
 
 
 def _variance(before: Vector, after: Vector, own: Vector, other: Vector, n: Vector, incidence: Vector) -> Vector:

@@ -147,7 +147,7 @@ def _banded(missing: int, min_cell: int) -> int:
 def _number(name: str, frame: Frame, state: State, j: int, everybody: int) -> dict[str, Any]:
     n = round(float(state.count[j]))
     row: dict[str, Any] = {"variable": name, "kind": "number"}
-    if n < max(frame.min_cell, 1):
+    if frame.counts[name][0] < max(frame.min_cell, 1):
         return {**row, "n": None, "missing": None, "mean": None, "sd": None}
     mean = state.total[j] / n
     variance = (state.square[j] - n * mean**2) / (n - 1) if n > 1 else np.nan

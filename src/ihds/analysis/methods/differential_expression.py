@@ -6,8 +6,9 @@ Down       each feature's centre and scale.
 Up         Magnitudes, Means, then GeneSums, as sums over sites.
 Rounds     4.
 Reveals    moments of each feature with the covariates, over all sites; p = n would determine rows:
-           disclosure refuses p > n / 3 and n - p < 10.
-Errors     Collinear, BadFormula, BadInput, Refused (a feature with values of few persons).
+           disclosure refuses p > n / 3 and n - p < 10. A feature whose values are few persons' own, in
+           some level or as a whole, or one site's, is left out and counted.
+Errors     Collinear, BadFormula, BadInput, Refused (no feature has enough values).
 Source     Smyth 2004. Checked against R limma (tests/vectors/omics.R).
 Status     experimental
 """
@@ -24,13 +25,14 @@ from scipy.special import digamma, polygamma, stdtr, stdtrit
 from ihds.analysis import features
 from ihds.analysis import formula as formulas
 from ihds.analysis.design import Ask, Design, Frame
-from ihds.analysis.features import NOTHING, Magnitudes, Means, Scale
+from ihds.analysis.features import Magnitudes, Means, Scale
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.numerics import invert
 from ihds.analysis.outcomes import categories
 from ihds.analysis.result import Result
+from ihds.analysis.rows import persons_with
 from ihds.data.codebook import Codebook
-from ihds.errors import BadFormula, Refused
+from ihds.errors import AnalysisFailed, BadFormula, Refused
 
 #: The share of features limma takes to be different, for its log odds.
 _SHARE = 0.01
@@ -59,7 +61,8 @@ class GeneSums(Contribution):
     present: Annotated[Any, Leaves("(features with gaps, p, p)", "covariate unit squared")]
     xy: Annotated[Matrix, Leaves("(features, p)", "covariate unit x scaled unit")]
     yy: Annotated[Vector, Leaves("(features,)", "scaled units squared", bound=2**14)]
-    levels: Annotated[Vector, Leaves("(features,)", "sites with values", bound=1, per="site")]
+    held: Annotated[Matrix, Leaves("(features with gaps, levels)", "persons with a value", bound=1)]
+    weights: features.Weights
 
 
 CONTRIBUTIONS = (Magnitudes, Means, GeneSums)
@@ -71,7 +74,6 @@ class State:
 
     scale: Scale
     rows: int
-    min_cell: int
     total: GeneSums | None
 
 
@@ -98,7 +100,7 @@ def begin(params: Params, frame: Frame) -> State:
     """
     if params.term and params.term not in frame.columns:
         raise BadFormula(f"{params.term!r} is no column", remedy=f"use one of: {', '.join(frame.columns)}")
-    return State(NOTHING, frame.rows, frame.min_cell, None)
+    return State(features.begin(frame), frame.rows, None)
 
 
 def _gaps(state: State) -> NDArray[np.intp]:
@@ -113,6 +115,7 @@ def local(params: Params, state: State, design: Design) -> Contribution:
     p, g = x.shape[1], design.features.shape[1]
     xy: Matrix = np.zeros((g, p))
     yy: Vector = np.zeros(g)
+    spread: Matrix = np.zeros((g, 2))
     for part, block in features.centred(state.scale, design):
         held = np.isfinite(block)
         filled = block if held.all() else np.where(held, block, 0.0)
@@ -121,12 +124,21 @@ def local(params: Params, state: State, design: Design) -> Contribution:
             filled = np.where(held, block - mean, 0.0)
         xy[part] = filled.T @ x
         yy[part] = np.einsum("ij,ij->j", filled, filled)
+        spread[part] = features.weights(filled)
     present = np.zeros((len(gaps), p, p))
     for at, feature in enumerate(gaps):
-        held = np.isfinite(design.features[:, feature])
-        present[at] = _gram(x[held], params)
-    levels = np.asarray(np.isfinite(design.features).any(axis=0).astype(np.float64))
-    return GeneSums(_gram(x, params), present, xy, yy, levels)
+        present[at] = _gram(x[np.isfinite(design.features[:, feature])], params)
+    return GeneSums(_gram(x, params), present, xy, yy, _held(design, gaps), spread)
+
+
+def _held(design: Design, gaps: NDArray[np.intp]) -> Matrix:
+    """Return how many persons of each level have a value of each feature with gaps."""
+    found = [np.zeros((len(gaps), 0))]
+    has = np.isfinite(design.features[:, gaps])
+    for name, levels in design.frame.levels.items():
+        rows = [np.flatnonzero(design.codes[name] == i) for i in range(len(levels))]
+        found.append(np.column_stack([persons_with(has[r], design.person[r]) for r in rows]))
+    return np.concatenate(found, axis=1)
 
 
 def _gram(x: Matrix, params: Params) -> Matrix:
@@ -140,14 +152,24 @@ def aggregate(params: Params, state: State, total: Any) -> State:
     """Keep what a total adds."""
     if isinstance(total, GeneSums):
         return replace(state, total=total)
-    return replace(state, scale=features.scaled(state.scale, total, state.min_cell))
+    return replace(state, scale=features.scaled(state.scale, total))
 
 
 def finish(params: Params, frame: Frame, state: State) -> Result | None:
-    """Return the moderated tests of the term of interest, features in the order of their p values."""
+    """Return the moderated tests of the term of interest, features in the order of their p values.
+
+    Raises:
+        Refused: no feature has enough values.
+
+    """
     if state.total is None:
         return None
-    beta, unscaled, variance, df = _fits(params, frame, state, state.total)
+    total, gaps = state.total, _gaps(state)
+    few = state.scale.few(total.weights)
+    few[gaps] |= (np.rint(total.held) < frame.min_cell).any(axis=1)
+    kept, beta, unscaled, variance, df = _fits(params, frame, state, total, np.flatnonzero(~few))
+    if not len(kept):
+        raise Refused("no feature has enough values for this model", remedy="use fewer terms, or other features")
     prior_df, prior = _prior(variance, df)
     posterior = variance if prior_df == 0 else _squeezed(variance, df, prior, prior_df)
     total_df = np.minimum(df + prior_df, df.sum())
@@ -159,50 +181,55 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     p = 2 * stdtr(total_df, -np.abs(t))
     adjusted = features.false_discovery(p)
     found: dict[str, Any] = {
-        "feature": frame.features,
+        "feature": np.array(frame.features)[kept],
         "estimate": estimate,
         "se": spread * np.sqrt(posterior),
         "t": t,
         "p": p,
         "adjusted_p": adjusted,
         "log_odds": _log_odds(t, spread, total_df, prior_df, prior),
-        "n": features.shown_counts(state.scale.count, frame.rows, frame.min_cell).astype(np.int64),
-        "mean": state.scale.centre,
+        "n": features.shown_counts(state.scale.count, frame.rows, frame.min_cell).astype(np.int64)[kept],
+        "mean": state.scale.centre[kept],
     }
-    few = state.scale.few(frame.min_cell)
-    order = [i for i in np.argsort(p, kind="stable") if not few[i]]
-    columns: dict[str, Any] = {k: [v[i] for i in order] for k, v in found.items()}
     return Result(
         method="differential_expression",
         n=frame.rows,
         details={
             "term": frame.columns[j],
-            "features": columns,
+            "features": features.table(found, np.argsort(p, kind="stable")),
             "prior_df": prior_df,
             "prior_variance": prior,
-            "hidden_features": int(few.sum()),
+            "hidden_features": len(few) - len(kept),
             "below_5_per_cent": int(np.sum(adjusted < 0.05)),
             "left_out_missing": frame.left_out,
         },
     )
 
 
-def _fits(params: Params, frame: Frame, state: State, total: GeneSums) -> tuple[Matrix, Any, Vector, Vector]:
-    """Return coefficients (g, p), inverse cross-products (g, p, p), residual variances and degrees (g,)."""
+def _fits(
+    params: Params, frame: Frame, state: State, total: GeneSums, kept: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], Matrix, Any, Vector, Vector]:
+    """Fit each feature that may be shown and can be fitted; return which, and what limma's lmFit has.
+
+    Shapes: coefficients (g, p), inverse cross-products (g, p, p), residual variances and degrees (g,).
+    """
     p, count = len(frame.columns), len(state.scale.count)
     first = 1 if params.within_sites else 0  # the sites' own levels stand for the intercept
     part, terms = slice(first, p), frame.columns[first:]
     unscaled = np.zeros((count, p, p))
     unscaled[:, part, part] = invert(total.xx[part, part], terms)
+    df = state.scale.count - (p - 1 + state.scale.sites if params.within_sites else p)
+    whole = df >= 1
     for at, feature in enumerate(_gaps(state)):
-        unscaled[feature, part, part] = invert(total.present[at][part, part], terms)
-    beta = np.einsum("gij,gj->gi", unscaled, total.xy)
-    df = state.scale.count - (p - 1 + np.rint(total.levels) if params.within_sites else p)
-    residual = np.maximum(total.yy - np.einsum("gi,gi->g", beta, total.xy), 0.0)
-    if bool(np.any(df < 1)):
-        raise Refused("some features have too few values for this model", remedy="use fewer terms or features")
-    scale = state.scale.scale
-    return beta * scale[:, None], unscaled, residual / df * scale**2, df
+        try:
+            unscaled[feature, part, part] = invert(total.present[at][part, part], terms)
+        except AnalysisFailed:  # among those who have it some column does not vary by itself
+            whole[feature] = False
+    kept = kept[whole[kept]]
+    df, unscaled, scale = df[kept], unscaled[kept], state.scale.scale[kept]
+    beta = np.einsum("gij,gj->gi", unscaled, total.xy[kept])
+    residual = np.maximum(total.yy[kept] - np.einsum("gi,gi->g", beta, total.xy[kept]), 0.0)
+    return kept, beta * scale[:, None], unscaled, residual / df * scale**2, df
 
 
 def _prior(variance: Vector, df: Vector) -> tuple[float, float]:

@@ -49,6 +49,7 @@ class GenotypeCounts(Contribution):
     copies: Annotated[Matrix, Leaves("(features, 3)", "persons", bound=1, counts_persons=True)]
     missing: Annotated[Vector, Leaves("(features,)", "persons", bound=1)]
     other: Annotated[Vector, Leaves("(features,)", "persons", bound=1)]
+    sites: Annotated[Vector, Leaves("(features,)", "sites with genotypes", bound=1, per="site")]
 
 
 CONTRIBUTIONS = (GenotypeCounts,)
@@ -77,17 +78,18 @@ def begin(params: Params, frame: Frame) -> State:
 
 
 def local(params: Params, state: State, design: Design) -> GenotypeCounts:
-    """Count the genotypes."""
+    """Count the genotypes: somebody with several rows counts by the first."""
+    first = np.unique(design.person, return_index=True)[1]
     count = design.features.shape[1]
     copies, missing, other = np.zeros((count, 3)), np.zeros(count), np.zeros(count)
     for at in range(0, count, features.WIDTH):
         part = slice(at, at + features.WIDTH)
-        value = np.rint(design.features[:, part])
+        value = np.rint(design.features[first][:, part])
         missing[part] = np.isnan(value).sum(axis=0)
         for k in range(3):
             copies[part, k] = (value == k).sum(axis=0)
         other[part] = len(value) - missing[part] - copies[part].sum(axis=1)
-    return GenotypeCounts(copies, missing, other)
+    return GenotypeCounts(copies, missing, other, (missing < len(first)).astype(np.float64))
 
 
 def aggregate(params: Params, state: State, total: GenotypeCounts) -> State:
@@ -102,7 +104,7 @@ def aggregate(params: Params, state: State, total: GenotypeCounts) -> State:
             f"{int(np.count_nonzero(total.other))} features hold values other than 0, 1 and 2",
             remedy="name variants only, coded as copies of one allele",
         )
-    return State(GenotypeCounts(np.rint(total.copies), np.rint(total.missing), total.other))
+    return State(GenotypeCounts(np.rint(total.copies), np.rint(total.missing), total.other, np.rint(total.sites)))
 
 
 def finish(params: Params, frame: Frame, state: State) -> Result | None:
@@ -113,8 +115,11 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     seen = copies.sum(axis=1)
     alleles = copies[:, 1] + 2 * copies[:, 2]
     carriers = np.minimum(copies[:, 1] + copies[:, 2], copies[:, 0] + copies[:, 1])  # of the rarer allele
-    shown = (carriers >= frame.min_cell) & (frame.min_cell <= 1 or frame.rows >= _FEW_PERSONS)
-    called = features.shown_counts(seen, frame.rows, frame.min_cell)
+    persons = int((seen + state.total.missing).max())
+    shown = (carriers >= frame.min_cell) & (frame.min_cell <= 1 or persons >= _FEW_PERSONS)
+    several = state.total.sites >= frame.min_sites
+    shown &= several
+    called = features.shown_counts(seen, persons, frame.min_cell)
     exact = [hardy_weinberg(*map(int, row)) for row in copies]  # with n known, p would give the counts back
     frequency = alleles / np.maximum(2 * seen, 1)
     return Result(
@@ -123,10 +128,10 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
         details={
             "features": {
                 "feature": list(frame.features),
-                "call_rate": [float(v) for v in called / max(frame.rows, 1)],
+                "call_rate": [float(v) for v in called / max(persons, 1)],
                 "frequency": [float(f) if s else None for f, s in zip(frequency, shown, strict=True)],
                 "hardy_weinberg_p": [p if s else None for p, s in zip(exact, shown, strict=True)],
-                "out_of_equilibrium": [bool(p < _ODD) for p in exact],
+                "out_of_equilibrium": [bool(p < _ODD) if s else None for p, s in zip(exact, several, strict=True)],
             },
         },
     )

@@ -2,10 +2,11 @@
 
 Model      counts of values in [edge_j, edge_j+1) of public edges; the last bin holds its upper edge.
 Down       the edges.
-Up         Bins: values per variable, group and bin.
+Up         Bins: persons per variable, group and bin; somebody with several rows counts once in a bin.
 Rounds     1.
 Reveals    counts per bin, on the sum over sites only; bins of fewer than min_cell persons are hidden,
            with a second one so that none follows from the total. The ends are open: no extrema.
+           Nothing of a variable that one site alone measured.
 Errors     BadFormula, BadInput.
 Source     Pearson 1895. Checked against R hist (tests/vectors/ranks.R).
 Status     experimental
@@ -19,8 +20,8 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 
 from ihds.analysis.design import Ask, Design, Frame
-from ihds.analysis.method import Contribution, Leaves, Vector
-from ihds.analysis.outcomes import shown_groups, table_formula
+from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
+from ihds.analysis.outcomes import shown_groups, shown_rows, table_formula
 from ihds.analysis.result import Result
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, BadInput
@@ -29,7 +30,10 @@ from ihds.privacy.disclosure import suppress
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """``breaks`` are the edges; empty takes 13 round ones about the mean. What lies beyond joins the end bins."""
+    """``breaks`` are the edges; empty takes 13 round ones about the mean. What lies beyond joins the end bins.
+
+    Where a far value makes those too wide for the others, the result says ``coarse``.
+    """
 
     formula: str
     by: str = ""
@@ -38,11 +42,12 @@ class Params:
 
 @dataclass(frozen=True, slots=True)
 class Bins(Contribution):
-    """Values per variable, group and bin."""
+    """Persons per variable, group and bin, and the sites that have any."""
 
     kind: ClassVar[str] = "count table"
 
     counts: Annotated[Any, Leaves("(variables, groups, bins)", "persons", bound=1, counts_persons=True)]
+    sites: Annotated[Matrix, Leaves("(variables, groups)", "sites with values", bound=1, per="site")]
 
 
 CONTRIBUTIONS = (Bins,)
@@ -53,6 +58,7 @@ class State:
     """The opened counts, once there."""
 
     counts: Any
+    sites: Matrix
 
 
 STATE = State
@@ -70,7 +76,7 @@ def ask(params: Params, codebook: Codebook) -> Ask:
 
 def begin(params: Params, frame: Frame) -> State:
     """Start with nothing counted."""
-    return State(np.zeros((0, 0, 0)))
+    return State(np.zeros((0, 0, 0)), np.zeros((0, 0)))
 
 
 def _edges(params: Params, frame: Frame, variable: int) -> Vector:
@@ -96,13 +102,15 @@ def local(params: Params, state: State, design: Design) -> Bins:
         least = edges - 1e-12 * (edges[-1] - edges[0])  # a value at an edge may have lost its last bit
         at = np.clip(np.searchsorted(least, column[used], side="right") - 1, 0, len(edges) - 2)
         size = groups * (len(edges) - 1)
-        counts.append(np.bincount(group[used] * (len(edges) - 1) + at, minlength=size).reshape(groups, -1))
-    return Bins(np.array(counts, dtype=np.float64))
+        once = np.unique(design.person[used] * size + group[used] * (len(edges) - 1) + at) % size
+        counts.append(np.bincount(once, minlength=size).reshape(groups, -1))
+    found: Any = np.array(counts, dtype=np.float64)
+    return Bins(found, (found.sum(axis=2) > 0).astype(np.float64))
 
 
 def aggregate(params: Params, state: State, total: Bins) -> State:
     """Keep the totals."""
-    return State(np.rint(total.counts))
+    return State(np.rint(total.counts), np.rint(total.sites))
 
 
 def finish(params: Params, frame: Frame, state: State) -> Result | None:
@@ -110,16 +118,18 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     if not state.counts.size:
         return None
     groups, shown = frame.levels[params.by] if params.by else ("",), shown_groups(params.by, frame)
-    found = [
-        {
-            "variable": frame.columns[v],
-            "group": group,
-            "edges": [float(e) for e in _edges(params, frame, v)],
-            "counts": suppress(state.counts[v, g], max(frame.min_cell, 1))
-            if shown[g]
-            else [None] * state.counts.shape[2],
-        }
-        for v in range(len(frame.columns))
-        for g, group in enumerate(groups)
-    ]
-    return Result(method="histogram", n=frame.rows, details={"histograms": found})
+    found = []
+    for v in range(len(frame.columns)):
+        for g, group in enumerate(groups):
+            counts = state.counts[v, g]
+            told = shown[g] and not 0 < state.sites[v, g] < frame.min_sites
+            found.append(
+                {
+                    "variable": frame.columns[v],
+                    "group": group,
+                    "edges": [float(e) for e in _edges(params, frame, v)],
+                    "counts": suppress(counts, max(frame.min_cell, 1)) if told else [None] * len(counts),
+                    "coarse": bool(told and not params.breaks and counts.max() > 0.9 * counts.sum()),
+                }
+            )
+    return Result(method="histogram", n=shown_rows(params.by, frame), details={"histograms": found})

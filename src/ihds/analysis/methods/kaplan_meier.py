@@ -23,10 +23,9 @@ from scipy.special import ndtri
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.method import Vector
 from ihds.analysis.result import Curve, Result
-from ihds.analysis.survival import Counted, Exits, at_risk, count_cells, groups_ask, survival_formula
+from ihds.analysis.survival import Counted, Exits, Steps, at_risk, count_cells, groups_ask, survival_formula
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula
-from ihds.privacy.disclosure import merge_bins
 
 #: R's survfit takes a curve for one half within this (the square root of the machine's epsilon).
 _HALF_TOLERANCE = 1.5e-8
@@ -34,7 +33,7 @@ _HALF_TOLERANCE = 1.5e-8
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """``tau`` is the end of the restricted mean; by default the last time anyone is at risk."""
+    """``tau`` is the end of the restricted mean; by default where the curve ends."""
 
     formula: str
     time_bin: float | None = None
@@ -108,34 +107,25 @@ def _curve(label: str, frame: Frame, tau: float | None, d: Vector, leave: Vector
         lower = np.where(survival > 0, survival * np.exp(-z * se_log), np.nan)
         upper = np.where(survival > 0, np.minimum(1.0, survival * np.exp(z * se_log)), np.nan)
         se = np.where(survival > 0, survival * se_log, np.nan)
-    shown = merge_bins(leave, frame.min_cell)
+    steps_shown = Steps.of(times, leave, enter, d, frame.min_cell)
     below = np.flatnonzero((survival <= 0.5 + _HALF_TOLERANCE) & (d > 0))
-    median = _median(times, survival, below)
-    last = float(times[np.flatnonzero(leave > 0)[-1]]) if leave.any() else 0.0
-    end = last if tau is None else min(tau, last)
+    end = steps_shown.until if tau is None else min(tau, steps_shown.until)
     rmst, rmst_se = _restricted_mean(times, survival, d, n, end)
-    starts = np.concatenate([[0], shown[:-1] + 1]) if len(shown) else np.zeros(0, dtype=int)
-    event_sums = [int(d[a : b + 1].sum()) for a, b in zip(starts, shown, strict=True)]
-    return Curve(
+    return steps_shown.curve(
+        times,
+        n,
+        d,
+        {"estimate": survival, "se": se, "lower": lower, "upper": upper},
         group=label,
-        time=tuple(map(float, times[shown])),
-        at_risk=tuple(int(n[a]) for a in starts),
-        events=tuple(event_sums),
-        estimate=tuple(map(float, survival[shown])),
-        se=tuple(map(float, se[shown])),
-        lower=tuple(map(float, lower[shown])),
-        upper=tuple(map(float, upper[shown])),
-        median=median,
+        median=None if steps_shown.first(below) is None else _median(times, survival, below),
         rmst=rmst,
         rmst_se=rmst_se,
         tau=end,
     )
 
 
-def _median(times: Vector, survival: Vector, below: Any) -> float | None:
+def _median(times: Vector, survival: Vector, below: Any) -> float:
     """Return the first time the curve is at or below one half; midway over an exact flat, as R."""
-    if not len(below):
-        return None
     first = int(below[0])
     if abs(survival[first] - 0.5) < _HALF_TOLERANCE:
         lower = np.flatnonzero(survival < 0.5 - _HALF_TOLERANCE)

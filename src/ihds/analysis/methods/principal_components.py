@@ -6,6 +6,7 @@ Down       each feature's centre and scale, then an orthonormal basis (features,
 Up         Magnitudes, Means and Spread, then Image, as sums over sites.
 Rounds     4 and about 10 to 60: locally optimal block steps until the components stand still.
 Reveals    the leading directions of the covariance over all sites; scores are personal and never leave.
+           Features of fewer than min_cell persons, or of one site, take no part and are counted.
 Errors     BadInput, DidNotConverge, Refused.
 Source     Knyazev 2001. Checked against R prcomp (tests/vectors/omics.R,
            genetics.sh).
@@ -21,8 +22,8 @@ import numpy as np
 
 from ihds.analysis import features
 from ihds.analysis import formula as formulas
-from ihds.analysis.design import Ask, Design, Frame
-from ihds.analysis.features import NOTHING, Magnitudes, Means, Scale
+from ihds.analysis.design import Ask, Design, Frame, Ints
+from ihds.analysis.features import Magnitudes, Means, Scale
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.result import Result
 from ihds.data.codebook import Codebook
@@ -49,6 +50,7 @@ class Spread(Contribution):
     """The sum of squares of each centred feature."""
 
     square: Annotated[Vector, Leaves("(features,)", "scaled units squared", bound=2**14)]
+    weights: features.Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,8 @@ class State:
     found: Matrix
     covered: Matrix
     values: Vector
+    shown: Ints
     rows: int
-    min_cell: int
     settled: bool
     rounds: int
 
@@ -109,7 +111,9 @@ def begin(params: Params, frame: Frame) -> State:
             remedy="ask for fewer components",
         )
     none = np.zeros((0, 0))
-    return State(NOTHING, np.zeros(0), 0.0, none, none, none, np.zeros(0), frame.rows, frame.min_cell, False, 0)
+    shown = np.zeros(0, dtype=np.int64)
+    scale = features.begin(frame)
+    return State(scale, np.zeros(0), 0.0, none, none, none, np.zeros(0), shown, frame.rows, False, 0)
 
 
 def local(params: Params, state: State, design: Design) -> Contribution:
@@ -118,7 +122,8 @@ def local(params: Params, state: State, design: Design) -> Contribution:
         return features.scaling(state.scale, design)
     parts = [(part, np.where(np.isfinite(b), b, 0.0)) for part, b in features.centred(state.scale, design)]
     if not len(state.divisor):
-        return Spread(np.concatenate([np.einsum("ij,ij->j", b, b) for _, b in parts]))
+        square = np.concatenate([np.einsum("ij,ij->j", b, b) for _, b in parts])
+        return Spread(square, np.concatenate([features.weights(b) for _, b in parts]))
     scores = np.zeros((len(design.features), state.basis.shape[1]))
     for part, block in parts:
         scores += block @ (state.basis[part] / state.divisor[part, None])
@@ -135,16 +140,18 @@ def aggregate(params: Params, state: State, total: Any) -> State:
     """
     match total:
         case Spread():
-            return _begun(params, state, total.square)
+            return _begun(params, replace(state, shown=np.flatnonzero(~state.scale.few(total.weights))), total.square)
         case Image():
             return _turned(params, replace(state, rounds=state.rounds + 1), total.image)
-    return replace(state, scale=features.scaled(state.scale, total, state.min_cell))
+    return replace(state, scale=features.scaled(state.scale, total))
 
 
 def _begun(params: Params, state: State, square: Vector) -> State:
     scale = state.scale.scale
     variance = square / max(state.rows - 1, 1)
-    flat = variance <= 1e-20 * np.maximum(variance.max(initial=0.0), 1e-300)
+    flat = np.isin(np.arange(len(scale)), state.shown, invert=True) | (
+        variance <= 1e-20 * np.maximum(variance.max(initial=0.0), 1e-300)
+    )
     if params.scaling == "unit":
         divisor = np.sqrt(np.where(flat, 1.0, variance))
     elif params.scaling == "genotype":
@@ -216,9 +223,10 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
         details={
             "sd": [float(v) for v in np.sqrt(variance)],
             "share": [float(v) for v in variance / state.total] if state.total > 0 else [],
-            "features": {
-                "feature": list(frame.features),
-                **{f"component_{j + 1}": [float(v) for v in loadings[:, j]] for j in range(k)},
-            },
+            "features": features.table(
+                {"feature": frame.features, **{f"component_{j + 1}": loadings[:, j] for j in range(k)}},
+                state.shown,
+            ),
+            "hidden_features": len(frame.features) - len(state.shown),
         },
     )

@@ -116,6 +116,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     """Return the test and the groups' mean ranks.
 
     Raises:
+        BadInput: the default grid is too coarse for these values.
         ConstantColumn: all values lie in one step.
 
     """
@@ -126,6 +127,11 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     rank = np.cumsum(tied) - (tied - 1) / 2
     sums = counts @ rank
     ties = float(np.sum(tied**3 - tied))
+    if not params.step and n > 2 and float(tied.max()) > n / 2:
+        raise BadInput(
+            "more than half of the values lie in one step of the default grid",
+            remedy="a far value widens it: give step, the step values are recorded in",
+        )
     if ties >= n**3 - n:
         raise ConstantColumn("all values lie in one step of the grid", remedy="use a finer step")
     if len(sizes) == 2:

@@ -6,7 +6,8 @@ Down       nothing but what was agreed.
 Up         GroupSums: moments of numbers and counts of levels per group.
 Rounds     1.
 Reveals    a level with fewer than min_cell persons in some group, or held by one site alone, is
-           hidden in all groups, with the next smallest if it is alone: neither follows from totals.
+           hidden in all groups, with the next smallest if it is alone: neither follows from totals. A
+           number that few persons or one site measured in some group is hidden.
 Errors     BadFormula, ConstantColumn (one group only).
 Source     Welch 1951; Austin 2009 (standardised differences). Checked against R
            (tests/vectors/ranks.R).
@@ -25,6 +26,7 @@ from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.outcomes import table_formula
 from ihds.analysis.result import Result
+from ihds.analysis.rows import persons_with
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, ConstantColumn
 
@@ -42,7 +44,9 @@ class GroupSums(Contribution):
     """Moments of each number and counts of each level, per group."""
 
     persons: Annotated[Vector, Leaves("(groups,)", "persons", bound=1, counts_persons=True)]
-    count: Annotated[Matrix, Leaves("(numbers, groups)", "persons", bound=1, counts_persons=True)]
+    count: Annotated[Matrix, Leaves("(numbers, groups)", "rows", bound=1)]
+    measured: Annotated[Matrix, Leaves("(numbers, groups)", "persons with a value", bound=1, counts_persons=True)]
+    sites: Annotated[Matrix, Leaves("(numbers, groups)", "sites with values", bound=1, per="site")]
     total: Annotated[Matrix, Leaves("(numbers, groups)", "scaled units", bound=2**15)]
     square: Annotated[Matrix, Leaves("(numbers, groups)", "scaled units squared", bound=2**30)]
     levels: Annotated[Matrix, Leaves("(levels, groups)", "persons", bound=1, counts_persons=True)]
@@ -85,9 +89,12 @@ def local(params: Params, state: State, design: Design) -> GroupSums:
         for name, published in frame.levels.items()
         if name != params.by
     ]
+    measured = np.column_stack([persons_with(present[group == g], design.person[group == g]) for g in range(groups)])
     return GroupSums(
         persons=member.sum(axis=0),
         count=present.T.astype(np.float64) @ member,
+        measured=measured,
+        sites=(measured > 0).astype(np.float64),
         total=z.T @ member,
         square=(z * z).T @ member,
         levels=np.concatenate([np.zeros((0, groups)), *levels]),
@@ -138,7 +145,8 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
 def _number(frame: Frame, total: GroupSums, j: int, shown: Any, least: int) -> dict[str, Any]:
     n = np.rint(total.count[j, shown])
     row: dict[str, Any] = {"variable": frame.columns[j], "kind": "number"}
-    if bool(np.any(n < max(least, 2))):
+    few = (np.rint(total.measured[j, shown]) < least) | (np.rint(total.sites[j, shown]) < frame.min_sites)
+    if bool(np.any(few | (n < 2))):
         return {**row, "n": None, "mean": None, "sd": None, "p": None, "smd": None}
     mean = total.total[j, shown] / n
     variance = np.maximum(total.square[j, shown] - n * mean**2, 0.0) / (n - 1)
