@@ -30,10 +30,10 @@ def competing_ask(
     cause = formula.label(formula.response[-1])
     if cause not in categories(codebook):
         raise BadFormula(f"the cause {cause!r} is not a category", remedy="name a category of the codebook")
-    if censored not in codebook.variable(cause).levels:
+    if censored and censored not in codebook.variable(cause).levels:
         raise BadFormula(
             f"{censored!r} is no level of {cause!r}",
-            remedy=f"set censored to one of: {', '.join(codebook.variable(cause).levels)}",
+            remedy=f"set censored to one of: {', '.join(codebook.variable(cause).levels)}; empty if nobody is",
         )
     if formula.cluster or formula.offset or "site" in formula.strata or len(formula.response) != 2:
         raise BadFormula(

@@ -6,8 +6,8 @@ steps. The null model is fitted first, its parameters alone being free, then the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar, Literal
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.numerics import RANK_TOLERANCE, has_settled, invert, newton_decrement, runs_away
 from ihds.analysis.result import Coefficient, Test, chi_square, wald_table
-from ihds.errors import Collinear, DidNotConverge, Separation
+from ihds.errors import DidNotConverge, Separation
 
 #: The null model's log-likelihood is exact once a step gains less than this.
 _NULL_GAIN = 1e-11
@@ -31,6 +31,9 @@ class Likelihood(Contribution):
     score: Annotated[Vector, Leaves("(q,)", "1 / parameter")]
     information: Annotated[Matrix, Leaves("(q, q)", "1 / parameter squared")]
     log_likelihood: Annotated[float, Leaves("()", "1")]
+
+
+L = TypeVar("L", bound=Likelihood)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +85,15 @@ def newton(
     max_rounds: int,
     *,
     finite: bool = False,
-    reach: float = np.inf,
-    floor: float = 0.0,
+    reach: float | Vector = np.inf,
+    still: float = 0.0,
 ) -> Fit:
     """Take the step that a total asks for.
 
     Far from the maximum the information may not be positive definite; the step is then damped
     (Levenberg). A step that lowers the likelihood is halved. ``finite`` says that no parameter can
-    run to infinity, so that slow convergence is only slow; ``reach`` is the furthest any parameter
-    may move in one step; a parameter with no more information than ``floor`` cannot be estimated.
+    run to infinity, so that slow convergence is only slow; ``reach`` is the furthest any parameter,
+    or each (q,), may move in one step; a gain of ``still`` is none, where derivatives are numerical.
 
     Raises:
         Collinear: parameters determine one another.
@@ -108,20 +111,17 @@ def newton(
         return replace(fit, at=fit.at - step, step=step, halvings=fit.halvings + 1)
     free = fit.free()
     terms = tuple(fit.terms[i] for i in free)
-    empty = [t for t, i in zip(terms, free, strict=True) if abs(total.information[i, i]) <= floor]
-    if empty and floor > 0:
-        raise Collinear(f"{empty[0]!r} carries no information", remedy="leave it out of the model")
     inverse, damped = _inverse(total.information[np.ix_(free, free)], terms)
     step, covariance = np.zeros_like(fit.at), np.zeros_like(fit.covariance)
     step[free] = inverse @ total.score[free]
     covariance[np.ix_(free, free)] = inverse
-    furthest = float(np.max(np.abs(step), initial=0.0))
-    if furthest > reach:
-        step, damped = step * (reach / furthest), True
+    furthest = float(np.max(np.abs(step) / reach, initial=0.0))
+    if furthest > 1:
+        step, damped = step / furthest, True
     gain = newton_decrement(step, total.score)
     gains = fit.gains if damped else (*fit.gains[1:], gain)
     fit = replace(fit, step=step, gains=gains, covariance=covariance, log_likelihood=total.log_likelihood, halvings=0)
-    if fit.phase == "null" and gain <= _NULL_GAIN and not damped:
+    if fit.phase == "null" and gain <= max(_NULL_GAIN, still) and not damped:
         reached = total.log_likelihood + gain / 2
         done = bool(fit.null.all()) and has_settled(gain, fit.gains[1])
         return replace(
@@ -132,7 +132,7 @@ def newton(
             gains=(np.inf, np.inf, np.inf),
             log_likelihood=reached if done else -np.inf,
         )
-    if not damped and has_settled(gain, fit.gains[1]):
+    if not damped and (gain <= still or has_settled(gain, fit.gains[1])):
         return replace(fit, phase="done", at=fit.at + step, log_likelihood=total.log_likelihood + gain / 2)
     if not damped and not finite and runs_away(gains):
         term = fit.terms[int(np.argmax(np.abs(step)))]
@@ -146,6 +146,19 @@ def newton(
             remedy="look for a rare category, or raise max_rounds",
         )
     return replace(fit, at=fit.at + step)
+
+
+#: A row's part of a sum beyond this is out of range: half of what ``Likelihood`` declares.
+_MOST = 2.0**11
+
+
+def within(found: L, rows: int) -> L:
+    """Return a site's sums, or, at a point where they are out of range, a likelihood so low that the step is halved."""
+    values = [np.asarray(getattr(found, f.name)) for f in fields(found)]
+    if all(bool(np.all(np.abs(v) <= _MOST * max(rows, 1))) for v in values):  # NaN is no such number
+        return found
+    q = len(found.score)
+    return replace(found, score=np.zeros(q), information=np.eye(q) * max(rows, 1), log_likelihood=-_MOST * max(rows, 1))
 
 
 def _inverse(information: Matrix, terms: tuple[str, ...]) -> tuple[Matrix, bool]:

@@ -1,22 +1,26 @@
 """Linear models with correlated rows: what the sites' sums say of fixed effects and covariance.
 
 V(theta) is the covariance of a person's rows, up to a factor sigma² where ``profiled``. Sites send
-log|V| and A'V⁻¹A, A = [X y], with their first and second derivatives in theta; the centre profiles
-the fixed effects (and sigma²) out and takes Newton steps in theta alone.
+log|V| and A'V⁻¹A, A = [X y] T, with their first and second derivatives in theta; the centre profiles
+the fixed effects (and sigma²) out and takes Newton steps in theta alone. T, made of the last total,
+turns the columns so that sums of very different sizes travel with the same digits.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
 from ihds.analysis.design import Frame
 from ihds.analysis.likelihood import Likelihood
-from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
+from ihds.analysis.method import Contribution, Leaves, Matrix, Vector, leaves
 from ihds.analysis.numerics import invert
 from ihds.analysis.result import Coefficient, wald_row
+
+#: The squared length of a step, in standard errors, that rounding leaves where V is nearly singular.
+STILL = 1e-14
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +34,9 @@ class Crosses(Contribution):
     log_det: Annotated[float, Leaves("()", "1")]
     log_det_1: Annotated[Vector, Leaves("(K,)", "1 / theta", bound=2**14)]
     log_det_2: Annotated[Vector, Leaves("(k,)", "1 / theta squared", bound=2**16)]
-    cross: Annotated[Matrix, Leaves("(p + 1, p + 1)", "scaled units squared")]
-    cross_1: Annotated[Any, Leaves("(K, p + 1, p + 1)", "scaled units squared / theta", bound=2**14)]
-    cross_2: Annotated[Any, Leaves("(k, p + 1, p + 1)", "scaled units squared / theta squared", bound=2**16)]
+    cross: Annotated[Matrix, Leaves("(p + 1, p + 1)", "1", bound=2**20)]
+    cross_1: Annotated[Any, Leaves("(K, p + 1, p + 1)", "1 / theta", bound=2**24)]
+    cross_2: Annotated[Any, Leaves("(k, p + 1, p + 1)", "1 / theta squared", bound=2**28)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,27 +56,106 @@ class Profile:
     hessian: Matrix
 
 
+def within(found: Crosses, whole: Matrix, rows: int) -> Crosses:
+    """Return a site's sums, or, where they are out of range, what makes the deviance so large that the step is halved.
+
+    ``whole`` are the cross-products of A without V, in range at every theta.
+    """
+    declared = leaves(Crosses)
+    values = [(np.asarray(getattr(found, name)), leaf.bound / 2) for name, leaf in declared.items()]
+    if all(bool(np.all(np.abs(v) <= bound * max(rows, 1))) for v, bound in values):  # NaN is no such number
+        return found
+    return replace(
+        found,
+        log_det=declared["log_det"].bound / 2 * max(rows, 1),
+        log_det_1=np.zeros_like(found.log_det_1),
+        log_det_2=np.zeros_like(found.log_det_2),
+        cross=whole,
+        cross_1=np.zeros_like(found.cross_1),
+        cross_2=np.zeros_like(found.cross_2),
+    )
+
+
 def pairs(k: int) -> list[tuple[int, int]]:
     """Return the pairs of parameters whose second derivatives travel."""
     return [(m, n) for m in range(k) for n in range(m, k)]
 
 
-def directions(entries: list[tuple[int, int]], factor: Matrix) -> tuple[Any, Any]:
-    """Return the derivatives of D = L L' in the entries of L: first (K, q, q), second (k, q, q)."""
-    units = []
-    for a, b in entries:
-        unit = np.zeros_like(factor)
-        unit[a, b] = 1.0
-        units.append(unit)
-    first = np.array([u @ factor.T + factor @ u.T for u in units]).reshape(len(entries), *factor.shape)
-    second = np.array([units[m] @ units[n].T + units[n] @ units[m].T for m, n in pairs(len(entries))])
-    return first, second.reshape(-1, *factor.shape)
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """L, a lower triangle: rows of ``size`` (q,) times ``entries``, each sinh of its parameter, so a step may multiply.
+
+    Where the diagonal is ``positive`` it is exp of its parameters instead: no variance is ever zero.
+    """
+
+    entries: tuple[tuple[int, int], ...]
+    size: Vector
+    positive: bool = False
+
+    @classmethod
+    def lower(cls, size: Vector, *, diagonal: bool = False, positive: bool = False) -> Factor:
+        """Return the form of a whole lower triangle, or of its diagonal."""
+        q = len(size)
+        return cls(tuple((a, b) for b in range(q) for a in range(b, q) if not diagonal or a == b), size, positive)
+
+    def parameters(self, whole: Matrix) -> Vector:
+        """Return the parameters (K,) of L without its size."""
+        return np.array(
+            [np.log(whole[a, b]) if self.positive and a == b else np.arcsinh(whole[a, b]) for a, b in self.entries]
+        )
+
+    def _slopes(self, at: Vector) -> tuple[Vector, Vector, Vector]:
+        """Return the entries with their first and second derivatives (K,)."""
+        plain = np.array([self.positive and a == b for a, b in self.entries])
+        grown = np.exp(np.where(plain, np.minimum(at, 300), 0.0))
+        bent, slope = np.sinh(np.clip(at, -300, 300)), np.cosh(np.clip(at, -300, 300))
+        value = np.where(plain, grown, bent)
+        return value, np.where(plain, grown, slope), value
+
+    def at(self, at: Vector) -> Matrix:
+        """Return L (q, q)."""
+        found = np.zeros((len(self.size), len(self.size)))
+        for value, (a, b) in zip(self._slopes(at)[0], self.entries, strict=True):
+            found[a, b] = value * self.size[a]
+        return found
+
+    def directions(self, at: Vector) -> tuple[Any, Any]:
+        """Return the derivatives of D = L L' in the parameters: first (K, q, q), second (k, q, q)."""
+        whole = self.at(at)
+        units = []
+        for a, b in self.entries:
+            unit = np.zeros_like(whole)
+            unit[a, b] = self.size[a]
+            units.append(unit)
+        plain = [u @ whole.T + whole @ u.T for u in units]
+        _, slope, bend = self._slopes(at)
+        first = np.array([s * d for s, d in zip(slope, plain, strict=True)]).reshape(len(units), *whole.shape)
+        second = np.array(
+            [
+                slope[m] * slope[n] * (units[m] @ units[n].T + units[n] @ units[m].T) + (m == n) * bend[m] * plain[m]
+                for m, n in pairs(len(units))
+            ]
+        )
+        return first, second.reshape(-1, *whole.shape)
 
 
-def profile(total: Crosses, rows: int, *, reml: bool, profiled: bool, terms: tuple[str, ...]) -> Profile:
+def turn(cross: Matrix, rows: int, before: Matrix) -> Matrix:
+    """Return the T that makes of A'V⁻¹A as many times the identity as there are rows, so that no digit is lost.
+
+    ``cross`` is of the columns turned by the T ``before``; the new one is an upper triangle too.
+    """
+    try:
+        return np.asarray(before @ np.linalg.inv(np.linalg.cholesky(cross / rows).T))
+    except np.linalg.LinAlgError:  # the columns determine one another; that is said elsewhere
+        return before
+
+
+def profile(total: Crosses, by: Matrix, rows: int, *, reml: bool, profiled: bool, terms: tuple[str, ...]) -> Profile:
     """Profile the fixed effects out and return the likelihood of theta with its derivatives.
 
-    The log-likelihood is that of the scaled outcome and columns (Bates et al. 2015, §3.4).
+    The log-likelihood is that of the scaled outcome and columns (Bates et al. 2015, §3.4). The total is
+    of columns turned ``by`` an upper triangle: x' = X T, y' = X u + t y; all is reckoned there, where
+    nothing is large or small, and only the answers are turned back.
 
     Raises:
         Collinear: columns determine one another.
@@ -83,11 +166,12 @@ def profile(total: Crosses, rows: int, *, reml: bool, profiled: bool, terms: tup
     inverse = invert(total.cross[:p, :p], terms)
     beta = inverse @ total.cross[:p, p]
     v = np.append(-beta, 1.0)
-    residual = float(v @ total.cross @ v)
+    unit = float(by[p, p])
+    residual = float(v @ total.cross @ v) / unit**2
     first = total.cross_1.reshape(k, p + 1, p + 1)
     second = total.cross_2.reshape(-1, p + 1, p + 1)
     slopes = np.array([first[m] @ v for m in range(k)]).reshape(k, p + 1)
-    residual_1 = slopes @ v
+    residual_1 = slopes @ v / unit**2
     nu = rows - p if reml else rows
     sigma2 = residual / nu if profiled else 1.0
     score, information, fixed = np.zeros(k), np.zeros((k, k)), np.zeros((k, k))
@@ -97,7 +181,7 @@ def profile(total: Crosses, rows: int, *, reml: bool, profiled: bool, terms: tup
             score[m] += float(np.sum(inverse * first[m, :p, :p]))
     for at, (m, n) in enumerate(pairs(k)):
         bend = float(v @ second[at] @ v - 2 * slopes[m, :p] @ inverse @ slopes[n, :p])
-        value = total.log_det_2[at] + bend / sigma2
+        value = total.log_det_2[at] + bend / unit**2 / sigma2
         if reml:
             value += float(np.sum(inverse * second[at, :p, :p]))
             value -= float(np.sum((inverse @ first[m, :p, :p] @ inverse) * first[n, :p, :p]))
@@ -107,13 +191,23 @@ def profile(total: Crosses, rows: int, *, reml: bool, profiled: bool, terms: tup
         information -= np.outer(residual_1, residual_1) / (sigma2 * residual)
     deviance = total.log_det + nu * np.log(2 * np.pi)
     deviance += nu * (1 + np.log(sigma2)) if profiled else residual
+    back = by[:p, :p]
     if reml:
-        deviance += float(np.linalg.slogdet(total.cross[:p, :p])[1])
+        deviance += float(np.linalg.slogdet(total.cross[:p, :p])[1]) - 2 * float(np.linalg.slogdet(back)[1])
     if not residual > 0:
         deviance = np.inf
     reach = np.array([-inverse @ first[m, :p, :p] @ inverse for m in range(k)]).reshape(k, p, p)
     found = Likelihood(-score / 2, information / 2, -float(deviance) / 2)
-    return Profile(beta, inverse, reach, residual, residual_1, sigma2, found, fixed)
+    return Profile(
+        beta=(back @ beta - by[:p, p]) / unit,
+        inverse=back @ inverse @ back.T,
+        reach=back @ reach @ back.T,
+        residual=residual,
+        residual_1=residual_1,
+        sigma2=sigma2,
+        likelihood=found,
+        hessian=fixed,
+    )
 
 
 def satterthwaite(at: Profile, rows: int, *, reml: bool, profiled: bool, contrast: Vector) -> float:

@@ -35,6 +35,22 @@ def plain_formula(text: str, codebook: Codebook, method: str) -> Formula:
     return formula
 
 
+def own_clusters(formula: Formula, codebook: Codebook) -> Formula:
+    """Return a formula whose clusters lie within one site each.
+
+    Raises:
+        BadFormula: they are a category, whose levels several sites share.
+
+    """
+    named = codebook.variables.get(formula.label(formula.cluster))
+    if named is not None and named.kind == "category":
+        raise BadFormula(
+            f"{formula.label(formula.cluster)!r} is a category that several sites share",
+            remedy="name an identifier: groups of rows are taken to lie within one site",
+        )
+    return formula
+
+
 def category_formula(text: str, codebook: Codebook) -> Formula:
     """Parse a formula whose outcome is a category with published levels.
 
@@ -87,8 +103,8 @@ def published(formula: Formula, codebook: Codebook) -> tuple[str, ...]:
 
 def outcome_of(text: str, frame: Frame) -> str:
     """Return which of the agreed categories is the outcome of a checked formula."""
-    left = text.split("~")[0].strip().strip("`")
-    return next(name for name in frame.levels if name == left)
+    left = names_in(text.split("~")[0])
+    return next(name for name in frame.levels if name in left)
 
 
 def names_in(text: str) -> list[str]:
@@ -111,5 +127,7 @@ def split_bars(text: str) -> tuple[str, str, str, str]:
             remedy="write for example y ~ time + (time | patient)",
         )
     inner, bar, group = (part.strip() for part in found[0])
+    if inner in ("", "0"):
+        raise BadFormula(f"{text!r} has no random term before the bar", remedy="write for example (1 | patient)")
     fixed = _BARS.sub("", text).strip()
     return (fixed + " 1" if fixed.endswith("~") else fixed), inner, bar, group

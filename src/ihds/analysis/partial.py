@@ -10,6 +10,7 @@ import numpy as np
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.numerics import has_settled, invert, newton_decrement, runs_away, weighted_gram
+from ihds.analysis.outcomes import own_clusters
 from ihds.analysis.survival import Ties, break_ties, cells_of, grid_end, grid_width, survival_formula
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, DidNotConverge, Separation
@@ -106,13 +107,9 @@ def ask(params: CoxParams, codebook: Codebook) -> Ask:
     formula = survival_formula(params.formula, codebook)
     if not formula.terms:
         raise BadFormula(f"{params.formula!r} has no covariate", remedy="add one, or use kaplan_meier")
-    clustered = codebook.variables.get(formula.label(formula.cluster))
-    if clustered is not None and clustered.kind == "category":
-        raise BadFormula(
-            f"cluster({formula.cluster}) is a category that several sites share",
-            remedy="name an identifier: clusters are taken to lie within one site",
-        )
-    formula = replace(formula, intercept=True)  # as coxph: categories keep their reference level
+    formula = replace(
+        own_clusters(formula, codebook), intercept=True
+    )  # as coxph: categories keep their reference level
     own = "site" in formula.strata
     return Ask(
         formula=formula,

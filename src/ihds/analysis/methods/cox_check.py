@@ -79,6 +79,7 @@ class Ranks(Contribution):
 
     events: Annotated[Matrix, Leaves("(cells, 32)", "persons", bound=1, counts_persons=True)]
     leave: Annotated[Matrix, Leaves("(cells, 32)", "persons", bound=1, counts_persons=True)]
+    enter: Annotated[Matrix, Leaves("(cells, 32)", "persons", bound=1)]
 
 
 CONTRIBUTIONS = (RiskSums, Curvature, Meat, Leaving, Trend, Ranks)
@@ -132,13 +133,14 @@ def local(params: Params, state: State, design: Design) -> Contribution:
             return _trend(params, state, design)
     score, cells = _scores(state, design), strata * len(design.times)
     edges = _edges(state)
-    at = (design.stratum * len(design.times) + design.exit) * _SCORES + np.searchsorted(edges, score, side="right")
-    seen = design.exit > design.entry
+    rank, seen = np.searchsorted(edges, score, side="right"), design.exit > design.entry
 
-    def counted(rows: Any) -> Matrix:
-        return np.bincount(at[rows], minlength=cells * _SCORES).reshape(cells, _SCORES).astype(np.float64)
+    def counted(rows: Any, when: Any) -> Matrix:
+        at = (design.stratum[rows] * len(design.times) + when[rows]) * _SCORES + rank[rows]
+        return np.bincount(at, minlength=cells * _SCORES).reshape(cells, _SCORES).astype(np.float64)
 
-    return Ranks(counted(seen & design.event), counted(seen))
+    late = seen & (design.entry >= 0)
+    return Ranks(counted(seen & design.event, design.exit), counted(seen, design.exit), counted(late, design.entry))
 
 
 def _scores(state: State, design: Design) -> Vector:
@@ -203,6 +205,8 @@ def _clock(params: Params, state: State, sums: RiskSums) -> Vector:
     d = _by_stratum(state, sums.d).sum(axis=0)
     held = d > 0
     times = np.where(held, state.times, 1.0)
+    if params.transform == "log" and bool(np.any(times <= 0)):
+        raise BadFormula("an event at time 0 has no logarithm", remedy="use transform = km or identity")
     g = {"identity": times, "log": np.log(times), "km": 1 - _survivors(state, sums.d)}[params.transform]
     g = g - d @ g / d.sum()
     spread = np.sqrt(d @ g**2 / d.sum())
@@ -267,6 +271,7 @@ def _concordance(state: State) -> dict[str, float]:
         events, leave = state.ranks.events[part], state.ranks.leave[part]
         later = np.cumsum(leave[::-1], axis=0)[::-1] - leave  # who leaves in a later bin
         outlive = later + leave - events  # or is censored in the same
+        outlive -= np.cumsum(state.ranks.enter[part][::-1], axis=0)[::-1]  # but was followed by then
         below = np.cumsum(outlive, axis=1) - outlive
         concordant += float(np.sum(events * below))
         tied += float(np.sum(events * outlive))
@@ -299,7 +304,7 @@ def _persons(text: str) -> list[dict[str, str]]:
 def _covariates(text: str, frame: Frame, person: dict[str, str]) -> Vector:
     """Return a person's scaled columns (p,)."""
     parsed = replace(formulas.parse(text, names_in(text), list(frame.levels)), intercept=True)
-    needed = {n for n in parsed.variables if any(n in parsed.label(term) for term in parsed.terms)}
+    needed = {n for n in parsed.variables if any(n in names_in(parsed.label(term)) for term in parsed.terms)}
     missing = sorted(needed - set(person))
     if missing:
         raise BadFormula(f"the prediction gives no {missing[0]!r}", remedy=f"give {', '.join(sorted(needed))}")
@@ -316,6 +321,9 @@ def _covariates(text: str, frame: Frame, person: dict[str, str]) -> Vector:
     columns, matrix = formulas.matrix(parsed, data)
     labels = [parsed.label(c) for c in columns]
     row = np.array([matrix[0, labels.index(c)] for c in frame.columns])
+    if not np.isfinite(row).all():
+        wrong = frame.columns[int(np.flatnonzero(~np.isfinite(row))[0])]
+        raise BadFormula(f"the prediction gives {wrong!r} no finite value", remedy="give numbers the formula can take")
     return np.asarray((row - frame.centre) / frame.scale)
 
 

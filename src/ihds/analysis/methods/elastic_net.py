@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
+from zlib import crc32
 
 import numpy as np
 from scipy.special import expit
@@ -28,6 +29,7 @@ from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.numerics import blocks
 from ihds.analysis.outcomes import plain_formula
 from ihds.analysis.result import Coefficient, Result
+from ihds.analysis.rows import distinct
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, BadInput, DidNotConverge
 
@@ -113,8 +115,8 @@ def ask(params: Params, codebook: Codebook) -> Ask:
         raise BadInput(
             f"folds is {params.folds}, steps {params.steps}", remedy="give 0 or 2 to 20 folds, 1 to 200 steps"
         )
-    if any(value <= 0 for value in params.lambdas):
-        raise BadInput("a penalty is not positive", remedy="give positive lambdas")
+    if any(not 0 < value < 1e15 for value in params.lambdas):
+        raise BadInput("a penalty is not positive, or larger than any use", remedy="give positive lambdas")
     outcome: Any = "number" if params.family == "gaussian" else "binary"
     return Ask(formula=formula, outcome=outcome, covariates="matrix")
 
@@ -128,7 +130,12 @@ def begin(params: Params, frame: Frame) -> State:
 
 
 def _fold(params: Params, design: Design) -> Ints:
-    return design.cluster % params.folds if params.folds else np.zeros(len(design.y), dtype=np.int64)
+    """Return each row's fold: persons take turns; at a site of few they begin anywhere, else later folds stay empty."""
+    if not params.folds:
+        return np.zeros(len(design.y), dtype=np.int64)
+    few = distinct(design.cluster) < params.folds
+    first = crc32(np.round(design.y, 3).tobytes()) if few else 0
+    return (design.cluster + first) % params.folds
 
 
 def local(params: Params, state: State, design: Design) -> Contribution:
@@ -167,11 +174,13 @@ def local(params: Params, state: State, design: Design) -> Contribution:
 
 
 def _standard(products: Any) -> tuple[float, Vector]:
-    """Return the rows and each column's standard deviation (divisor n); 0 for the intercept."""
+    """Return the rows and each column's standard deviation (divisor n); 0 for the intercept and constants."""
     n = products[0, 0]
     p = len(products) - 1
     mean = products[0, :p] / n
-    return float(n), np.sqrt(np.maximum(np.diag(products)[:p] / n - mean**2, 0.0))
+    square = np.diag(products)[:p] / n
+    variance = square - mean**2
+    return float(n), np.sqrt(np.where(variance > 1e-12 * square, variance, 0.0))
 
 
 def _descend(h: Matrix, g: Vector, start: Vector, cost: Vector, ridge: Vector) -> Vector:
@@ -205,6 +214,9 @@ def _fit(params: Params, state: State, h: Matrix, g: Vector, start: Vector, n: f
     In the scaled outcome a penalty of absolute values is ``unit`` times smaller, one of squares the same.
     """
     weight = n * penalty * state.spread
+    flat = state.spread <= 0  # constant in these rows: it could only stand for the intercept
+    flat[0] = False
+    h, g, start = np.where(np.logical_or.outer(flat, flat), 0.0, h), np.where(flat, 0.0, g), np.where(flat, 0.0, start)
     return _descend(h, g, start, params.alpha * weight / state.unit, (1 - params.alpha) * weight * state.spread)
 
 
@@ -229,8 +241,15 @@ def aggregate(params: Params, state: State, total: Any) -> State:
 
 
 def _begun(params: Params, state: State) -> State:
-    """Choose the penalties; fit numbers at once, or start the binary fits at nothing but the intercept."""
+    """Choose the penalties; fit numbers at once, or start the binary fits at nothing but the intercept.
+
+    Raises:
+        BadInput: some fold has no row.
+
+    """
     whole = state.products.sum(axis=0)
+    if params.folds and np.any(np.rint(state.products[:, 0, 0]) == 0):
+        raise BadInput(f"there are too few persons for {params.folds} folds", remedy="use fewer folds")
     n, spread = _standard(whole)
     p = len(whole) - 1
     mean = whole[0, p] / n

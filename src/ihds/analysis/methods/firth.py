@@ -106,14 +106,15 @@ def local(params: Params, state: State, design: Design) -> Contribution:
 
 
 def aggregate(params: Params, state: State, total: Any) -> State:
-    """Keep the information and its inverse; with the score that follows take a step."""
+    """Keep the information and its inverse; with the score that follows take a step.
+
+    Prior and leverages are the whole model's also while only the intercept is free: the null model is
+    the whole one with coefficients held at 0, else the test would depend on the covariates' units.
+    """
     fit = state.fit
-    free = fit.free()
     if isinstance(total, Information):
-        part = total.information[np.ix_(free, free)]
-        inverse = np.zeros_like(total.information)
-        inverse[np.ix_(free, free)] = invert(part, tuple(fit.terms[i] for i in free))
-        penalised = total.log_likelihood + 0.5 * float(np.linalg.slogdet(part)[1])
+        inverse = invert(total.information, fit.terms)
+        penalised = total.log_likelihood + 0.5 * float(np.linalg.slogdet(total.information)[1])
         return replace(state, inverse=inverse, information=total.information, penalised=penalised)
     whole = Likelihood(total.score, state.information, state.penalised)
     fit = likelihood.newton(fit, whole, "firth", params.max_rounds // 2, finite=True)
@@ -125,14 +126,15 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     fit = state.fit
     if fit.phase != "done":
         return None
-    coefficients, covariance = likelihood.table(fit, frame.transform)
     units = float(np.log(frame.scale).sum())  # the determinant is that of the variables' own units
+    null, fitted = fit.null_log_likelihood + units, fit.log_likelihood + units
+    coefficients, covariance = likelihood.table(fit, frame.transform)
     return Result(
         method="firth",
         n=frame.rows,
         coefficients=coefficients,
-        log_likelihood={"null": fit.null_log_likelihood, "fitted": fit.log_likelihood + units},
-        tests=likelihood.ratio_test(replace(fit, log_likelihood=fit.log_likelihood + units)),
+        log_likelihood={"null": null, "fitted": fitted},
+        tests=likelihood.ratio_test(replace(fit, log_likelihood=fitted, null_log_likelihood=null)),
         covariance=tuple(tuple(map(float, row)) for row in covariance),
         details={"family": "binomial", "penalty": "Jeffreys", "left_out_missing": frame.left_out},
     )

@@ -3,8 +3,9 @@
 Model      g(E y) = x · beta; the rows of a patient correlate alike (exchangeable) or are taken as
            independent; variance by the sandwich. Patients lie within one site.
 Down       beta (p,), the correlation and the scale.
-Up         the fields of Estimating, as sums over sites.
-Rounds     5 to 30.
+Up         Likelihood in turns for the model of independent rows, where the equations start; then the
+           fields of Estimating, as sums over sites.
+Rounds     5 to 7, and 5 to 30.
 Reveals    p = n would determine rows: disclosure refuses p > n / 3 and n - p < 10.
 Errors     Separation, Collinear, DidNotConverge.
 Source     Liang & Zeger 1986. Checked against R geepack::geeglm (tests/vectors/regression.R).
@@ -20,10 +21,13 @@ import numpy as np
 from scipy.special import expit
 
 from ihds.analysis import formula as formulas
+from ihds.analysis import likelihood
 from ihds.analysis.design import Ask, Design, Frame
+from ihds.analysis.families import LINKS, start, terms
+from ihds.analysis.likelihood import Fit, Likelihood
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
-from ihds.analysis.numerics import invert
-from ihds.analysis.outcomes import categories
+from ihds.analysis.numerics import blocks, invert, weighted_gram
+from ihds.analysis.outcomes import categories, own_clusters
 from ihds.analysis.result import Result, wald_table
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, Collinear, DidNotConverge
@@ -58,14 +62,14 @@ class Estimating(Contribution):
     clusters: Annotated[float, Leaves("()", "patients", bound=1)]
 
 
-CONTRIBUTIONS = (Estimating,)
+CONTRIBUTIONS = (Likelihood, Estimating)
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The present coefficients and working correlation, and the last total."""
+    """The model of independent rows; the present coefficients and working correlation, and the last total."""
 
-    terms: tuple[str, ...]
+    fit: Fit
     beta: Vector
     correlation: float
     scale: float
@@ -82,6 +86,7 @@ STATE = State
 def ask(params: Params, codebook: Codebook) -> Ask:
     """Ask for an outcome, a model matrix and the patient of each row."""
     formula = formulas.parse(params.formula, codebook.variables, categories(codebook))
+    formula = own_clusters(formula, codebook)
     if formula.survival or len(formula.response) != 1 or not formula.intercept:
         raise BadFormula(f"{params.formula!r} needs one outcome and the intercept", remedy="write y ~ time + group")
     if formula.strata or not formula.cluster:
@@ -91,16 +96,35 @@ def ask(params: Params, codebook: Codebook) -> Ask:
 
 
 def begin(params: Params, frame: Frame) -> State:
-    """Start at beta = 0 and independence."""
+    """Start before anything is known, at independence."""
     p = len(frame.columns)
-    beta = np.zeros(p)
-    if params.family == "poisson":
-        beta[0] = np.log(frame.outcome_scale)
-    return State(frame.columns, beta, 0.0, 1.0, np.zeros((p, p)), np.zeros((p, p)), 0, False, 0)
+    fit = likelihood.begin(frame.columns, np.zeros(p))
+    return State(fit, np.zeros(p), 0.0, 1.0, np.zeros((p, p)), np.zeros((p, p)), 0, False, 0)
 
 
-def local(params: Params, state: State, design: Design) -> Estimating:
-    """Return the estimating equations under the working correlation."""
+def _independent(params: Params, state: State, design: Design) -> Likelihood:
+    """Return the sums of a generalised linear model; first those of R's start at the outcome itself."""
+    family, link, unit = params.family, LINKS[params.family][0], design.frame.outcome_scale
+    p = len(state.fit.at)
+    score, information, value = np.zeros(p), np.zeros((p, p)), 0.0
+    for rows in blocks(len(design.y)):
+        x, y = design.x[rows], design.y[rows]
+        offset = design.offset[rows] / (unit if family == "gaussian" else 1.0)
+        if state.fit.rounds == 0 and family != "gaussian":
+            eta, pull, weight = start(family, link, y, unit)
+            score += x.T @ (weight * (eta - offset) + pull)
+        else:
+            pull, weight, found = terms(family, link, x @ state.fit.at + offset, y, unit)
+            score += x.T @ pull
+            value += float(found.sum())
+        information += weighted_gram(x, weight)
+    return likelihood.within(Likelihood(score, information, value), len(design.y))
+
+
+def local(params: Params, state: State, design: Design) -> Contribution:
+    """Return the sums of the model of independent rows, then the equations under the working correlation."""
+    if state.fit.phase != "done":
+        return _independent(params, state, design)
     order = np.argsort(design.cluster, kind="stable")
     first = np.flatnonzero(np.diff(design.cluster[order], prepend=-1)) if len(order) else order
     size = np.diff(first, append=len(order)).astype(np.float64)
@@ -140,16 +164,23 @@ def local(params: Params, state: State, design: Design) -> Estimating:
     )
 
 
-def aggregate(params: Params, state: State, total: Estimating) -> State:
-    """Take a scoring step and move correlation and scale to their moment estimates.
+def aggregate(params: Params, state: State, total: Any) -> State:
+    """Take a Newton step, or a scoring step that moves correlation and scale to their moment estimates.
 
     Raises:
+        Separation: a coefficient runs to infinity.
         Collinear: the covariates determine the outcome.
         DidNotConverge: correlation or coefficients do not stand still.
 
     """
+    if isinstance(total, Likelihood):
+        first = state.fit.rounds == 0 and params.family != "gaussian"
+        whole = replace(total, log_likelihood=-np.inf) if first else total  # the start is nobody's likelihood
+        gaussian = params.family == "gaussian"
+        fit = likelihood.newton(state.fit, whole, "gee", params.max_rounds, finite=gaussian)
+        return replace(state, fit=fit, beta=fit.at)
     rounds = state.rounds + 1
-    inverse = invert(total.information, state.terms)
+    inverse = invert(total.information, state.fit.terms)
     step = inverse @ total.score
     scale = total.square / total.rows
     if rounds > 1 and scale < 1e-18:

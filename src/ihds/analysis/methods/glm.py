@@ -24,6 +24,7 @@ from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.families import LINKS, start, terms
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.numerics import blocks, has_settled, invert, newton_decrement, runs_away
+from ihds.analysis.outcomes import own_clusters
 from ihds.analysis.result import Result, wald_table
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, Collinear, DidNotConverge, OutOfRange, Separation
@@ -103,7 +104,7 @@ STATE = State
 def ask(params: Params, codebook: Codebook) -> Ask:
     """Ask for a numeric, binary or count outcome and a model matrix."""
     categories = [n for n, v in codebook.variables.items() if v.kind == "category"]
-    formula = formulas.parse(params.formula, codebook.variables, categories)
+    formula = own_clusters(formulas.parse(params.formula, codebook.variables, categories), codebook)
     if formula.survival or len(formula.response) != 1:
         raise BadFormula(f"{params.formula!r} needs one outcome", remedy="write outcome ~ covariates")
     if not formula.terms and not formula.intercept:

@@ -14,7 +14,7 @@ Status     experimental
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +25,7 @@ from ihds.analysis import likelihood
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.likelihood import Fit, Likelihood
 from ihds.analysis.method import Vector
-from ihds.analysis.outcomes import categories, split_bars
+from ihds.analysis.outcomes import categories, own_clusters, split_bars
 from ihds.analysis.result import Result
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, BadInput
@@ -33,6 +33,8 @@ from ihds.errors import BadFormula, BadInput
 #: Steps of the numerical derivatives, both of fourth order: score and information.
 _STEP, _WIDE = 2e-3, 1e-2
 _INNER = 60
+#: The squared length of a step, in standard errors, that rounding leaves in numerical derivatives.
+_STILL = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +52,10 @@ CONTRIBUTIONS = (Likelihood,)
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Newton's state; the last parameter is theta."""
+    """Newton's state, the last parameter being theta, and the unit the sums travel in."""
 
     fit: Fit
+    unit: float
 
 
 STATE = State
@@ -66,6 +69,7 @@ def ask(params: Params, codebook: Codebook) -> Ask:
     if not 1 <= params.nodes <= 25:
         raise BadInput(f"nodes is {params.nodes}", remedy="use 1 (Laplace) to 25")
     formula = formulas.parse(f"{fixed} + cluster({group})", codebook.variables, categories(codebook))
+    formula = own_clusters(formula, codebook)
     if formula.survival or len(formula.response) != 1 or not formula.intercept:
         raise BadFormula(f"{params.formula!r} needs one outcome and the intercept", remedy="write y ~ x + (1 | id)")
     if formula.strata:
@@ -80,7 +84,8 @@ def begin(params: Params, frame: Frame) -> State:
     at = np.append(np.zeros(p), 1.0)
     if params.family == "poisson":
         at[0] = np.log(frame.outcome_scale)
-    return State(likelihood.begin((*frame.columns, "theta"), at, np.isin(np.arange(p + 1), [0, p])))
+    fit = likelihood.begin((*frame.columns, "theta"), at, np.isin(np.arange(p + 1), [0, p]))
+    return State(fit, _unit(params, frame))
 
 
 class _Patients:
@@ -145,13 +150,18 @@ class _Patients:
         return float(whole.sum()) + self.constant
 
 
+def _unit(params: Params, frame: Frame) -> float:
+    """Return what the sums travel in: those of large counts are large."""
+    return max(frame.outcome_scale, 1.0) if params.family == "poisson" else 1.0
+
+
 def local(params: Params, state: State, design: Design) -> Likelihood:
     """Return this site's log-likelihood and its numerical derivatives."""
     if "patients" not in design.cache:
         design.cache["patients"] = _Patients(params, design)
     patients: _Patients = design.cache["patients"]
     at, q = state.fit.at, len(state.fit.at)
-    unit = np.eye(q)
+    along = np.eye(q)
     here = patients.log_likelihood(at)
 
     def moved(step: Vector) -> float:
@@ -159,22 +169,25 @@ def local(params: Params, state: State, design: Design) -> Likelihood:
 
     score, information = np.zeros(q), np.zeros((q, q))
     for j in range(q):
-        low2, low, high, high2 = (moved(s * _STEP * unit[j]) for s in (-2, -1, 1, 2))
+        low2, low, high, high2 = (moved(s * _STEP * along[j]) for s in (-2, -1, 1, 2))
         score[j] = (low2 - 8 * low + 8 * high - high2) / (12 * _STEP)
-        low2, low, high, high2 = (moved(s * _WIDE * unit[j]) for s in (-2, -1, 1, 2))
+        low2, low, high, high2 = (moved(s * _WIDE * along[j]) for s in (-2, -1, 1, 2))
         information[j, j] = (low2 - 16 * low + 30 * here - 16 * high + high2) / (12 * _WIDE**2)
         for m in range(j):
             near, far = (
-                sum(a * b * moved(h * (a * unit[j] + b * unit[m])) for a in (-1, 1) for b in (-1, 1)) / (4 * h**2)
+                sum(a * b * moved(h * (a * along[j] + b * along[m])) for a in (-1, 1) for b in (-1, 1)) / (4 * h**2)
                 for h in (_WIDE, 2 * _WIDE)
             )
             information[j, m] = information[m, j] = (far - 4 * near) / 3
-    return Likelihood(score, information, here)
+    unit = _unit(params, design.frame)
+    return likelihood.within(Likelihood(score / unit, information / unit, here / unit), len(patients.y))
 
 
 def aggregate(params: Params, state: State, total: Likelihood) -> State:
     """Take a Newton step."""
-    return State(likelihood.newton(state.fit, total, "glmm", params.max_rounds, reach=2.0))
+    whole = Likelihood(total.score * state.unit, total.information * state.unit, total.log_likelihood * state.unit)
+    reach = np.append(np.full(len(total.score) - 1, 2.0), 0.5)  # theta and -theta are the same: no leap between them
+    return replace(state, fit=likelihood.newton(state.fit, whole, "glmm", params.max_rounds, reach=reach, still=_STILL))
 
 
 def finish(params: Params, frame: Frame, state: State) -> Result | None:

@@ -2,7 +2,7 @@
 
 Model      y = X beta + Z b + e within each patient, b ~ N(0, sigma² L L'), e ~ N(0, sigma²); patients
            lie within one site, so no effect of a patient ever leaves.
-Down       theta, the entries of L.
+Down       theta, the entries of L, and the turn of the columns.
 Up         the fields of Crosses, as sums over sites.
 Rounds     about 8: Newton's method with second derivatives.
 Reveals    p = n would determine rows: disclosure refuses p > n / 3 and n - p < 10.
@@ -24,11 +24,14 @@ from ihds.analysis import likelihood, mixed
 from ihds.analysis.design import INTERCEPT, Ask, Design, Frame
 from ihds.analysis.likelihood import Fit
 from ihds.analysis.method import Matrix
-from ihds.analysis.mixed import Crosses, Profile
-from ihds.analysis.outcomes import categories, names_in, split_bars
+from ihds.analysis.mixed import Crosses, Factor, Profile
+from ihds.analysis.outcomes import categories, names_in, own_clusters, split_bars
 from ihds.analysis.result import Result
 from ihds.data.codebook import Codebook
-from ihds.errors import BadFormula
+from ihds.errors import BadFormula, Collinear
+
+#: A row tells less than this of an entry of L: there is one row per patient.
+_NOTHING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +48,16 @@ CONTRIBUTIONS = (Crosses,)
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Newton's state in theta, the last profile, and which columns are random."""
+    """Newton's state, the last total, and which columns are random, in which units.
+
+    ``turn`` (p + 1, p + 1) is T of ``mixed``, ``turned`` that of the last total.
+    """
 
     fit: Fit
+    turn: Matrix
+    turned: Matrix
     random: tuple[int, ...]
-    entries: tuple[tuple[int, int], ...]
+    form: Factor
     total: Crosses | None
     rows: int
 
@@ -63,6 +71,7 @@ def ask(params: Params, codebook: Codebook) -> Ask:
         raise BadFormula(f"criterion is {params.criterion!r}", remedy="use REML or ML")
     fixed, inner, bar, group = split_bars(params.formula)
     formula = formulas.parse(f"{fixed} + cluster({group})", codebook.variables, categories(codebook))
+    formula = own_clusters(formula, codebook)
     if formula.survival or len(formula.response) != 1 or not formula.intercept:
         raise BadFormula(f"{params.formula!r} needs one outcome and the fixed intercept", remedy="write y ~ time")
     if formula.strata or formula.offset:
@@ -95,19 +104,15 @@ def begin(params: Params, frame: Frame) -> State:
     parsed = formulas.parse(f"~ {inner}", names_in(params.formula), list(frame.levels))
     named = ((INTERCEPT,) if parsed.intercept else ()) + tuple(parsed.label(t) for t in parsed.terms)
     random = tuple(frame.columns.index(name) for name in named)
-    q = len(random)
-    entries = tuple((a, b) for b in range(q) for a in range(b, q) if bar == "|" or a == b)
-    terms = tuple(f"theta {frame.columns[random[a]]}, {frame.columns[random[b]]}" for a, b in entries)
-    start = np.array([1.0 if a == b else 0.0 for a, b in entries])
-    fit = likelihood.begin(terms, start)
-    return State(fit, random, entries, None, frame.rows)
-
-
-def _factor(state: State) -> Matrix:
-    factor = np.zeros((len(state.random),) * 2)
-    for value, (a, b) in zip(state.fit.at, state.entries, strict=True):
-        factor[a, b] = value
-    return factor
+    form = Factor.lower(np.ones(len(random)), diagonal=bar == "||")
+    terms = tuple(f"theta {frame.columns[random[a]]}, {frame.columns[random[b]]}" for a, b in form.entries)
+    fit = likelihood.begin(terms, form.parameters(np.eye(len(random))))
+    plain = np.eye(len(frame.columns) + 1)
+    state = State(fit, plain, plain, random, form, None, frame.rows)
+    if not _centred(state):  # a year, for example, is about 2000 of its own spreads
+        size = 1 / np.sqrt(1 + (frame.centre / frame.scale)[list(random)] ** 2)
+        state = replace(state, form=replace(form, size=size))
+    return state
 
 
 def _random_columns(state: State, frame: Frame, x: Matrix) -> Matrix:
@@ -120,7 +125,7 @@ def _random_columns(state: State, frame: Frame, x: Matrix) -> Matrix:
 
 def _centred(state: State) -> bool:
     q = len(state.random)
-    return 0 in state.random and len(state.entries) == q * (q + 1) // 2
+    return 0 in state.random and len(state.form.entries) == q * (q + 1) // 2
 
 
 def _products(state: State, design: Design) -> tuple[Any, Any, Matrix]:
@@ -144,12 +149,13 @@ def _products(state: State, design: Design) -> tuple[Any, Any, Matrix]:
 def local(params: Params, state: State, design: Design) -> Crosses:
     """Return the sums at theta, from per-patient products that do not depend on it (Woodbury)."""
     zz, za, whole = _products(state, design)
-    factor = _factor(state)
+    za, whole = za @ state.turn, state.turn.T @ whole @ state.turn
+    factor = state.form.at(state.fit.at)
     d = factor @ factor.T
     inner = np.eye(len(d)) + zz @ d
     f, e = np.linalg.solve(inner, zz), np.linalg.solve(inner, za)
     f = (f + f.transpose(0, 2, 1)) / 2
-    first, second = mixed.directions(list(state.entries), factor)
+    first, second = state.form.directions(state.fit.at)
     r = len(whole)
     fe = [f @ (g @ e) for g in first]
     ge = [g @ e for g in first]
@@ -159,7 +165,7 @@ def local(params: Params, state: State, design: Design) -> Crosses:
         both = np.einsum("cqr,cqs->rs", ge[n], fe[m])
         cross_2.append(both + both.T - np.einsum("cqr,cqs->rs", e, second[at] @ e))
         log_2.append(float(np.sum(f * second[at]) - np.sum(fg[n] * fg[m].transpose(0, 2, 1))))
-    return Crosses(
+    found = Crosses(
         persons=float(len(zz)),
         twice=0.0,
         log_det=float(np.linalg.slogdet(inner)[1].sum()),
@@ -169,25 +175,36 @@ def local(params: Params, state: State, design: Design) -> Crosses:
         cross_1=np.array([-np.einsum("cqr,cqs->rs", e, g) for g in ge]).reshape(len(first), r, r),
         cross_2=np.array(cross_2).reshape(-1, r, r),
     )
+    return mixed.within(found, whole, len(design.y))
 
 
-def _profile(params: Params, state: State, total: Crosses, terms: tuple[str, ...]) -> Profile:
-    return mixed.profile(total, state.rows, reml=params.criterion == "REML", profiled=True, terms=terms)
+def _profile(params: Params, state: State, total: Crosses, by: Matrix, terms: tuple[str, ...]) -> Profile:
+    return mixed.profile(total, by, state.rows, reml=params.criterion == "REML", profiled=True, terms=terms)
 
 
 def aggregate(params: Params, state: State, total: Crosses) -> State:
-    """Take a Newton step in theta."""
+    """Take a Newton step in theta.
+
+    Raises:
+        Collinear: nothing can be told of a random effect.
+
+    """
     terms = tuple(f"column {j}" for j in range(len(total.cross) - 1))
-    at = _profile(params, state, total, terms)
-    fit = likelihood.newton(state.fit, at.likelihood, "lmm", params.max_rounds, finite=True, floor=1e-9 * state.rows)
-    return replace(state, fit=fit, total=total)
+    found = _profile(params, state, total, state.turn, terms).likelihood
+    told = np.abs(np.diag(found.information))
+    if np.any(told <= _NOTHING * state.rows):
+        term = state.fit.terms[int(np.argmin(told))]
+        raise Collinear(f"{term!r} carries no information", remedy="leave it out of the model")
+    fit = likelihood.newton(state.fit, found, "lmm", params.max_rounds, finite=True, reach=2.0, still=mixed.STILL)
+    turn = state.turn if fit.halvings else mixed.turn(total.cross, state.rows, state.turn)
+    return replace(state, fit=fit, total=total, turned=state.turn, turn=turn)
 
 
 def finish(params: Params, frame: Frame, state: State) -> Result | None:
     """Return fixed effects, variance components and intraclass correlation once theta has settled."""
     if state.fit.phase != "done" or state.total is None:
         return None
-    at = _profile(params, state, state.total, frame.columns)
+    at = _profile(params, state, state.total, state.turned, frame.columns)
     reml = params.criterion == "REML"
     coefficients, covariance, degrees = mixed.fixed_table(at, frame, reml=reml, profiled=True)
     sigma2 = at.sigma2 * frame.outcome_scale**2
@@ -215,7 +232,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
 
 def _components(state: State, frame: Frame, sigma2: float) -> list[dict[str, Any]]:
     """Return standard deviations and correlations of the random effects in the variables' own units."""
-    factor = _factor(state)
+    factor = state.form.at(state.fit.at)
     back = np.diag(1 / frame.scale[list(state.random)])
     if _centred(state):
         back[0] -= frame.centre[list(state.random)] / frame.scale[list(state.random)]

@@ -2,11 +2,13 @@
 
 Model      y = X beta + e, the visits of a patient jointly normal with a covariance matrix of their
            own; visits that are missing are left out (missing at random). REML or ML.
-Down       the Cholesky factor of the covariance.
-Up         the fields of Crosses, as sums over sites.
-Rounds     about 12: Newton's method with second derivatives.
+Down       the Cholesky factor of the covariance, and the turn of the columns.
+Up         the fields of Crosses, Visits once, and Crosses again, as sums over sites.
+Rounds     2 and about 8: least squares and its residuals per visit, then Newton's method with second
+           derivatives.
 Reveals    p = n would determine rows: disclosure refuses p > n / 3 and n - p < 10.
-Errors     BadTable (two rows of one patient at one visit), Collinear, DidNotConverge.
+Errors     BadTable (two rows of one patient at one visit), Collinear, DidNotConverge, Refused (fewer
+           than min_cell persons with both of two visits).
 Source     Mallinckrodt et al. 2008. Degrees of freedom by Satterthwaite's method. Checked against
            R nlme::gls with corSymm and varIdent (tests/vectors/mixed.R).
 Status     experimental
@@ -15,7 +17,7 @@ Status     experimental
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -23,12 +25,12 @@ from ihds.analysis import formula as formulas
 from ihds.analysis import likelihood, mixed
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.likelihood import Fit
-from ihds.analysis.method import Matrix
-from ihds.analysis.mixed import Crosses, Profile
-from ihds.analysis.outcomes import categories
+from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
+from ihds.analysis.mixed import Crosses, Factor, Profile
+from ihds.analysis.outcomes import categories, own_clusters
 from ihds.analysis.result import Result
 from ihds.data.codebook import Codebook
-from ihds.errors import BadFormula, BadTable
+from ihds.errors import BadFormula, BadTable, Collinear, Refused
 
 #: A covariance of so many visits has 55 parameters.
 _MOST_VISITS = 10
@@ -44,15 +46,32 @@ class Params:
     max_rounds: int = 100
 
 
-CONTRIBUTIONS = (Crosses,)
+@dataclass(frozen=True, slots=True)
+class Visits(Contribution):
+    """Products of least squares residuals of the same person at two visits, and how many persons have both."""
+
+    product: Annotated[Matrix, Leaves("(visits, visits)", "scaled units squared", bound=2**14)]
+    persons: Annotated[Matrix, Leaves("(visits, visits)", "persons", bound=1, counts_persons=True)]
+
+
+CONTRIBUTIONS = (Crosses, Visits)
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Newton's state in the entries of the Cholesky factor, and the last total."""
+    """Newton's state in the entries of the Cholesky factor, in units of each visit's spread; and the last total.
+
+    ``beta`` (p,) are the least squares coefficients once known; ``turn`` (p + 1, p + 1) is T of ``mixed``,
+    ``turned`` that of the last total.
+    """
 
     fit: Fit
-    entries: tuple[tuple[int, int], ...]
+    stage: Literal["least squares", "visits", "newton"]
+    beta: Vector
+    form: Factor
+    turn: Matrix
+    turned: Matrix
+    min_cell: int
     visits: int
     total: Crosses | None
     rows: int
@@ -64,6 +83,7 @@ STATE = State
 def ask(params: Params, codebook: Codebook) -> Ask:
     """Ask for a number as outcome, a model matrix, the visit and the patient of each row."""
     formula = formulas.parse(params.formula, codebook.variables, categories(codebook))
+    formula = own_clusters(formula, codebook)
     if formula.survival or len(formula.response) != 1 or not formula.intercept:
         raise BadFormula(f"{params.formula!r} needs one outcome and the intercept", remedy="write y ~ visit + group")
     if formula.strata or formula.offset or not formula.cluster:
@@ -80,17 +100,27 @@ def ask(params: Params, codebook: Codebook) -> Ask:
 
 
 def begin(params: Params, frame: Frame) -> State:
-    """Start at independent visits of the outcome's own spread."""
-    visits = len(frame.levels[params.visit])
-    entries = tuple((a, b) for b in range(visits) for a in range(b, visits))
+    """Start with least squares: independent visits of one spread."""
     names = frame.levels[params.visit]
-    terms = tuple(f"covariance of {names[a]} and {names[b]}" for a, b in entries)
-    start = np.array([1.0 if a == b else 0.0 for a, b in entries])
-    return State(likelihood.begin(terms, start), entries, visits, None, frame.rows)
+    form = Factor.lower(np.ones(len(names)), positive=True)
+    terms = tuple(f"covariance of {names[a]} and {names[b]}" for a, b in form.entries)
+    fit, r = likelihood.begin(terms, form.parameters(np.eye(len(names)))), len(frame.columns) + 1
+    return State(
+        fit=fit,
+        stage="least squares",
+        beta=np.zeros(r - 1),
+        form=form,
+        turn=np.eye(r),
+        turned=np.eye(r),
+        min_cell=frame.min_cell,
+        visits=len(names),
+        total=None,
+        rows=frame.rows,
+    )
 
 
-def _products(params: Params, state: State, design: Design) -> tuple[list[tuple[Any, float, Any]], float]:
-    """Return, per pattern of visits, its visits, its patients and their cross-products (v, v, r, r)."""
+def _patterns(params: Params, state: State, design: Design) -> tuple[list[tuple[Any, Any]], float]:
+    """Return, per pattern of visits, its visits and its patients' rows (patients, visits, r); made once."""
     if "patterns" not in design.cache:
         visit = design.codes[params.visit]
         a = np.column_stack([design.x, design.y])
@@ -101,34 +131,39 @@ def _products(params: Params, state: State, design: Design) -> tuple[list[tuple[
         wide[design.cluster, visit] = a
         held = np.flatnonzero(seen.any(axis=1))
         patterns, which = np.unique(seen[held] > 0, axis=0, return_inverse=True)
-        found = []
-        for at, pattern in enumerate(patterns):
-            rows = wide[held[which.ravel() == at]][:, pattern]
-            found.append((np.flatnonzero(pattern), float(len(rows)), np.einsum("iar,ibs->abrs", rows, rows)))
+        found = [(np.flatnonzero(p), wide[held[which.ravel() == at]][:, p]) for at, p in enumerate(patterns)]
         design.cache["patterns"] = (found, float(np.maximum(seen - 1, 0).sum()))
-    made: tuple[list[tuple[Any, float, Any]], float] = design.cache["patterns"]
+    made: tuple[list[tuple[Any, Any]], float] = design.cache["patterns"]
     return made
 
 
-def _factor(state: State) -> Matrix:
-    factor = np.zeros((state.visits, state.visits))
-    for value, (a, b) in zip(state.fit.at, state.entries, strict=True):
-        factor[a, b] = value
-    return factor
+def _visits(state: State, patterns: list[tuple[Any, Any]]) -> Visits:
+    product, persons = np.zeros((state.visits, state.visits)), np.zeros((state.visits, state.visits))
+    for visits, rows in patterns:
+        part = np.ix_(visits, visits)
+        residual = rows @ np.append(-state.beta, 1.0)
+        persons[part] += len(rows)
+        product[part] += residual.T @ residual
+    return Visits(product, persons)
 
 
-def local(params: Params, state: State, design: Design) -> Crosses:
-    """Return the sums at the present covariance, pattern by pattern."""
-    patterns, twice = _products(params, state, design)
-    factor = _factor(state)
-    first, second = mixed.directions(list(state.entries), factor)
-    covariance, k, r = factor @ factor.T, len(state.entries), design.x.shape[1] + 1
+def local(params: Params, state: State, design: Design) -> Contribution:
+    """Return the sums at the present covariance, or residuals' products, pattern by pattern."""
+    patterns, twice = _patterns(params, state, design)
+    if state.stage == "visits":
+        return _visits(state, patterns)
+    factor = state.form.at(state.fit.at)
+    first, second = state.form.directions(state.fit.at)
+    covariance, k, r = factor @ factor.T, len(state.form.entries), design.x.shape[1] + 1
     of_pairs = mixed.pairs(k)
     log_det, log_1, log_2 = 0.0, np.zeros(k), np.zeros(len(of_pairs))
     cross, cross_1, cross_2 = np.zeros((r, r)), np.zeros((k, r, r)), np.zeros((len(of_pairs), r, r))
-    persons = 0.0
-    for visits, count, products in patterns:
-        part = np.ix_(visits, visits)
+    persons, whole = 0.0, np.zeros((r, r))
+    for visits, rows in patterns:
+        part, count = np.ix_(visits, visits), float(len(rows))
+        turned = rows @ state.turn  # before anything is summed: a sum of large numbers would keep no residual
+        products = np.einsum("iar,ibs->abrs", turned, turned, optimize=True)
+        whole += np.einsum("aars->rs", products)
         v = covariance[part]
         sign, value = np.linalg.slogdet(v)
         w = np.linalg.pinv(v) if sign <= 0 else np.linalg.inv(v)
@@ -144,7 +179,7 @@ def local(params: Params, state: State, design: Design) -> Crosses:
             log_2[at] += count * float(np.trace(bend) - np.sum(wg[m] * wg[n].T))
             twisted = wg[n] @ wg[m] @ w
             cross_2[at] += np.einsum("ab,abrs->rs", twisted + twisted.T - bend @ w, products)
-    return Crosses(
+    found = Crosses(
         persons=persons,
         twice=twice,
         log_det=float(log_det),
@@ -154,37 +189,75 @@ def local(params: Params, state: State, design: Design) -> Crosses:
         cross_1=cross_1,
         cross_2=cross_2,
     )
+    return mixed.within(found, whole, len(design.y))
 
 
-def _profile(params: Params, state: State, total: Crosses, terms: tuple[str, ...]) -> Profile:
-    return mixed.profile(total, state.rows, reml=params.criterion == "REML", profiled=False, terms=terms)
+def _profile(params: Params, state: State, total: Crosses, by: Matrix, terms: tuple[str, ...]) -> Profile:
+    return mixed.profile(total, by, state.rows, reml=params.criterion == "REML", profiled=False, terms=terms)
 
 
-def aggregate(params: Params, state: State, total: Crosses) -> State:
-    """Take a Newton step.
+def aggregate(params: Params, state: State, total: Any) -> State:
+    """Keep least squares, start at the covariance of its residuals, then take Newton steps.
 
     Raises:
         BadTable: a patient has two rows at one visit.
+        Collinear: the covariates determine the outcome.
+        Refused: few persons have both of two visits.
 
     """
+    if isinstance(total, Visits):
+        return _started(state, total)
     if total.twice > 0:
         raise BadTable(
             f"some patients have two rows at one level of {params.visit!r}", remedy="keep one row per patient and visit"
         )
     terms = tuple(f"column {j}" for j in range(len(total.cross) - 1))
-    at = _profile(params, state, total, terms)
-    fit = likelihood.newton(state.fit, at.likelihood, "mmrm", params.max_rounds, finite=True, reach=0.25)
-    return replace(state, fit=fit, total=total)
+    at = _profile(params, state, total, state.turn, terms)
+    turn = mixed.turn(total.cross, state.rows, state.turn)
+    if state.stage == "least squares":
+        known = replace(state.fit, log_likelihood=at.likelihood.log_likelihood)
+        return replace(state, stage="visits", beta=at.beta, fit=known, turn=turn)
+    fit = likelihood.newton(
+        state.fit, at.likelihood, "mmrm", params.max_rounds, finite=True, reach=1.0, still=mixed.STILL
+    )
+    return replace(state, fit=fit, total=total, turned=state.turn, turn=state.turn if fit.halvings else turn)
+
+
+def _started(state: State, total: Visits) -> State:
+    """Start at the residuals' spreads and correlations, moved away from one until they are possible.
+
+    Should their sums be out of range, Newton's halving goes back towards least squares.
+    """
+    persons = np.rint(total.persons)
+    if bool(np.any((persons > 0) & (persons < state.min_cell))):
+        raise Refused(
+            "too few persons have both of two visits",
+            reasons=(f"min_cell: at least {state.min_cell} persons for each pair of visits, or none",),
+            remedy="leave a visit out",
+        )
+    covariance = total.product / np.maximum(persons, 1.0)
+    if bool(np.any(np.diag(covariance)[np.diag(persons) > 0] < 1e-18)):
+        raise Collinear(
+            "the covariates determine the outcome: its residuals are lost in rounding",
+            remedy="look for the outcome, or a copy of it, among the covariates",
+        )
+    size = np.sqrt(np.maximum(np.diag(covariance), 1e-300))
+    values, vectors = np.linalg.eigh(covariance / np.outer(size, size))
+    possible = (vectors * np.maximum(values, 1e-4)) @ vectors.T
+    lower = np.linalg.cholesky(possible / np.sqrt(np.outer(np.diag(possible), np.diag(possible))))
+    form = replace(state.form, size=size)
+    at, before = form.parameters(lower), form.parameters(np.diag(1 / size))  # the latter is least squares
+    return replace(state, stage="newton", form=form, fit=replace(state.fit, at=at, step=at - before))
 
 
 def finish(params: Params, frame: Frame, state: State) -> Result | None:
     """Return fixed effects and the covariance of the visits once it has settled."""
     if state.fit.phase != "done" or state.total is None:
         return None
-    at = _profile(params, state, state.total, frame.columns)
+    at = _profile(params, state, state.total, state.turned, frame.columns)
     reml = params.criterion == "REML"
     coefficients, covariance, degrees = mixed.fixed_table(at, frame, reml=reml, profiled=False)
-    factor = _factor(state)
+    factor = state.form.at(state.fit.at)
     visits = factor @ factor.T * frame.outcome_scale**2
     return Result(
         method="mmrm",

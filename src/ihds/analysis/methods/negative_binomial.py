@@ -13,7 +13,7 @@ Status     experimental
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import numpy as np
@@ -115,7 +115,9 @@ def local(params: Params, state: State, design: Design) -> Sums:
         information[p, :p] += cross
         information[p, p] -= (theta**2 * twice + theta * by_theta).sum()
         expected += (x.T * (theta * mean / whole)) @ x
-    return Sums(score, information, log_likelihood, expected)
+    found = Sums(score, information, log_likelihood, expected)
+    kept = likelihood.within(found, len(design.y))
+    return kept if kept is found else replace(kept, expected=np.zeros((p, p)))
 
 
 def aggregate(params: Params, state: State, total: Sums) -> State:
@@ -130,7 +132,7 @@ def aggregate(params: Params, state: State, total: Sums) -> State:
         remedy='use glm with family = "poisson"',
     )
     try:
-        fit = likelihood.newton(state.fit, total, "negative_binomial", params.max_rounds)
+        fit = likelihood.newton(state.fit, total, "negative_binomial", params.max_rounds, reach=2.0)
     except Separation as error:
         if state.fit.at[-1] > _LARGE:
             raise poisson from error

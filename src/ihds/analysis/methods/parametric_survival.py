@@ -126,7 +126,7 @@ def local(params: Params, state: State, design: Design) -> Contribution:
             information[:p, p] -= cross
             information[p, :p] -= cross
             information[p, p] -= float((curve * z * z + slope * z).sum())
-    return Likelihood(score, information, log_likelihood)
+    return likelihood.within(Likelihood(score, information, log_likelihood), len(times))
 
 
 def aggregate(params: Params, state: State, total: Any) -> State:
