@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from tests.analysis.methods import test_penalised_cox as penalised
 from tests.analysis.methods.test_differential_expression import bladder
+from tests.analysis.methods.test_voom import counted
 from tests.conftest import by_name, competing, genotypes, parkinsons, pbc, reference, split
 
 from ihds.analysis.method import methods
@@ -173,6 +175,7 @@ def cases() -> dict[str, Case]:
     described, causal, scans = reference("describe"), reference("causal"), reference("scans")
     cox = "Surv(time, status == 2) ~ age + albumin + log(bili)"
     pbc_efron, lmm, mmrm = survival["pbc_efron_30"], mixed["slope"]["reml"], mixed["mmrm"]["reml"]
+    net = reference("penalised_cox")["monthly"][0]
     lasso, weibull, gee = reg["elastic_net"]["binomial"], reg["parametric"]["weibull"], reg["gee"]["exchangeable"]
     columns = ["age", "albumin", "bili", "chol", "copper", "`alk.phos`", "ast", "trig", "platelet", "protime"]
 
@@ -185,6 +188,11 @@ def cases() -> dict[str, Case]:
         found = features(result, omics["bladder"]["genes"], "g_")
         for mine, theirs in (("estimate", "logfc"), ("t", "t"), ("log_odds", "b")):
             yield found[mine], omics["bladder"]["limma"][theirs]
+
+    def weighed(result: Result) -> Pairs:
+        found = features(result, omics["rnaseq"]["genes"], "n_")
+        for mine, theirs in (("estimate", "logfc"), ("t", "t")):
+            yield found[mine], omics["rnaseq"]["voom"][theirs]
 
     def components(result: Result) -> Pairs:
         yield result.details["sd"], omics["bladder"]["pca"]["sdev"]
@@ -395,6 +403,13 @@ def cases() -> dict[str, Case]:
         "parametric_survival": Case(
             "survival::survreg", lung, {"formula": "Surv(time, status == 2) ~ age + sex + `ph.ecog`"}, failure, 1e-7
         ),
+        "penalised_cox": Case(
+            "glmnet::cv.glmnet",
+            lambda: penalised.complete(SHARED),
+            {"formula": penalised.FORMULA, "time_bin": 30.0, "lambdas": tuple(net["lambda"])},
+            lambda r: [(r.details["path"], net["coef"]), (r.details["loss_mean"], net["cvm"])],
+            OPTIMISED,
+        ),
         "piecewise": Case(
             "stats::glm, person-period",
             lung,
@@ -412,6 +427,12 @@ def cases() -> dict[str, Case]:
         ),
         "table_one": Case(
             "stats::oneway.test, chisq.test", trial, {"formula": "~ age + stage", "by": "sex"}, first_table
+        ),
+        "voom": Case(
+            "limma::voom, edgeR",
+            lambda: counted(SHARED),
+            {"formula": "~ site + group", "features": "n_*", "term": "group"},
+            weighed,
         ),
     }
 

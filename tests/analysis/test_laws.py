@@ -82,6 +82,8 @@ CALLS = {
     "quantiles": [{"formula": "~ age + size", "by": "sex", "probs": (0.25, 0.5)}],
     "rank_test": [{"formula": "size ~ arm"}, {"formula": "age ~ sex", "step": 0.1}],
     "table_one": [{"formula": "~ age + size + grade", "by": "arm"}],
+    "voom": [{"formula": "~ sex", "features": "count,time,start", "scaling": "none"}],
+    "penalised_cox": [{"formula": "Surv(time, event) ~ age + size + sex", "steps": 3, "folds": 0}],
     "differential_expression": [{"formula": "~ sex", "features": "age,size,count"}],
     "cox_scan": [{"formula": "Surv(time, event) ~ sex", "features": "age,size"}],
     "association_scan": [

@@ -206,12 +206,12 @@ def second_moment(cells: Any, x: Matrix, risk: Vector, a: Vector, b: Vector) -> 
 
 def _score(params: CoxParams, design: Design, x: Matrix, eta: Vector, risk: Vector) -> Score:
     sums = risk_sums(design, x, eta, risk)
-    log_likelihood, score, outer, tied = _likelihood(sums, params.ties)
+    log_likelihood, score, outer, tied = likelihood(sums, params.ties)
     h = second_moment(cells_of(design), x, risk, tied.a, tied.b)
     return Score(float(sums.d.sum()), log_likelihood, score, h - outer)
 
 
-def _likelihood(sums: RiskSums, ties: str) -> tuple[float, Vector, Matrix, Ties]:
+def likelihood(sums: RiskSums, ties: str) -> tuple[float, Vector, Matrix, Ties]:
     """Return log partial likelihood, score, sum of mean outer products, and the tie sums."""
     tied = break_ties(sums.d, sums.s0, sums.d0, ties)
     log_likelihood = sums.events_eta - float(tied.log.sum())
@@ -219,6 +219,11 @@ def _likelihood(sums: RiskSums, ties: str) -> tuple[float, Vector, Matrix, Ties]
     cross = sums.s1.T @ (tied.ab[:, None] * sums.d1)
     outer = sums.s1.T @ (tied.aa[:, None] * sums.s1) - cross - cross.T + sums.d1.T @ (tied.bb[:, None] * sums.d1)
     return log_likelihood, score, outer, tied
+
+
+def log_likelihood(sums: RiskSums, ties: str) -> float:
+    """Return the log partial likelihood; the covariates' sums are not looked at."""
+    return sums.events_eta - float(break_ties(sums.d, sums.s0, sums.d0, ties).log.sum())
 
 
 def _explained(state: State, sums: RiskSums, ties: str) -> State:
@@ -253,7 +258,7 @@ def aggregate(params: CoxParams, state: State, total: Any) -> State:
     state = replace(state, rounds=state.rounds + 1)
     match total:
         case RiskSums():
-            log_likelihood, score, outer, _ = _likelihood(total, params.ties)
+            log_likelihood, score, outer, _ = likelihood(total, params.ties)
             state = replace(state, events=round(float(total.d.sum())))
             if _worse(state, log_likelihood):
                 return _halve(state)

@@ -264,8 +264,10 @@ _OF_METHOD: dict[str, Callable[[Result, Axes], None]] = {
     "genotype_qc": _call_rates,
     "histogram": _histograms,
     "logrank": _expected,
+    "penalised_cox": _path,
     "principal_components": _scree,
     "quantiles": _boxes,
     "rank_test": _ranks,
     "table_one": _balance,
+    "voom": _volcano,
 }

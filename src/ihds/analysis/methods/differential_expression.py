@@ -20,22 +20,19 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import digamma, polygamma, stdtr, stdtrit
 
 from ihds.analysis import features
 from ihds.analysis import formula as formulas
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.features import Magnitudes, Means, Scale
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
+from ihds.analysis.moderated import Fits, moderated
 from ihds.analysis.numerics import invert
 from ihds.analysis.outcomes import categories
 from ihds.analysis.result import Result
 from ihds.analysis.rows import persons_with
 from ihds.data.codebook import Codebook
 from ihds.errors import AnalysisFailed, BadFormula, Refused
-
-#: The share of features limma takes to be different, for its log odds.
-_SHARE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,27 +164,14 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     total, gaps = state.total, _gaps(state)
     few = state.scale.few(total.weights)
     few[gaps] |= (np.rint(total.held) < frame.min_cell).any(axis=1)
-    kept, beta, unscaled, variance, df = _fits(params, frame, state, total, np.flatnonzero(~few))
+    kept, fits = _fits(params, frame, state, total, np.flatnonzero(~few))
     if not len(kept):
         raise Refused("no feature has enough values for this model", remedy="use fewer terms, or other features")
-    prior_df, prior = _prior(variance, df)
-    posterior = variance if prior_df == 0 else _squeezed(variance, df, prior, prior_df)
-    total_df = np.minimum(df + prior_df, df.sum())
     j = frame.columns.index(params.term) if params.term else len(frame.columns) - 1
-    original = frame.transform
-    estimate = beta @ original[j]
-    spread = np.sqrt(np.einsum("i,gij,j->g", original[j], unscaled, original[j]))
-    t = estimate / (spread * np.sqrt(posterior))
-    p = 2 * stdtr(total_df, -np.abs(t))
-    adjusted = features.false_discovery(p)
+    columns, prior_df, prior = moderated(fits, frame.transform[j])
     found: dict[str, Any] = {
         "feature": np.array(frame.features)[kept],
-        "estimate": estimate,
-        "se": spread * np.sqrt(posterior),
-        "t": t,
-        "p": p,
-        "adjusted_p": adjusted,
-        "log_odds": _log_odds(t, spread, total_df, prior_df, prior),
+        **columns,
         "n": features.shown_counts(state.scale.count, frame.rows, frame.min_cell).astype(np.int64)[kept],
         "mean": state.scale.centre[kept],
     }
@@ -196,11 +180,11 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
         n=frame.rows,
         details={
             "term": frame.columns[j],
-            "features": features.table(found, np.argsort(p, kind="stable")),
+            "features": features.table(found, np.argsort(columns["p"], kind="stable")),
             "prior_df": prior_df,
             "prior_variance": prior,
             "hidden_features": len(few) - len(kept),
-            "below_5_per_cent": int(np.sum(adjusted < 0.05)),
+            "below_5_per_cent": int(np.sum(columns["adjusted_p"] < 0.05)),
             "left_out_missing": frame.left_out,
         },
     )
@@ -208,11 +192,8 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
 
 def _fits(
     params: Params, frame: Frame, state: State, total: GeneSums, kept: NDArray[np.intp]
-) -> tuple[NDArray[np.intp], Matrix, Any, Vector, Vector]:
-    """Fit each feature that may be shown and can be fitted; return which, and what limma's lmFit has.
-
-    Shapes: coefficients (g, p), inverse cross-products (g, p, p), residual variances and degrees (g,).
-    """
+) -> tuple[NDArray[np.intp], Fits]:
+    """Fit each feature that may be shown and can be fitted; return which, and what limma's lmFit has."""
     p, count = len(frame.columns), len(state.scale.count)
     first = 1 if params.within_sites else 0  # the sites' own levels stand for the intercept
     part, terms = slice(first, p), frame.columns[first:]
@@ -229,64 +210,4 @@ def _fits(
     df, unscaled, scale = df[kept], unscaled[kept], state.scale.scale[kept]
     beta = np.einsum("gij,gj->gi", unscaled, total.xy[kept])
     residual = np.maximum(total.yy[kept] - np.einsum("gi,gi->g", beta, total.xy[kept]), 0.0)
-    return kept, beta * scale[:, None], unscaled, residual / df * scale**2, df
-
-
-def _prior(variance: Vector, df: Vector) -> tuple[float, float]:
-    """Return the prior's degrees of freedom and variance from the spread of log variances (Smyth 2004, §6.2)."""
-    middle = float(np.median(variance))
-    kept = np.maximum(variance, 1e-5 * middle if middle > 0 else 1e-300)
-    e = np.log(kept) - digamma(df / 2) + np.log(df / 2)
-    mean, n = float(e.mean()), len(e)
-    spread = float(np.sum((e - mean) ** 2) / max(n - 1, 1) - np.mean(polygamma(1, df / 2)))
-    if n < 2:
-        return 0.0, float(variance[0])
-    if spread <= 0:
-        return float("inf"), float(np.exp(mean))
-    half = _inverse_trigamma(spread)
-    return 2 * half, float(np.exp(mean + digamma(half) - np.log(half)))
-
-
-def _inverse_trigamma(x: float) -> float:
-    """Return y with trigamma(y) = x by Newton's method (Smyth 2004, appendix)."""
-    if x > 1e7:
-        return float(1 / np.sqrt(x))
-    if x < 1e-6:
-        return 1 / x
-    y = 0.5 + 1 / x
-    for _ in range(50):
-        value = float(polygamma(1, y))
-        step = value * (1 - value / x) / float(polygamma(2, y))
-        y += step
-        if -step / y < 1e-12:
-            break
-    return y
-
-
-def _squeezed(variance: Vector, df: Vector, prior: float, prior_df: float) -> Vector:
-    if not np.isfinite(prior_df):
-        return np.full_like(variance, prior)
-    return np.asarray((df * variance + prior_df * prior) / (df + prior_df))
-
-
-def _log_odds(t: Vector, spread: Vector, df: Vector, prior_df: float, prior: float) -> Vector:
-    """Return limma's log odds that a feature differs, its prior spread from the largest t values."""
-    n, most = len(t), float(df.max())
-    target = int(np.ceil(_SHARE / 2 * n))
-    share = max(target / n, _SHARE)
-    tail = stdtr(df, -np.abs(t))
-    even = np.where(df < most, -stdtrit(most, np.maximum(tail, 1e-300)), np.abs(t))
-    order = np.argsort(-even, kind="stable")[:target]
-    p0 = 2 * stdtr(most, -even[order])
-    wanted = ((np.arange(target) + 0.5) / n - (1 - share) * p0) / share
-    v0 = np.zeros(target)
-    high = wanted > p0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        v0[high] = (spread[order] ** 2 * ((even[order] / -stdtrit(most, wanted / 2)) ** 2 - 1))[high]
-    v0 = np.clip(v0, 0.1**2 / prior, 4**2 / prior)
-    ratio = 1 + float(v0.mean()) / spread**2
-    if prior_df > 1e6:
-        kernel = t**2 * (1 - 1 / ratio) / 2
-    else:
-        kernel = (1 + df) / 2 * np.log((t**2 + df) / (t**2 / ratio + df))
-    return np.asarray(np.log(_SHARE / (1 - _SHARE)) - np.log(ratio) / 2 + kernel)
+    return kept, Fits(beta * scale[:, None], unscaled, residual / df * scale**2, df)

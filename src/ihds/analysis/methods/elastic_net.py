@@ -19,23 +19,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
-from zlib import crc32
 
 import numpy as np
 from scipy.special import expit
 
-from ihds.analysis.design import Ask, Design, Frame, Ints
+from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.numerics import blocks
 from ihds.analysis.outcomes import plain_formula
+from ihds.analysis.penalised import descend, folds_of
 from ihds.analysis.result import Coefficient, Result
-from ihds.analysis.rows import distinct
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, BadInput, DidNotConverge
 
 #: Largest change of a standardised coefficient that counts as none.
 _STILL = 1e-10
-_SWEEPS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,18 +127,9 @@ def begin(params: Params, frame: Frame) -> State:
     return State("products", np.zeros((0, p + 1, p + 1)), flat, np.ones(p), none, none, flat, flat, flat, unit, 0)
 
 
-def _fold(params: Params, design: Design) -> Ints:
-    """Return each row's fold: persons take turns; at a site of few they begin anywhere, else later folds stay empty."""
-    if not params.folds:
-        return np.zeros(len(design.y), dtype=np.int64)
-    few = distinct(design.cluster) < params.folds
-    first = crc32(np.round(design.y, 3).tobytes()) if few else 0
-    return (design.cluster + first) % params.folds
-
-
 def local(params: Params, state: State, design: Design) -> Contribution:
     """Return the sums this round asks for."""
-    fold, p = _fold(params, design), design.x.shape[1]
+    fold, p = folds_of(params.folds, design), design.x.shape[1]
     if state.phase == "products":
         products = np.zeros((max(1, params.folds), p + 1, p + 1))
         for f in range(len(products)):
@@ -183,31 +172,6 @@ def _standard(products: Any) -> tuple[float, Vector]:
     return float(n), np.sqrt(np.where(variance > 1e-12 * square, variance, 0.0))
 
 
-def _descend(h: Matrix, g: Vector, start: Vector, cost: Vector, ridge: Vector) -> Vector:
-    """Return argmin of b'Hb / 2 - g'b + sum cost |b| + ridge b² / 2 by coordinate descent.
-
-    Raises:
-        DidNotConverge: the columns determine one another too closely.
-
-    """
-    b, pull = start.copy(), g - h @ start
-    size = np.diag(h) + ridge
-    for _ in range(_SWEEPS):
-        largest = 0.0
-        for j in range(len(b)):
-            if size[j] <= 0:
-                continue
-            free = pull[j] + h[j, j] * b[j]
-            new = np.sign(free) * max(abs(free) - cost[j], 0.0) / size[j]
-            if new != b[j]:
-                pull -= h[:, j] * (new - b[j])
-                largest = max(largest, abs(new - b[j]))
-                b[j] = new
-        if largest < 1e-13:
-            return b
-    raise DidNotConverge("elastic_net: coordinate descent does not settle", remedy="use a larger lambda")
-
-
 def _fit(params: Params, state: State, h: Matrix, g: Vector, start: Vector, n: float, penalty: float) -> Vector:
     """Solve one penalised least-squares problem in scaled columns; the penalty is on standardised ones.
 
@@ -217,7 +181,7 @@ def _fit(params: Params, state: State, h: Matrix, g: Vector, start: Vector, n: f
     flat = state.spread <= 0  # constant in these rows: it could only stand for the intercept
     flat[0] = False
     h, g, start = np.where(np.logical_or.outer(flat, flat), 0.0, h), np.where(flat, 0.0, g), np.where(flat, 0.0, start)
-    return _descend(h, g, start, params.alpha * weight / state.unit, (1 - params.alpha) * weight * state.spread)
+    return descend(h, g, start, params.alpha * weight / state.unit, (1 - params.alpha) * weight * state.spread)
 
 
 def _penalty(params: Params, state: State, beta: Vector, n: float, penalty: float) -> float:

@@ -1,0 +1,258 @@
+"""Differential expression of sequencing counts: voom's weights, then moderated linear models (limma).
+
+Model      y_g = log2((count + 0.5) / (library + 1) * 1e6) = X beta_g + e, weighted by the inverse of the
+           variance that the trend of all genes gives at the fitted count; libraries scaled by their upper
+           quartile.
+Down       which genes occur at all, the mean log quartile, then coefficients and the trend.
+Up         Magnitudes, Libraries, PlainFits, WeightedFits, as sums over sites.
+Rounds     4.
+Reveals    moments of each gene with the covariates, over all sites; p = n would determine rows:
+           disclosure refuses p > n / 3 and n - p < 10. A gene whose counts are few persons' own, or one
+           site's, is left out and counted.
+Errors     Collinear, BadFormula, BadInput, BadTable (values that are no counts, a sample without most genes).
+Source     Law et al. 2014; Bullard et al. 2010 (upper quartile). Checked against R edgeR and limma
+           (tests/vectors/omics.R).
+Status     experimental
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+
+from ihds.analysis import features
+from ihds.analysis import formula as formulas
+from ihds.analysis.design import Ask, Design, Frame
+from ihds.analysis.features import WIDTH, Magnitudes, Scale
+from ihds.analysis.lowess import lowess
+from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
+from ihds.analysis.moderated import Fits, moderated
+from ihds.analysis.numerics import invert
+from ihds.analysis.outcomes import categories
+from ihds.analysis.result import Result
+from ihds.data.codebook import Codebook
+from ihds.errors import BadFormula, BadTable, Refused
+
+#: The part of the genes whose square root of spread is smoothed at once (limma's default).
+_SPAN = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Params:
+    """``features`` is a pattern of names of counts; ``term`` the column of interest, by default the last."""
+
+    formula: str
+    features: str
+    term: str = ""
+    scaling: Literal["upper_quartile", "none"] = "upper_quartile"
+
+
+@dataclass(frozen=True, slots=True)
+class Libraries(Contribution):
+    """The logarithms of the libraries' upper quartiles, and samples that have none or hold no counts."""
+
+    log_quartile: Annotated[float, Leaves("()", "log of a share", bound=2**10)]
+    empty: Annotated[float, Leaves("()", "samples whose upper quartile is 0", bound=1)]
+    wrong: Annotated[float, Leaves("()", "samples with a value that is no count", bound=1)]
+
+
+@dataclass(frozen=True, slots=True)
+class PlainFits(Contribution):
+    """Cross-products of covariates and log counts, unweighted."""
+
+    kind: ClassVar[str] = "gene vector"
+
+    xx: Annotated[Matrix, Leaves("(p, p)", "covariate unit squared")]
+    xy: Annotated[Matrix, Leaves("(genes, p)", "covariate unit x log2", bound=2**16)]
+    yy: Annotated[Vector, Leaves("(genes,)", "log2 squared", bound=2**14)]
+    y: Annotated[Vector, Leaves("(genes,)", "log2", bound=2**10)]
+    library: Annotated[float, Leaves("()", "log2 of the library", bound=2**10)]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightedFits(Contribution):
+    """Weighted cross-products of covariates and residuals, gene by gene."""
+
+    kind: ClassVar[str] = "gene vector"
+
+    xx: Annotated[Any, Leaves("(genes, p, p)", "covariate unit squared x weight", bound=2**24)]
+    xe: Annotated[Matrix, Leaves("(genes, p)", "covariate unit x log2 x weight", bound=2**24)]
+    ee: Annotated[Vector, Leaves("(genes,)", "log2 squared x weight", bound=2**24)]
+    weights: features.Weights
+
+
+CONTRIBUTIONS = (Magnitudes, Libraries, PlainFits, WeightedFits)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is known of genes and libraries; ``beta`` (g, p) of the plain fits; the trend's points, rising."""
+
+    stage: Literal["genes", "libraries", "plain", "weighted", "done"]
+    scale: Scale
+    rows: int
+    quartile: float
+    beta: Matrix
+    mean: Vector
+    trend_x: Vector
+    trend_y: Vector
+    total: WeightedFits | None
+
+
+STATE = State
+
+
+def ask(params: Params, codebook: Codebook) -> Ask:
+    """Ask for a model matrix and the counts."""
+    formula = formulas.parse(params.formula, codebook.variables, categories(codebook))
+    if formula.response or not formula.intercept or not formula.terms:
+        raise BadFormula(f"{params.formula!r} is no model of the counts", remedy="write ~ group + batch")
+    if formula.strata or formula.cluster or formula.offset:
+        raise BadFormula("voom takes no strata(), cluster() or offset()", remedy="leave it out")
+    names = features.select(params.features, codebook, formula.variables)
+    return Ask(formula=formula, outcome="none", covariates="matrix", features=names)
+
+
+def begin(params: Params, frame: Frame) -> State:
+    """Start before anything is known of the genes.
+
+    Raises:
+        BadFormula: the term of interest is no column.
+
+    """
+    if params.term and params.term not in frame.columns:
+        raise BadFormula(f"{params.term!r} is no column", remedy=f"use one of: {', '.join(frame.columns)}")
+    none, flat = np.zeros((0, 0)), np.zeros(0)
+    return State("genes", features.begin(frame), frame.rows, 0.0, none, flat, flat, flat, None)
+
+
+def local(params: Params, state: State, design: Design) -> Contribution:
+    """Return the sums this round asks for."""
+    if state.stage == "genes":
+        return features.scaling(state.scale, design)
+    counts = design.features
+    library = counts.sum(axis=1)
+    share = _quartiles(state, counts) / np.maximum(library, 1.0)
+    if state.stage == "libraries":
+        wrong = ~(np.isfinite(counts) & (counts >= 0) & (counts == np.rint(counts))).all(axis=1)
+        good = share > 0
+        return Libraries(float(np.log(share[good]).sum()), float((~good).sum()), float(wrong.sum()))
+    if params.scaling == "upper_quartile":
+        library = library * share / np.exp(state.quartile)
+    x, genes = design.x, counts.shape[1]
+    p = x.shape[1]
+    if state.stage == "plain":
+        xy, yy, y = np.zeros((genes, p)), np.zeros(genes), np.zeros(genes)
+        for part, block in _log_counts(counts, library):
+            xy[part], yy[part], y[part] = block.T @ x, np.einsum("ij,ij->j", block, block), block.sum(axis=0)
+        return PlainFits(x.T @ x, xy, yy, y, float(np.log2(library + 1).sum()))
+    xx, xe, ee, spread = np.zeros((genes, p * p)), np.zeros((genes, p)), np.zeros(genes), np.zeros((genes, 2))
+    pairs = np.einsum("ni,nj->nij", x, x).reshape(len(x), p * p)
+    log_library = np.log2(library + 1)[:, None] - np.log2(1e6)
+    for part, block in _log_counts(counts, library):
+        fitted = x @ state.beta[part].T
+        weight = np.interp(fitted + log_library, state.trend_x, state.trend_y) ** -4.0
+        e = block - fitted
+        xx[part], xe[part] = weight.T @ pairs, (weight * e).T @ x
+        ee[part], spread[part] = np.einsum("ij,ij->j", weight * e, e), features.weights(e)
+    return WeightedFits(xx.reshape(genes, p, p), xe, ee, spread)
+
+
+def _quartiles(state: State, counts: Matrix) -> Vector:
+    """Return the upper quartile of each sample's counts (n,) over the genes that occur at any site."""
+    occurs = counts[:, state.scale.persons[:, 1] > 0]
+    return np.quantile(occurs, 0.75, axis=1) if occurs.size else np.zeros(len(counts))
+
+
+def _log_counts(counts: Matrix, library: Vector) -> Any:
+    """Return blocks of genes as log2 of counts per million."""
+    unit = np.log2(library + 1)[:, None] - np.log2(1e6)
+    for at in range(0, counts.shape[1], WIDTH):
+        part = slice(at, at + WIDTH)
+        yield part, np.log2(counts[:, part] + 0.5) - unit
+
+
+def aggregate(params: Params, state: State, total: Any) -> State:
+    """Take a total and move on.
+
+    Raises:
+        BadTable: some values are no counts, or a sample lacks most genes.
+
+    """
+    match total:
+        case Libraries():
+            if round(total.wrong):
+                raise BadTable("some values are no counts: negative, missing or broken", remedy="give raw counts")
+            if round(total.empty) and params.scaling == "upper_quartile":
+                raise BadTable(
+                    "the upper quartile of some sample is 0", remedy="leave rare genes out, or use scaling = none"
+                )
+            return replace(state, stage="plain", quartile=total.log_quartile / state.rows)
+        case PlainFits():
+            return _smoothed(state, total)
+        case WeightedFits():
+            return replace(state, stage="done", total=total)
+    return replace(state, stage="libraries", scale=features.scaled(state.scale, total))
+
+
+def _smoothed(state: State, total: PlainFits) -> State:
+    """Smooth the square root of the genes' spreads over their mean log counts."""
+    p = len(total.xx)
+    inverse = invert(total.xx, tuple(f"column {j}" for j in range(p)))
+    beta = total.xy @ inverse
+    residual = np.maximum(total.yy - np.einsum("gi,gi->g", beta, total.xy), 0.0)
+    mean = total.y / state.rows
+    occurs = state.scale.persons[:, 1] > 0
+    spread = np.sqrt(np.sqrt(residual / max(state.rows - p, 1)))
+    x, y = lowess((mean + total.library / state.rows - np.log2(1e6))[occurs], spread[occurs], _SPAN)
+    x, first = np.unique(x, return_index=True)
+    y = np.add.reduceat(y, first) / np.diff(first, append=len(y)) if len(y) else y
+    return replace(state, stage="weighted", beta=beta, mean=mean, trend_x=x, trend_y=np.maximum(y, 1e-6))
+
+
+def finish(params: Params, frame: Frame, state: State) -> Result | None:
+    """Return the moderated tests of the term of interest, genes in the order of their p values.
+
+    Raises:
+        Refused: no gene is left.
+
+    """
+    total = state.total
+    if total is None:
+        return None
+    kept = np.flatnonzero(~state.scale.few(total.weights))
+    if not len(kept):
+        raise Refused("no gene has counts of enough persons", remedy="name other genes")
+    unscaled = np.array([invert(total.xx[g], frame.columns) for g in kept])
+    step = np.einsum("gij,gj->gi", unscaled, total.xe[kept])
+    df = np.full(len(kept), float(frame.rows - len(frame.columns)))
+    residual = np.maximum(total.ee[kept] - np.einsum("gi,gi->g", step, total.xe[kept]), 0.0)
+    j = frame.columns.index(params.term) if params.term else len(frame.columns) - 1
+    fits = Fits(state.beta[kept] + step, unscaled, residual / df, df)
+    columns, prior_df, prior = moderated(fits, frame.transform[j])
+    found = {"feature": np.array(frame.features)[kept], **columns, "mean": state.mean[kept]}
+    return Result(
+        method="voom",
+        n=frame.rows,
+        details={
+            "term": frame.columns[j],
+            "features": features.table(found, np.argsort(columns["p"], kind="stable")),
+            "prior_df": prior_df,
+            "prior_variance": prior,
+            "hidden_features": len(frame.features) - len(kept),
+            "below_5_per_cent": int(np.sum(columns["adjusted_p"] < 0.05)),
+            "trend": _trend(state),
+            "left_out_missing": frame.left_out,
+        },
+    )
+
+
+def _trend(state: State) -> dict[str, list[float]]:
+    """Return a hundred points of the trend: log2 counts, and the square root of the spread there."""
+    at = np.linspace(state.trend_x[0], state.trend_x[-1], 100)
+    return {
+        "log2_count": [float(v) for v in at],
+        "root_sd": [float(v) for v in np.interp(at, state.trend_x, state.trend_y)],
+    }
