@@ -39,8 +39,9 @@ def local_federation(
     sites: Mapping[str, str | Path | pd.DataFrame],
     codebook: Codebook | str | Path | None = None,
     permit: Mapping[str, float] | None = None,
+    engine: str = "",
 ) -> LocalFederation:
     """Return a federation of tables inside this process; see ``LocalFederation.of``."""
     from ihds.roles.local import LocalFederation
 
-    return LocalFederation.of(sites, codebook, permit)
+    return LocalFederation.of(sites, codebook, permit, engine)

@@ -38,7 +38,8 @@ class Ask:
     ``censored`` is the level of a competing outcome that is no event. A model has ``sets``
     coefficients per column and ``extra`` parameters besides. ``features`` are numbers, often many,
     that a method looks at one by one; a row may lack some of them. With ``gaps`` a row may also
-    lack numbers among the covariates, NaN in the matrix.
+    lack numbers among the covariates, NaN in the matrix. ``undivided`` rows of a site are one model
+    of their own: its sums are not those of its parts.
     """
 
     formula: Formula
@@ -52,6 +53,7 @@ class Ask:
     extra: int = 0
     features: tuple[str, ...] = ()
     gaps: bool = False
+    undivided: bool = False
 
     @property
     def timed(self) -> bool:
@@ -67,6 +69,11 @@ class Ask:
     def variables(self) -> frozenset[str]:
         """Every variable the method reads."""
         return self.formula.variables | frozenset(self.features)
+
+    @property
+    def divisible(self) -> bool:
+        """Whether a site's sums are the sums over parts of its rows, persons and clusters being whole."""
+        return not self.undivided and self.clock != "own"
 
     @property
     def complete(self) -> bool:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ihds.analysis import agree, design
 from ihds.analysis.agree import Agreement, AgreeState
-from ihds.analysis.method import Contribution, Layout, Method, flatten, make_params, method, unflatten
+from ihds.analysis.method import Contribution, Layout, Method, flatten, leaves, make_params, method, unflatten
 from ihds.analysis.result import Result
 from ihds.analysis.rows import Rows, build
 from ihds.canonical import pack, unpack
@@ -63,6 +63,9 @@ class Plan:
         object.__setattr__(self, "chosen", chosen)
         object.__setattr__(self, "params", params)
         object.__setattr__(self, "agreement", Agreement(ask, self.codebook, self.thresholds))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Plan, (self.name, self.values, self.codebook, self.thresholds, self.sites)
 
     @property
     def variables(self) -> frozenset[str]:
@@ -145,8 +148,8 @@ class SiteWork:
             contribution = self.plan.chosen.local(self.plan.params, self.plan.inner(state), placed)
         else:
             contribution = self.plan.agreement.local(state.agreement, self._read(state.agreement))
-        if self._twin is not None and _shape(contribution) != _shape(self._twin.local(state)):
-            raise BadMessage("this round's answer would have a length that depends on the rows")
+        if self._twin is not None:
+            must_have_shape(contribution, self._twin.local(state))
         return contribution
 
     def persons(self) -> int:
@@ -170,6 +173,28 @@ class SiteWork:
             self._rows = None  # their matrix went into the design
         self._frame = agreed.frame
         return self._design[1]
+
+
+def must_have_shape(contribution: Contribution, twin: Contribution) -> None:
+    """Compare a contribution with that of no rows.
+
+    Raises:
+        BadMessage: its shape tells something of the rows.
+
+    """
+    if _shape(contribution) != _shape(twin):
+        raise BadMessage("this round's answer would have a length that depends on the rows")
+
+
+def joined(parts: list[Contribution]) -> Contribution:
+    """Return a site's contribution from those of parts of its rows; what counts the site itself counts once."""
+    kind = type(parts[0])
+    values: dict[str, Any] = {}
+    for name, declared in leaves(kind).items():
+        held = [np.asarray(getattr(part, name)) for part in parts]
+        whole = np.sum(held, axis=0) if declared.per == "row" else np.max(held, axis=0)
+        values[name] = float(whole) if whole.shape == () else whole
+    return kind(**values)
 
 
 def _shape(value: Contribution) -> tuple[str, Layout]:

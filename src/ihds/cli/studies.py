@@ -284,6 +284,9 @@ def simulate_command(sub: Any) -> None:
     declared.add_argument("--codebook", type=Path, help="codebook in TOML (default: agreed from the tables)")
     declared.add_argument("--permit", action="append", default=[], help="NAME=NUMBER threshold, e.g. min_time_bin=0")
     declared.add_argument("--plot", type=Path, help="write a picture")
+    declared.add_argument(
+        "--engine", default="", help="where sites compute: dask, or dask:tcp://host:8786 (default: here)"
+    )
     _param_options(declared)
 
 
@@ -294,7 +297,7 @@ def _simulate(given: Any) -> None:
         if not path or name in sites:
             raise BadInput(f"{pair!r} is not NAME=TABLE, or stands twice", remedy="write --site lu=lu.csv")
         sites[name] = path
-    federation = ihds.local_federation(sites, given.codebook, numbers(given.permit))
+    federation = ihds.local_federation(sites, given.codebook, numbers(given.permit), given.engine)
     with _Steps(given) as report:
         result = federation.run(given.method, progress=lambda w, d: report({"step": w, **d}), **_params(given))
     if given.plot:

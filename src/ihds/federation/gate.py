@@ -17,11 +17,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from ihds.analysis.method import Contribution
-from ihds.analysis.plan import Plan, PlanState, SiteWork
+from ihds.analysis.plan import Plan, PlanState
 from ihds.audit.log import Event, Log, now
 from ihds.canonical import pack, sha256, unpack
 from ihds.data.source import Scope, Source
-from ihds.errors import AnalysisFailed, BadMessage, IhdsError, NotAuthenticated, NotFound, Refused
+from ihds.errors import AnalysisFailed, BadMessage, IhdsError, NotAuthenticated, NotFound, Refused, SiteMissing
+from ihds.federation.engine import Engine, Here, Work
 from ihds.federation.study import Reply, Round, Study
 from ihds.governance.jurisdiction import Export, may_leave, thresholds
 from ihds.governance.jurisdictions.usa import COUNTRIES_OF_CONCERN
@@ -109,7 +110,7 @@ class _Open:
     study: Study
     digest: str
     plan: Plan
-    work: SiteWork
+    work: Work
     seeds: dict[str, bytes]
     persons: int
     levels: dict[str, tuple[str, ...]]
@@ -126,6 +127,7 @@ class Gate:
     grants: Grants
     signatures: Signatures
     clock: Callable[[], datetime] = now
+    engine: Engine = field(default_factory=Here)
     _works: dict[str, _Open] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -384,7 +386,7 @@ class Gate:
             announced = {h: bytes.fromhex(k) for h, k in body["roster"].items()}
             named = study.digest()
             pair_seeds = secagg.seeds(self._mask_key(body), self.me, announced, named)
-            work = view.apply(plan.work).with_twin()
+            work = view.apply(lambda table: self.engine.work(plan, table))
             levels = plan.agreement.begin().levels
             self._works[study_id] = _Open(study, named, plan, work, pair_seeds, view.persons, levels)
         return self._works[study_id]
@@ -431,11 +433,14 @@ class Gate:
         if reasons:
             raise Refused(f"{self.me} may not answer", reasons=tuple(reasons), remedy="widen the study")
 
-    def _local(self, record: Record, work: SiteWork, state: PlanState) -> Contribution:
+    def _local(self, record: Record, work: Work, state: PlanState) -> Contribution:
         """Compute; whatever goes wrong on rows gets one constant error and ends the study here."""
         try:
             with np.errstate(all="ignore"):
                 return work.local(state)
+        except SiteMissing:  # the site's own cluster lost a worker; the rows are spread anew when asked again
+            self._works.pop(record.id, None)
+            raise
         except Exception as error:  # noqa: BLE001 - its text may tell something of a row
             _log.warning("study %s: %r", record.id, error)
             body = {**record.body, "closed": True, "key": "", "roster": None}
@@ -449,7 +454,7 @@ class Gate:
                 remedy="check formula and variables with 'describe'; the holder's own log says more",
             ) from None
 
-    def _disclose(self, work: SiteWork, grant: Grant) -> None:
+    def _disclose(self, work: Work, grant: Grant) -> None:
         """Check the persons the model really uses, after missing values are left out."""
         reasons = site_reasons(self._thresholds(grant), work.persons())
         if reasons:

@@ -66,6 +66,7 @@ class NodeConfig:
     """One node. DIDs name whom it trusts: ``authority`` for membership, ``access_bodies`` for permits.
 
     ``members`` lists whom an authority admits without asking a person: "DID ROLE COUNTRY" each.
+    ``engine`` empty computes studies in the node, ``dask`` or ``dask:ADDRESS`` over a cluster.
     """
 
     name: str
@@ -90,6 +91,7 @@ class NodeConfig:
     token_seconds: float = 900.0
     bytes_per_second: float = 0.0
     worker: bool = False
+    engine: str = ""
     gaiax: dict[str, str] = field(default_factory=dict)
     notaries: tuple[str, ...] = ()
     counter_offers: Literal["refuse", "hand"] = "refuse"

@@ -23,6 +23,7 @@ from ihds.data.codebook import Codebook
 from ihds.data.source import NoRows, Scope, Source
 from ihds.data.sources.tabular import TabularSource
 from ihds.errors import CannotVerify, IllegalTransition, NotAuthenticated, NotFound, Refused
+from ihds.federation.engine import engine_of
 from ihds.federation.gate import Gate, Grant, Threshold
 from ihds.governance.jurisdiction import applying
 from ihds.governance.permit import Permit, PermitState, Use, decide
@@ -57,7 +58,8 @@ class Holder:
         config = node.config
         self._configs = {d.id: d for d in config.datasets}
         self.files = Files(node, {d.id: d for d in config.datasets if d.file}, self.proof)
-        gate = Gate(node.did, node.config.country, self.source, node.log, self, node.signatures)
+        self.engine = engine_of(config.engine)
+        gate = Gate(node.did, config.country, self.source, node.log, self, node.signatures, engine=self.engine)
         self.gate: Threshold = self.relay or gate
         self._entries: list[dict[str, Any]] = []
         self.refresh()
@@ -383,5 +385,6 @@ class Holder:
         """Nothing to resume: a holder only answers."""
 
     def stopped(self) -> None:
-        """Close the data file."""
+        """Close the data file, and the cluster if there is one."""
         self.source.close()
+        self.engine.close()

@@ -26,6 +26,7 @@ from ihds.data.table import conform, draft_codebook, read_table
 from ihds.errors import BadInput, NotAuthenticated, Refused
 from ihds.federation.channel import MemoryChannel
 from ihds.federation.coordinator import Coordinator, Progress, quiet
+from ihds.federation.engine import engine_of
 from ihds.federation.gate import Gate, Grant
 from ihds.federation.study import Study
 from ihds.governance.jurisdiction import SIMULATION
@@ -81,6 +82,7 @@ class LocalFederation:
     codebook: Codebook
     thresholds: Thresholds
     logs: dict[str, Log] = field(default_factory=dict)
+    engine: str = ""
 
     @classmethod
     def of(
@@ -88,12 +90,14 @@ class LocalFederation:
         sites: Mapping[str, str | Path | pd.DataFrame],
         codebook: Codebook | str | Path | None = None,
         permit: Mapping[str, float] | None = None,
+        engine: str = "",
     ) -> LocalFederation:
         """Read tables and agree on a codebook.
 
         ``codebook`` is a codebook or its file; without one, each site's dictionary is drafted and
         the dictionaries are merged. ``permit`` sets thresholds, for example ``{"min_cell": 3}``
-        or ``{"min_time_bin": 0}`` to allow exact times.
+        or ``{"min_time_bin": 0}`` to allow exact times. ``engine`` is where every site computes:
+        empty for this process, ``dask`` for workers of this machine, ``dask:ADDRESS`` for a cluster.
 
         Raises:
             BadTable, BadLevel: a table cannot be read, or does not fit the others.
@@ -113,7 +117,7 @@ class LocalFederation:
         else:
             book = codebook if isinstance(codebook, Codebook) else Codebook.read(Path(codebook))
         tables = {name: conform(t, book, name) for name, t in tables.items()}
-        return cls(tables, book, thresholds)
+        return cls(tables, book, thresholds, engine=engine)
 
     def run(self, method: str, *, progress: Progress = quiet, **params: Any) -> Result:
         """Run a study over all sites.
@@ -155,10 +159,11 @@ class LocalFederation:
             )
         self.logs = {name: Log(Store("sqlite://"), i.did, i.key) for name, i in sites.items()}
         self.logs["user"] = Log(Store("sqlite://"), user.did, user.key)
-        channels = []
+        channels, engine = [], engine_of(self.engine)
         for name, identity in sites.items():
             source = FrameSource(_DATASET, self.tables[name], self.codebook)
-            gate = Gate(identity.did, _COUNTRY, source, self.logs[name], _Everything(permit), _Keys(identity, known))
+            grants, keys = _Everything(permit), _Keys(identity, known)
+            gate = Gate(identity.did, _COUNTRY, source, self.logs[name], grants, keys, engine=engine)
             channels.append(MemoryChannel(identity.did, gate, f"local-{name}"))
         coordinator = Coordinator(self.logs["user"], _Keys(user, known))
         try:
@@ -166,6 +171,7 @@ class LocalFederation:
             result = coordinator.run(study.id, channels, progress)
         finally:
             coordinator.shutdown()
+            engine.close()
         assert result is not None
         named = [{"did": i.did, "name": n} for n, i in sites.items()]
         return result.with_provenance(result.rounds, {**result.provenance, "holders": named})

@@ -31,6 +31,7 @@ from ihds.data.source import Scope
 from ihds.data.sources import tabular
 from ihds.data.sources.tabular import TabularSource
 from ihds.errors import IhdsError, PeerFailed, Refused, SetupFailed
+from ihds.federation.engine import engine_of
 from ihds.federation.gate import Gate, Grant
 from ihds.governance.permit import PermitState
 from ihds.ids import Did
@@ -63,6 +64,7 @@ class WorkerConfig:
     access_bodies: tuple[str, ...]
     pinned: dict[str, dict[str, Any]]
     passphrase_file: str = ""
+    engine: str = ""
 
     @classmethod
     def read(cls, folder: Path) -> WorkerConfig:
@@ -161,7 +163,8 @@ class Worker:
         self.proofs = Proofs(verifier)
         self.source = TabularSource(data_file(folder))
         signatures = KeySignatures(identity, resolver, keys.sealing)
-        self.gate = Gate(did, config.country, self.source, self.log, self, signatures)
+        self.engine = engine_of(config.engine)
+        self.gate = Gate(did, config.country, self.source, self.log, self, signatures, engine=self.engine)
         self._life = uuid.uuid4().hex
         self._stopping = threading.Event()
         methods()
@@ -191,8 +194,9 @@ class Worker:
             thread.join()
 
     def stop(self) -> None:
-        """End the threads after their present question."""
+        """End the threads after their present question, and leave the cluster if there is one."""
         self._stopping.set()
+        self.engine.close()
 
     def _hello(self) -> None:
         """Tell the connector this worker's keys and datasets, until it hears."""

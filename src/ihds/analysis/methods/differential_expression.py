@@ -85,7 +85,7 @@ def ask(params: Params, codebook: Codebook) -> Ask:
     if formula.strata or formula.cluster or formula.offset:
         raise BadFormula("differential_expression takes no strata(), cluster() or offset()", remedy="leave it out")
     names = features.select(params.features, codebook, formula.variables)
-    return Ask(formula=formula, outcome="none", covariates="matrix", features=names)
+    return Ask(formula=formula, outcome="none", covariates="matrix", features=names, undivided=params.within_sites)
 
 
 def begin(params: Params, frame: Frame) -> State:

@@ -116,7 +116,7 @@ def ask(params: Params, codebook: Codebook) -> Ask:
     if any(not 0 < value < 1e15 for value in params.lambdas):
         raise BadInput("a penalty is not positive, or larger than any use", remedy="give positive lambdas")
     outcome: Any = "number" if params.family == "gaussian" else "binary"
-    return Ask(formula=formula, outcome=outcome, covariates="matrix")
+    return Ask(formula=formula, outcome=outcome, covariates="matrix", undivided=params.folds > 0)
 
 
 def begin(params: Params, frame: Frame) -> State:

@@ -85,7 +85,7 @@ def ask(params: Params, codebook: Codebook) -> Ask:
     if not 2 <= params.imputations <= 200:
         raise BadInput(f"imputations is {params.imputations}", remedy="give 2 to 200")
     outcome: Any = "number" if params.family == "gaussian" else "binary"
-    return Ask(formula=formula, outcome=outcome, covariates="matrix", gaps=True)
+    return Ask(formula=formula, outcome=outcome, covariates="matrix", gaps=True, undivided=True)
 
 
 def begin(params: Params, frame: Frame) -> State:

@@ -84,7 +84,7 @@ def ask(params: Params, codebook: Codebook) -> Ask:
     if not formula.terms:
         raise BadFormula(f"{params.formula!r} names no covariate", remedy="write y ~ treatment")
     outcome: Any = "number" if params.family == "gaussian" else "binary"
-    return Ask(formula=formula, outcome=outcome, covariates="matrix")
+    return Ask(formula=formula, outcome=outcome, covariates="matrix", undivided=True)
 
 
 def begin(params: Params, frame: Frame) -> State:

@@ -135,7 +135,7 @@ def ask(params: Params, codebook: Codebook) -> Ask:
         )
     if any(not 0 < value < 1e15 for value in params.lambdas):
         raise BadInput("a penalty is not positive, or larger than any use", remedy="give positive lambdas")
-    return asked
+    return replace(asked, undivided=params.folds > 0)
 
 
 def begin(params: Params, frame: Frame) -> State:

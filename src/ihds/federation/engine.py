@@ -1,0 +1,174 @@
+"""Where a site computes: in its own process, or, when it outgrows one machine, over a Dask cluster of its own.
+
+``local`` is additive over rows, so the site's contribution is the sum of those of its parts. Persons
+and clusters stay whole; what is not additive (a model per site) is computed here.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from ihds.analysis.method import Contribution
+from ihds.analysis.plan import Plan, PlanState, SiteWork, joined, must_have_shape
+from ihds.canonical import pack, unpack
+from ihds.errors import SetupFailed, SiteMissing
+
+
+class Work(Protocol):
+    """One site's side of a study."""
+
+    def local(self, state: PlanState) -> Contribution:
+        """Return the site's contribution to a round."""
+        ...
+
+    def persons(self) -> int:
+        """Return how many persons the present rows hold."""
+        ...
+
+
+class Engine(Protocol):
+    """Computes a site's contributions."""
+
+    def work(self, plan: Plan, table: pd.DataFrame) -> Work:
+        """Return the computation of a plan on a site's rows."""
+        ...
+
+    def close(self) -> None:
+        """Leave what was used."""
+        ...
+
+
+class Here:
+    """The site's own process."""
+
+    def work(self, plan: Plan, table: pd.DataFrame) -> Work:
+        """Return the computation; its twin without rows guards the shape of what leaves."""
+        return plan.work(table).with_twin()
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class _Part:
+    """A part of the rows, on a worker of the cluster; kept there between the rounds of a study."""
+
+    def __init__(self, plan: Plan, table: pd.DataFrame) -> None:
+        self.work = plan.work(table)
+
+    def answer(self, state: bytes) -> tuple[Contribution, int]:
+        return self.work.local(unpack(PlanState, state)), self.work.persons()
+
+
+@dataclass
+class _Divided:
+    """A study's rows in parts, one actor each."""
+
+    plan: Plan
+    parts: list[Any]
+    twin: SiteWork
+    held: int = 0
+
+    def local(self, state: PlanState) -> Contribution:
+        """Return the sum over the parts.
+
+        Raises:
+            SiteMissing: the cluster lost a part; the round may be asked again later.
+
+        """
+        packed = pack(state)
+        futures = [part.answer(packed) for part in self.parts]
+        try:
+            answers = [future.result() for future in futures]
+        except (OSError, RuntimeError, ValueError) as error:
+            raise SiteMissing(
+                "the cluster lost a part of this study", remedy="look at its workers, then start a new study"
+            ) from error
+        self.held = sum(persons for _, persons in answers)
+        whole = joined([contribution for contribution, _ in answers])
+        must_have_shape(whole, self.twin.local(state))
+        return whole
+
+    def persons(self) -> int:
+        """Return how many persons the present rows hold."""
+        return self.held
+
+
+@dataclass
+class Dask:
+    """A Dask cluster: the one at ``address``, or workers on this machine, one per processor."""
+
+    address: str = ""
+    workers: int | None = None
+    _client: Any = field(default=None, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def work(self, plan: Plan, table: pd.DataFrame) -> Work:
+        """Return the computation, spread over the cluster if its sums are those of parts."""
+        if not plan.agreement.ask.divisible or len(table) < 2:
+            return Here().work(plan, table)
+        with self._lock:
+            client = self._connected()
+        count = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+        parts = [
+            client.submit(_Part, plan, part, actor=True, pure=False).result() for part in divide(plan, table, count)
+        ]
+        return _Divided(plan, parts, SiteWork(plan, table.iloc[:0]))
+
+    def _connected(self) -> Any:
+        if self._client is None:
+            try:
+                import distributed
+            except ImportError as error:
+                raise SetupFailed("Dask is not installed", remedy="pip install 'ihds[dask]'") from error
+            try:
+                made: Any = distributed  # its constructors have no types
+                where = self.address or made.LocalCluster(
+                    n_workers=self.workers, threads_per_worker=1, dashboard_address=":0", silence_logs=40
+                )
+                self._client = made.Client(where)
+            except (OSError, ValueError) as error:
+                raise SetupFailed(
+                    f"no Dask scheduler answers at {self.address}", remedy="start it, or correct engine in node.toml"
+                ) from error
+        return self._client
+
+    def close(self) -> None:
+        """Leave the cluster; one on this machine ends."""
+        if self._client is not None:
+            cluster = None if self.address else self._client.cluster
+            self._client.close()
+            if cluster is not None:
+                cluster.close()
+            self._client = None
+
+
+def divide(plan: Plan, table: pd.DataFrame, count: int) -> list[pd.DataFrame]:
+    """Return at most ``count`` parts of a table in which every person, or cluster, is whole."""
+    formula = plan.agreement.ask.formula
+    key = formula.label(formula.cluster) if formula.cluster else plan.codebook.person
+    if formula.cluster and key not in table.columns:
+        return [table]  # clusters are computed from columns: their rows may lie anywhere
+    code = pd.factorize(table[key])[0] if key in table.columns else np.arange(len(table))
+    of_part = np.where(code >= 0, code % count, 0)
+    parts = [table[of_part == at].reset_index(drop=True) for at in range(count)]
+    return [part for part in parts if len(part)]
+
+
+def engine_of(text: str) -> Engine:
+    """Return the engine that a configuration names: nothing, ``dask``, or ``dask:ADDRESS`` of a scheduler.
+
+    Raises:
+        SetupFailed: it is another word.
+
+    """
+    kind, _, address = text.partition(":")
+    if kind == "dask":
+        return Dask(address)
+    if text:
+        raise SetupFailed(f"engine {text!r} is unknown", remedy="leave it out, or use dask or dask:tcp://host:8786")
+    return Here()

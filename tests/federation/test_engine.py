@@ -1,0 +1,102 @@
+"""A site over a cluster: the same digits from parts of its rows, persons and clusters whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ihds.analysis.plan import Plan, run
+from ihds.errors import SetupFailed
+from ihds.federation.engine import Dask, Here, divide, engine_of
+from ihds.privacy.disclosure import Thresholds
+from tests.analysis.test_laws import BOOK, CALLS, make_rows
+
+ROWS = make_rows(3, 240)
+ADDITIVE = [
+    ("cox", {"formula": "Surv(time, event) ~ age + arm"}),
+    ("cox", {"formula": "Surv(start, time, event) ~ age + cluster(patient)"}),
+    ("kaplan_meier", CALLS["kaplan_meier"][0]),
+    ("glm", CALLS["glm"][1]),
+    ("lmm", CALLS["lmm"][0]),
+    ("gee", CALLS["gee"][0]),
+    ("quantiles", CALLS["quantiles"][0]),
+    ("table_one", CALLS["table_one"][0]),
+    ("principal_components", CALLS["principal_components"][0]),
+    ("glm_imputed", CALLS["glm_imputed"][0]),  # a model per site: computed here, and so the same
+]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    engine = Dask(workers=4)
+    yield engine
+    engine.close()
+
+
+def rounds(plan: Plan, engine, tables):
+    """Run a plan as ``plan.run`` does, each site's rows on an engine."""
+    works = [engine.work(plan, table) for table in tables]
+    state = plan.begin()
+    while (result := plan.finish(state)) is None:
+        parts = [work.local(state) for work in works]
+        flat = [plan.flatten(state, part) for part in parts]
+        words = np.sum([w for _, w in flat], axis=0, dtype=np.uint64)
+        state = plan.aggregate(state, plan.total(state, type(parts[0]).__name__, flat[0][0], words))
+    return result.with_provenance(state.rounds, {}), [work.persons() for work in works]
+
+
+@pytest.mark.parametrize(("name", "call"), ADDITIVE, ids=str)
+def test_four_workers_give_the_same_digits(cluster, name, call):
+    tables = [ROWS.iloc[:120].reset_index(drop=True), ROWS.iloc[120:].reset_index(drop=True)]
+    plan = Plan(name, call, BOOK, Thresholds.none(), 2)
+    here = run(plan, tables).to_dict()
+    spread, persons = rounds(plan, cluster, tables)
+    assert persons == [work.persons() for work in _after(plan, tables)]
+    assert alike(spread.to_dict(), here)
+
+
+def _after(plan: Plan, tables):
+    works = [Here().work(plan, table) for table in tables]
+    for work in works:
+        work.local(plan.begin())
+    return works
+
+
+def alike(one, two) -> bool:
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(alike(one[k], two[k]) for k in one if k != "provenance")
+    if isinstance(one, (list, tuple)):
+        return len(one) == len(two) and all(alike(a, b) for a, b in zip(one, two, strict=True))
+    if isinstance(one, float) and isinstance(two, (int, float)):
+        return bool(np.isclose(one, two, rtol=1e-9, atol=1e-10, equal_nan=True))
+    return bool(one == two)
+
+
+def test_persons_and_clusters_stay_whole():
+    plan = Plan("lmm", CALLS["lmm"][0], BOOK, Thresholds.none(), 1)
+    parts = divide(plan, ROWS, 4)
+    held = [set(part["patient"]) for part in parts]
+    assert len(parts) == 4
+    assert sum(len(part) for part in parts) == len(ROWS)
+    assert all(not a & b for i, a in enumerate(held) for b in held[:i])
+
+
+def test_a_cluster_is_told_by_name_and_a_wrong_one_is_named():
+    assert isinstance(engine_of(""), Here)
+    assert engine_of("dask:tcp://host:8786").address == "tcp://host:8786"
+    with pytest.raises(SetupFailed, match="spark"):
+        engine_of("spark")
+
+
+def test_a_whole_study_runs_over_a_cluster_behind_the_gate():
+    import ihds
+
+    sites = {f"s{i}": ROWS.iloc[i::3].reset_index(drop=True)[["time", "event", "age", "sex"]] for i in range(3)}
+    call = {"formula": "Surv(time, event) ~ age + sex", "time_bin": 1.0}
+    plain = ihds.local_federation(sites).run("cox", **call)
+    spread = ihds.local_federation(sites, engine="dask").run("cox", **call)
+    assert [c.estimate for c in spread.coefficients] == pytest.approx(
+        [c.estimate for c in plain.coefficients], rel=1e-9
+    )
+    assert pd.notna(spread.coefficients[0].se)
