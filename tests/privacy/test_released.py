@@ -10,7 +10,7 @@ import pytest
 
 from ihds.analysis.features import select
 from ihds.data.table import draft_codebook
-from ihds.errors import BadInput, Refused
+from ihds.errors import BadInput, BadLevel, ConstantColumn, Refused
 from ihds.privacy.disclosure import Thresholds, suppress
 from tests.conftest import federate, split
 
@@ -38,8 +38,8 @@ def test_hidden_cells_together_never_sum_to_few_persons():
 
 
 def test_the_size_of_a_hidden_group_does_not_follow_from_the_number_of_rows():
-    frame = people(93)
-    frame["arm"] = ["a"] * 50 + ["b"] * 40 + ["c"] * 3
+    frame = people(123)
+    frame["arm"] = ["a"] * 50 + ["b"] * 40 + ["d"] * 30 + ["c"] * 3
     result = federate(split(frame, 3), "table_one", thresholds=STRICT, formula="~ age", by="arm")
     assert result.details["groups"] == ["a", "b"]
     assert result.n == sum(result.details["persons"]) == 90
@@ -103,7 +103,7 @@ def test_an_arm_of_few_persons_and_components_for_few_persons_are_refused():
     frame = people()
     frame["treated"] = [1.0] * 4 + [0.0] * 86
     frame["flat"] = 1.0 + (np.arange(90) % 7)
-    with pytest.raises(Refused):
+    with pytest.raises(BadLevel, match="rests on fewer"):
         federate(split(frame, 2), "causal_effect", thresholds=STRICT, formula="treated ~ flat", outcome="y")
     wide = pd.DataFrame(np.random.default_rng(4).normal(size=(30, 40)), columns=[f"g{j}" for j in range(40)])
     with pytest.raises(Refused, match="describe"):
@@ -247,3 +247,154 @@ def test_names_with_brackets_are_names_and_unknown_ones_are_told():
     assert select("rs[1],gene_1", book, frozenset()) == ("gene_1", "rs[1]")
     with pytest.raises(BadInput, match="gene_9"):
         select("gene_1,gene_9", book, frozenset())
+
+
+def test_the_rest_of_two_results_is_no_small_group():
+    frame = people(91)
+    frame["arm"] = ["a"] * 50 + ["b"] * 40 + ["c"]
+    everybody = federate(split(frame, 3), "describe", thresholds=STRICT).n
+    for method in ("histogram", "quantiles"):
+        result = federate(split(frame, 3), method, thresholds=STRICT, formula="~ age", by="arm")
+        assert everybody - result.n >= STRICT.min_cell
+    with pytest.raises(ConstantColumn, match="hides another"):
+        federate(split(frame, 3), "table_one", thresholds=STRICT, formula="~ age", by="arm")
+
+
+def crossed(n: int = 150) -> pd.DataFrame:
+    rng = np.random.default_rng(6)
+    frame = people(n)
+    frame["a"], frame["b"] = rng.choice(["a1", "a2"], n), rng.choice(["b1", "b2"], n)
+    frame.loc[(frame.a == "a1") & (frame.b == "b1"), "b"] = "b2"
+    frame.loc[np.flatnonzero(frame.a == "a1")[0], "b"] = "b1"  # the reference cell holds one person
+    return frame
+
+
+@pytest.mark.parametrize(
+    ("method", "call"),
+    [
+        ("glm", {"formula": "y ~ a * b"}),
+        ("elastic_net", {"formula": "y ~ a * b", "folds": 0}),
+        ("correlation", {"formula": "~ a:b + y"}),
+        ("cox", {"formula": "Surv(time, event) ~ a * b"}),
+        ("differential_expression", {"formula": "~ a * b", "features": "y,age"}),
+    ],
+)
+def test_a_combination_of_categories_that_one_person_has_is_no_term(method, call):
+    with pytest.raises(BadLevel, match="combination of a and b"):
+        federate(split(crossed(), 3), method, thresholds=STRICT, **call)
+
+
+def test_a_binary_model_that_is_a_table_hides_small_cells_as_a_table_does():
+    frame = people(120)
+    frame["event"] = ((frame.arm == "a") & (frame.index % 3 == 0)).astype(float)
+    frame.loc[np.flatnonzero(frame.arm == "b")[:2], "event"] = 1.0
+    with pytest.raises(BadLevel, match="combination"):
+        federate(split(frame, 3), "glm", thresholds=STRICT, formula="event ~ arm", family="binomial")
+    federate(split(frame, 3), "glm", thresholds=STRICT, formula="event ~ arm + age", family="binomial")
+
+
+@pytest.mark.parametrize(
+    ("method", "call"),
+    [
+        ("glm", {"formula": "y ~ dose"}),
+        ("glm", {"formula": "y ~ I(age == 97)"}),
+        ("glm", {"formula": "dose ~ age"}),
+        ("anova", {"formula": "dose ~ arm"}),
+        ("cox", {"formula": "Surv(time, event) ~ dose"}),
+        ("lmm", {"formula": "y ~ dose + (1 | pid)", "person": "pid"}),
+    ],
+)
+def test_a_number_that_one_person_alone_has_is_no_column_and_no_outcome(method, call):
+    frame = people(120).assign(dose=0.0, pid=[f"p{i // 2}" for i in range(120)])
+    frame.loc[40, ["dose", "age"]] = [317.25, 97.0]
+    with pytest.raises(BadLevel, match="rests on fewer"):
+        federate(split(frame, 3), method, thresholds=STRICT, **call)
+
+
+def test_means_that_would_be_one_persons_value_are_hidden_in_tables():
+    frame = people(120).assign(dose=0.0, flag=0.0)
+    frame.loc[17, "dose"] = 317.25
+    frame.loc[[3, 8], "flag"] = 1.0
+    for row in federate(split(frame, 3), "describe", thresholds=STRICT, variables=("dose", "flag")).table:
+        assert row["mean"] is None
+    frame.loc[frame.arm == "b", "dose"] = np.random.default_rng(8).normal(200, 60, int((frame.arm == "b").sum()))
+    row = federate(split(frame, 3), "table_one", thresholds=STRICT, formula="~ dose", by="arm").details["rows"][0]
+    assert row["mean"] is None
+
+
+def test_components_that_one_person_makes_are_not_shown():
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=(60, 200))
+    x[11] += rng.choice([-1, 1], 200) * 3.0
+    frame = pd.DataFrame(x, columns=[f"g{j}" for j in range(200)])
+    with pytest.raises(Refused, match="first component"):
+        federate(split(frame, 3), "principal_components", thresholds=STRICT, features="g*", components=2)
+
+
+def test_medians_and_means_are_of_the_steps_that_are_shown():
+    rng = np.random.default_rng(7)
+    frame = pd.DataFrame({"time": rng.integers(10, 400, 200) * 1.0, "event": rng.integers(0, 2, 200) * 1.0})
+    frame["x"] = rng.normal(size=200)
+    call = {"thresholds": STRICT, "formula": "Surv(time, event) ~ 1", "time_bin": 1.0}
+    first = federate(split(frame, 3), "kaplan_meier", **call).curves[0].time[0]
+    for tau in (first / 2, first - 1):
+        assert federate(split(frame, 3), "kaplan_meier", tau=tau, **call).curves[0].rmst == pytest.approx(tau)
+    call["formula"] = "Surv(time, event) ~ x"
+    predict = "; ".join(f"x={v:.3f}" for v in np.linspace(-30, 30, 60))
+    curves = federate(split(frame, 3), "cox_check", predict=predict, **call).curves
+    assert {c.median for c in curves} - {None} <= set(curves[0].time)
+
+
+def test_causes_share_their_steps():
+    rng = np.random.default_rng(2)
+    frame = pd.DataFrame({"time": rng.integers(1, 60, 200) * 1.0})
+    frame["cause"] = rng.choice(["censored", "death", "other"], 200)
+    result = federate(
+        split(frame, 3), "cumulative_incidence", thresholds=STRICT, formula="Surv(time, cause) ~ 1", time_bin=1.0
+    )
+    one, two = result.curves
+    assert one.time == two.time
+    assert one.at_risk == two.at_risk
+
+
+def test_the_end_of_a_curve_and_its_events_do_not_tell_of_a_rare_event():
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame({"time": rng.integers(1, 60, 900) * 1.0, "event": 0.0})
+    frame.loc[17, ["time", "event"]] = [37.0, 1.0]
+    call = {"thresholds": STRICT, "formula": "Surv(time, event) ~ 1", "time_bin": 1.0}
+    result = federate(split(frame, 3), "kaplan_meier", **call)
+    assert result.events == 0
+    early = pd.DataFrame({"time": rng.integers(30, 60, 200) * 1.0, "event": 0.0})
+    early.loc[[3, 50], ["time", "event"]] = [[1.0, 1.0], [2.0, 1.0]]
+    curve = federate(split(early, 3), "kaplan_meier", **call).curves[0]
+    assert len(curve.time) == 0
+    assert np.isnan(curve.rmst)
+
+
+def test_call_rates_of_few_persons_or_one_site_are_hidden():
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame({"rs1": rng.binomial(2, 0.3, 150) * 1.0, "rs2": np.nan, "rs3": np.nan})
+    frame.loc[[1, 2, 3], "rs2"] = [0.0, 1.0, 2.0]
+    parts = split(frame, 3)
+    parts[0]["rs3"] = 1.0
+    told = federate(parts, "genotype_qc", thresholds=STRICT, features="rs*").details["features"]["call_rate"]
+    assert told == [1.0, None, None]
+
+
+def test_what_one_site_alone_holds_is_hidden_in_a_histogram():
+    rng = np.random.default_rng(3)
+    parts = [pd.DataFrame({"x": rng.normal(0, 1, 60)}) for _ in range(3)]
+    parts[0]["x"] += 100
+    edges = (-10.0, 50.0, 99.0, 100.0, 101.0, 110.0)
+    counts = federate(parts, "histogram", thresholds=STRICT, formula="~ x", breaks=edges).details["histograms"][0]
+    assert counts["counts"][1:] == [None] * 4
+
+
+def test_a_feature_with_few_zeros_is_shown():
+    rng = np.random.default_rng(5)
+    frame = pd.DataFrame(rng.normal(9, 1, size=(120, 4)), columns=[f"g{j}" for j in range(4)])
+    frame["arm"] = rng.choice(["a", "b"], 120)
+    frame.loc[[3, 9], "g0"] = 0.0
+    frame["g1"] = np.log2(1 + rng.negative_binomial(2, 2 / 22, 120))
+    result = federate(split(frame, 3), "differential_expression", thresholds=STRICT, formula="~ arm", features="g*")
+    assert "g1" in result.details["features"]["feature"]

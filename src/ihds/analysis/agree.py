@@ -17,8 +17,10 @@ from numpy.typing import NDArray
 
 from ihds.analysis import design as designs
 from ihds.analysis.design import Ask, Frame
-from ihds.analysis.method import Contribution, Leaves, Vector
+from ihds.analysis.features import resting, weights
+from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.rows import Rows, distinct, persons_with, read_rows
+from ihds.analysis.timeset import TimeSet, bloom, peel
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, BadInput, BadLevel, BadTable, ConstantColumn, NoEvents, OutOfRange, Refused
 from ihds.privacy.disclosure import Thresholds, model_reasons
@@ -42,6 +44,8 @@ class Dictionary(Contribution):
     level_sites: Annotated[Vector, Leaves("(levels,)", "sites", bound=1, per="site")]
     cell_persons: Annotated[Vector, Leaves("(groups+strata,)", "persons", bound=1)]
     cell_sites: Annotated[Vector, Leaves("(groups+strata,)", "sites", bound=1, per="site")]
+    cross_persons: Annotated[Vector, Leaves("(combinations,)", "persons", bound=1, counts_persons=True)]
+    cross_sites: Annotated[Vector, Leaves("(combinations,)", "sites", bound=1, per="site")]
     codes: Annotated[Vector, Leaves("(4,)", "rows coded 0, 1, 2, other", bound=1)]
     nonzero: Annotated[Vector, Leaves("(p+1,)", "rows", bound=1)]
     magnitude: Annotated[Vector, Leaves("(p+1,)", "sum of log2 of the absolute value", bound=2**11)]
@@ -61,30 +65,20 @@ class Moments(Contribution):
 
 
 @dataclass(frozen=True, slots=True)
-class TimeSet(Contribution):
-    """An invertible Bloom table of event times: its sum is the table of the union.
+class Weights(Contribution):
+    """How many persons the spread of each column, and of the outcome, rests on: see ``features.Weights``."""
 
-    Each event time is added to three cells; a cell with one distinct time gives it back and lets
-    it be taken from the other two (Goodrich & Mitzenmacher 2011). Exact times are only asked for
-    where the permit allows ``time_bin = 0``.
-    """
-
-    kind: ClassVar[str] = "exact times"
-
-    count: Annotated[Vector, Leaves("(cells,)", "events", bound=4)]
-    high: Annotated[Vector, Leaves("(cells,)", "sum of the upper 32 bits", bound=2**32)]
-    low: Annotated[Vector, Leaves("(cells,)", "sum of the lower 32 bits", bound=2**32)]
-    check: Annotated[Vector, Leaves("(cells,)", "sum of 32-bit hashes", bound=2**32)]
+    spread: Annotated[Matrix, Leaves("(p+1, 2)", "scaled units squared, and to the fourth", bound=2**24)]
 
 
-CONTRIBUTIONS = (Dictionary, Moments, TimeSet)
+CONTRIBUTIONS = (Dictionary, Moments, Weights, TimeSet)
 
 
 @dataclass(frozen=True, slots=True)
 class AgreeState:
     """Where the agreement stands. ``frame`` is complete when ``phase`` is "done"."""
 
-    phase: Literal["dictionary", "moments", "times", "done"]
+    phase: Literal["dictionary", "moments", "weights", "times", "done"]
     levels: dict[str, tuple[str, ...]]
     frame: Frame
     cells: int
@@ -150,11 +144,13 @@ class Agreement:
                 return self._dictionary(state, rows)
             case "moments":
                 return self._moments(state, rows)
+            case "weights":
+                return self._weights(state, rows)
             case "times":
                 wanted = designs.event_flags(rows.event, state.frame.two_coded)
                 if self.ask.covariates == "groups" or self.ask.outcome == "competing":  # censoring counts too
                     wanted = np.ones_like(wanted)
-                return _bloom(rows.stop[wanted], state.cells)
+                return bloom(rows.stop[wanted], state.cells)
         raise BadInput("the agreement is complete")
 
     def _late(self, rows: Rows) -> float:
@@ -182,6 +178,7 @@ class Agreement:
             )
             for i in range(size)
         ]
+        cross_persons = self._crossed(state, rows)
         outcome = rows.event if self.ask.timed else rows.outcome
         codes = [float(np.sum(outcome == v)) for v in (0.0, 1.0, 2.0)]
         sizes = np.array([_magnitude(column) for column in self._values(rows)])
@@ -201,11 +198,37 @@ class Agreement:
             level_sites=(level_persons > 0).astype(float),
             cell_persons=cell_persons,
             cell_sites=(cell_persons > 0).astype(float),
+            cross_persons=cross_persons,
+            cross_sites=(cross_persons > 0).astype(float),
             codes=np.array([*codes, len(outcome) - sum(codes)]),
             nonzero=sizes[:, 0],
             magnitude=sizes[:, 1],
             beyond=beyond,
         )
+
+    def _crossings(self, state: AgreeState) -> list[tuple[str, ...]]:
+        """Return the categories that stand together in a term of a model."""
+        if self.ask.covariates != "matrix":
+            return []
+        return designs.crossings(self.ask, state.levels)
+
+    def _crossed(self, state: AgreeState, rows: Rows) -> Vector:
+        """Return the persons of every combination of categories that a term, or a table of the outcome, shows."""
+        found = [np.zeros(0)]
+        for names in self._crossings(state):
+            code, size = np.zeros(len(rows), dtype=np.int64), 1
+            for name in names:
+                levels = 2 if name == designs.OUTCOME else len(state.levels[name])
+                own = (rows.outcome > 0).astype(np.int64) if name == designs.OUTCOME else rows.codes[name]
+                code, size = code * levels + own, size * levels
+            found.append(np.array([float(distinct(rows.person[code == i])) for i in range(size)]))
+        return np.concatenate(found)
+
+    def _weights(self, state: AgreeState, rows: Rows) -> Weights:
+        centre = np.append(state.frame.centre, state.frame.outcome_centre)
+        scale = np.append(state.frame.scale, state.frame.outcome_scale)
+        values = zip(self._values(rows), centre, scale, strict=True)
+        return Weights(np.concatenate([weights(((v - c) / w)[:, None]) for v, c, w in values]))
 
     def _moments(self, state: AgreeState, rows: Rows) -> Moments:
         centre = np.append(state.frame.centre, state.frame.outcome_centre)
@@ -237,6 +260,8 @@ class Agreement:
                 return self._counted(state, total)
             case Moments():
                 return self._measured(state, total)
+            case Weights():
+                return self._weighed(state, total)
             case TimeSet():
                 return self._timed(state, total)
         raise BadInput(f"unexpected total {type(total).__name__}")
@@ -264,6 +289,7 @@ class Agreement:
         levels, counts = self._agreed_levels(state, total)
         sizes = self._sizes(state)
         self._check_cells(state, total, sizes)
+        self._check_crossed(state, total)
         two_coded = self._coding(total)
         if self.ask.outcome == "count" and total.nonzero[-1] == 0:
             raise NoEvents(f"{self.ask.formula.response[0]!r} is 0 for everybody", remedy="check the outcome")
@@ -352,6 +378,28 @@ class Agreement:
             if label:
                 self._check_level(f"the group {label!r}", persons, where, total.sites)
 
+    def _check_crossed(self, state: AgreeState, total: Dictionary) -> None:
+        at = 0
+        for names in self._crossings(state):
+            shape = [2 if n == designs.OUTCOME else len(state.levels[n]) for n in names]
+            part = slice(at, at := at + int(np.prod(shape)))
+            persons, sites = np.rint(total.cross_persons[part]), np.rint(total.cross_sites[part])
+            if names[-1] == designs.OUTCOME:  # with as many coefficients as cells, the model is the table itself
+                cells = int(np.sum(persons.reshape(-1, 2).sum(axis=1) > 0))
+                if len(designs.column_names(self.ask, self._held(state, total))) < cells:
+                    continue
+            for held, where in zip(persons, sites, strict=True):
+                self._check_level(f"a combination of {' and '.join(names)}", held, where, total.sites)
+
+    def _held(self, state: AgreeState, total: Dictionary) -> dict[str, tuple[str, ...]]:
+        """Return the levels that anybody holds."""
+        found, at = {}, 0
+        for name, published in state.levels.items():
+            held = total.level_persons[at : at + len(published)]
+            found[name] = tuple(level for level, persons in zip(published, held, strict=True) if persons > 0)
+            at += len(published)
+        return found
+
     def _coding(self, total: Dictionary) -> bool:
         zeros, ones, twos, other = total.codes
         if not self.ask.timed and self.ask.outcome != "binary":
@@ -417,7 +465,7 @@ class Agreement:
                 f"the column {name!r} is the same for everybody over all sites",
                 remedy="leave it out of the formula",
             )
-        if not ready[-1] and self.ask.covariates == "groups":
+        if not ready[-1] and self.ask.covariates != "table":
             raise ConstantColumn("the outcome is the same for everybody over all sites", remedy="choose another")
         centred = self.ask.timed or self.ask.covariates == "table"
         if self.ask.covariates == "matrix" and frame.intercept:
@@ -437,7 +485,30 @@ class Agreement:
             outcome_scale=float(np.where(keep, old_scale, scale)[-1]),
             offset_centre=total.offset / frame.rows if self.ask.timed else 0.0,
         )
+        if self.thresholds.min_cell > 1:
+            return replace(state, phase="weights", frame=frame)
         return self._after_moments(replace(state, frame=frame))
+
+    def _weighed(self, state: AgreeState, total: Weights) -> AgreeState:
+        """Look which columns, and whether the outcome, rest on too few persons (dominance).
+
+        Raises:
+            BadLevel: a column of a model does, or its outcome.
+
+        """
+        few = resting(total.spread, self.thresholds.min_cell)
+        frame, least = state.frame, self.thresholds.min_cell
+        if self.ask.covariates == "table":
+            marked = {n: (0.5,) for n, f in zip(frame.columns, few, strict=False) if f}
+            return self._after_moments(replace(state, frame=replace(frame, counts={**frame.counts, **marked})))
+        names = [*frame.columns, "the outcome"]
+        guilty = [n for n, f in zip(names, few, strict=True) if f]
+        if guilty:
+            raise BadLevel(
+                f"{guilty[0]} rests on fewer than {least} persons: all others are nearly alike",
+                remedy="leave it out, take its logarithm, or merge it with another",
+            )
+        return self._after_moments(state)
 
     def _persons(self, frame: Frame, total: Moments) -> dict[str, tuple[float, ...]]:
         """Return the persons with a value of each column.
@@ -460,7 +531,7 @@ class Agreement:
         return replace(state, phase="times" if exact else "done")
 
     def _timed(self, state: AgreeState, total: TimeSet) -> AgreeState:
-        times = _peel(total)
+        times = peel(total)
         if times is None:
             if state.cells > _OWN_BINS_LIMIT:
                 raise OutOfRange("there are too many distinct event times", remedy="use a time_bin")
@@ -474,19 +545,6 @@ INTERCEPT = designs.INTERCEPT
 def _marked(persons: Vector, alone: NDArray[np.bool_]) -> tuple[float, ...]:
     """Return counts of persons, 0.5 where too few sites hold them: no rule then takes them for enough."""
     return tuple(np.where(alone & (persons > 0), 0.5, persons).tolist())
-
-
-def _hash(bits: NDArray[np.uint64], salt: int) -> NDArray[np.uint64]:
-    """Return a 32-bit mix of 64-bit words (the finaliser of SplitMix64)."""
-    z = bits + np.uint64((salt * 0x9E3779B97F4A7C15) % 2**64)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return (z ^ (z >> np.uint64(31))) & np.uint64(0xFFFFFFFF)
-
-
-def _cells_of(bits: NDArray[np.uint64], cells: int) -> list[NDArray[np.int64]]:
-    third = cells // 3
-    return [(_hash(bits, s + 1) % np.uint64(third)).astype(np.int64) + s * third for s in range(3)]
 
 
 def _magnitude(column: NDArray[np.float64]) -> tuple[float, float]:
@@ -503,45 +561,3 @@ def _moments_of(column: NDArray[np.float64], centre: float, scale: float) -> tup
     present = np.isfinite(z)
     z = z if present.all() else z[present]
     return float(len(z)), float(z.sum()), float(z @ z)
-
-
-def _bloom(times: Vector, cells: int) -> TimeSet:
-    bits = np.ascontiguousarray(times + 0.0).view(np.uint64)
-    columns = (np.ones(len(bits)), bits >> np.uint64(32), bits & np.uint64(0xFFFFFFFF), _hash(bits, 99))
-    table = np.zeros((4, cells))
-    for place in _cells_of(bits, cells):
-        for row, values in enumerate(columns):
-            table[row] += np.bincount(place, weights=values.astype(float), minlength=cells)
-    return TimeSet(*table)
-
-
-def _peel(total: TimeSet) -> Vector | None:
-    """Return the sorted distinct times, or None if the table is too small to be read."""
-    table = np.stack([total.count, total.high, total.low, total.check])
-    cells = table.shape[1]
-    found: set[int] = set()
-    while True:
-        occupied = table[0] > 0
-        count = np.where(occupied, table[0], 1)
-        high, low = np.rint(table[1] / count), np.rint(table[2] / count)
-        bits = (high.astype(np.uint64) << np.uint64(32)) | low.astype(np.uint64)
-        pure = occupied & (table[1] == high * count) & (table[2] == low * count)
-        pure &= table[3] == _hash(bits, 99).astype(float) * count
-        fresh, first = np.unique(bits[pure], return_index=True)
-        if not len(fresh):
-            break
-        counts = table[0][pure][first]
-        columns = (
-            counts,
-            (fresh >> np.uint64(32)) * counts,
-            (fresh & np.uint64(0xFFFFFFFF)) * counts,
-            _hash(fresh, 99) * counts,
-        )
-        for place in _cells_of(fresh, cells):
-            for row, values in enumerate(columns):
-                table[row] -= np.bincount(place, weights=values.astype(float), minlength=cells)
-        found |= {int(b) for b in fresh}
-    if bool(np.any(table[0] != 0)):
-        return None
-    times = np.array(sorted(found), dtype=np.uint64).view(np.float64)
-    return np.asarray(np.sort(times), dtype=np.float64)

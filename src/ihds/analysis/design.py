@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Literal
@@ -25,6 +26,10 @@ Ints = NDArray[np.int64]
 #: Days of the default grid for pooled risk sets: the measured price is 0.025 standard errors.
 DEFAULT_TIME_BIN = 30.0
 INTERCEPT = "(Intercept)"
+#: The outcome, where it is crossed with categories; no variable has this name.
+OUTCOME = "(outcome)"
+#: A table of more cells is no table one could read from a model's coefficients.
+_MOST_CELLS = 256
 #: Bins are counted up to here; the agreement refuses grids that long.
 MAX_BINS = 1 << 24
 
@@ -228,6 +233,28 @@ def combinations(names: list[str], levels: dict[str, tuple[str, ...]]) -> tuple[
     """Return the labels of all combinations of levels, ``a=1, b=2``; one empty label for none."""
     parts = [[f"{n}={lv}" for lv in levels[n]] for n in names]
     return tuple(", ".join(combination) for combination in product(*parts))
+
+
+def crossings(ask: Ask, levels: dict[str, tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return the sets of categories that stand together in a term of a model.
+
+    A binary outcome explained by categories alone is a table of all of them with it: that comes last.
+    """
+    back = {alias: name for name, alias in ask.formula.alias}
+    found: list[tuple[str, ...]] = []
+    everywhere: set[str] = set()
+    plain = bool(ask.formula.terms)
+    for term in ask.formula.terms:
+        named = {back.get(word, word) for word in re.findall(r"[^\W\d]\w*", term)} & set(ask.formula.variables)
+        crossed = tuple(sorted(named & set(levels)))
+        plain &= named <= set(levels)
+        everywhere |= set(crossed)
+        if len(crossed) > 1 and crossed not in found:
+            found.append(crossed)
+    whole = tuple(sorted(everywhere))
+    if plain and ask.outcome == "binary" and 2 * np.prod([len(levels[n]) for n in whole]) <= _MOST_CELLS:
+        found.append((*whole, OUTCOME))
+    return found
 
 
 def strata_names(ask: Ask) -> list[str]:

@@ -31,7 +31,7 @@ class Magnitudes(Contribution):
 
     count: Annotated[Vector, Leaves("(features,)", "rows", bound=1)]
     nonzero: Annotated[Vector, Leaves("(features,)", "rows", bound=1)]
-    persons: Annotated[Matrix, Leaves("(features, 3)", "persons with values, with others than 0, with 0", bound=1)]
+    persons: Annotated[Matrix, Leaves("(features, 2)", "persons with values, with others than 0", bound=1)]
     sites: Annotated[Vector, Leaves("(features,)", "sites with values", bound=1, per="site")]
     magnitude: Annotated[Vector, Leaves("(features,)", "sum of log2 of the absolute value", bound=2**11)]
 
@@ -62,23 +62,27 @@ class Scale:
     def few(self, weights: Matrix) -> NDArray[np.bool_]:
         """Return which features tell of few persons (features,).
 
-        Few have a value, or one that is not 0, or are 0; or too few sites measured it; or the spread
-        rests on few, as in the dominance rules for magnitudes: for k equal outliers among constants
-        (sum of squares)² / (sum of fourth powers) is k.
+        Few have a value, or one that is not 0; or too few sites measured it; or the spread rests on few.
         """
-        least = self.least
-        hidden = (self.persons[:, 0] < least) | (self.sites < self.least_sites)
-        for held in self.persons[:, 1:].T:
-            hidden |= (held > 0) & (held < least)
-        varies = weights[:, 1] > 0
-        resting = weights[:, 0] ** 2 / np.where(varies, weights[:, 1], 1.0)
-        return np.asarray(hidden | (varies & (resting < least - 0.5)))
+        known, carriers = self.persons.T
+        hidden = (known < self.least) | (self.sites < self.least_sites) | ((carriers > 0) & (carriers < self.least))
+        return np.asarray(hidden | resting(weights, self.least))
+
+
+def resting(weights: Matrix, least: int) -> NDArray[np.bool_]:
+    """Return which spreads (g,) rest on fewer than ``least`` persons, from ``Weights`` (g, 2).
+
+    As in the dominance rules for magnitudes: of k equal outliers among constants the square of the sum
+    of squares is k times the sum of fourth powers, or a little more.
+    """
+    square, fourth = weights.T
+    return np.asarray((fourth > 0) & (square**2 / np.where(fourth > 0, fourth, 1.0) < least - 0.5))
 
 
 def begin(frame: Frame) -> Scale:
     """Start before anything is known of the features."""
     none = np.zeros(0)
-    return Scale(none, np.zeros((0, 3)), none, none, none, False, frame.min_cell, frame.min_sites)
+    return Scale(none, np.zeros((0, 2)), none, none, none, False, frame.min_cell, frame.min_sites)
 
 
 def select(pattern: str, codebook: Codebook, others: frozenset[str]) -> tuple[str, ...]:
@@ -119,7 +123,7 @@ def _block(scale: Scale, design: Design, at: int) -> tuple[Any, ...]:
     _, exponent = np.frexp(about)  # the power of two of each size, 0 for 0
     known = about != 0 if whole else present & (about != 0)
     magnitude = np.where(known, exponent, 0).sum(axis=0) - 0.5 * known.sum(axis=0)
-    persons = np.column_stack([persons_with(flags, design.person) for flags in (present, known, present & ~known)])
+    persons = np.column_stack([persons_with(flags, design.person) for flags in (present, known)])
     sites = present.any(axis=0).astype(np.float64)
     return present.sum(axis=0).astype(np.float64), known.sum(axis=0).astype(np.float64), persons, sites, magnitude
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
+
 from ihds.analysis import formula as formulas
 from ihds.analysis.design import Frame
 from ihds.analysis.formula import Formula
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula
+from ihds.privacy.disclosure import suppress
 
 _BARS = re.compile(r"\+?\s*\(([^()|]*(?:\([^()]*\)[^()|]*)*)(\|\|?)([^()|]+)\)")
 
@@ -85,8 +88,14 @@ def table_formula(text: str, by: str, codebook: Codebook) -> Formula:
 
 
 def shown_groups(by: str, frame: Frame) -> list[bool]:
-    """Return, per level of ``by``, whether enough persons hold it, and not at one site alone."""
-    return [persons >= frame.min_cell for persons in frame.counts[by]] if by else [True]
+    """Return, per level of ``by``, whether enough persons hold it, and not at one site alone.
+
+    With a level that is hidden another is, as in every table: the rest of all would tell its size.
+    """
+    if not by:
+        return [True]
+    told = suppress(np.array(frame.counts[by]), max(frame.min_cell, 1))
+    return [count is not None and count >= frame.min_cell for count in told]
 
 
 def shown_rows(by: str, frame: Frame) -> int:

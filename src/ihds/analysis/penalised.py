@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -22,6 +24,20 @@ def folds_of(folds: int, design: Design) -> Ints:
     own = design.stop if len(design.stop) else design.y
     first = crc32(np.round(own, 3).tobytes()) if few else 0
     return (design.cluster + first) % folds
+
+
+def without_fold(folds: int, design: Design, left_out: int) -> Design:
+    """Return the rows that are not in a fold (counted from 1; 0 leaves none out), made once."""
+    if not left_out:
+        return design
+    key = f"without fold {left_out}"
+    if key not in design.cache:
+        rows: Ints = np.flatnonzero(folds_of(folds, design) != left_out - 1)
+        by_row = ["x", "offset", "entry", "exit", "event", "stratum", "cluster", "person", "start", "stop"]
+        kept: dict[str, Any] = {n: v[rows] for n in by_row if len(v := getattr(design, n)) == len(design.x)}
+        design.cache[key] = replace(design, **kept, cache={})
+    found: Design = design.cache[key]
+    return found
 
 
 def descend(h: Matrix, g: Vector, start: Vector, cost: Vector, ridge: Vector) -> Vector:

@@ -246,34 +246,53 @@ def count_cells(design: Design, code: Any, groups: int) -> tuple[Vector, Vector,
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """The steps of a curve that may be shown, by the bins they start and end at (k,), and where it ends."""
+    """The steps of a curve that may be shown, by the bins they start and end at (k,), and their times.
+
+    Everything a curve says, its median and mean too, is of these steps: the rest may tell of few.
+    """
 
     starts: Ints
     ends: Ints
-    until: float
+    times: Vector
 
     @classmethod
-    def of(cls, times: Vector, leave: Vector, enter: Vector, events: Vector, min_cell: int) -> Steps:
+    def of(cls, times: Vector, leave: Vector, enter: Vector, events: Any, min_cell: int) -> Steps:
         """Choose the steps; who leaves one row and enters the next is not counted as an exit."""
         exits = np.maximum(leave - enter, 0.0) if min_cell > 1 else leave
-        ends = merge_bins(exits, events, at_risk(leave, enter), min_cell).astype(np.int64)
-        starts = np.concatenate([np.zeros(1, dtype=np.int64), ends[:-1] + 1]) if len(ends) else ends
-        return cls(starts, ends, float(times[ends[-1]]) if len(ends) else 0.0)
+        risk = at_risk(leave, enter)
+        ends = merge_bins(exits, events, risk, min_cell).astype(np.int64)
+        first = np.flatnonzero(risk > 0)[:1].astype(np.int64)  # with late entries nobody may be at risk at first
+        starts = np.concatenate([first, ends[:-1] + 1]) if len(ends) else ends
+        return cls(starts, ends, times[ends])
 
-    def curve(self, times: Vector, risk: Vector, events: Vector, estimates: dict[str, Vector], **rest: Any) -> Curve:
+    @property
+    def until(self) -> float:
+        """Where the curve ends."""
+        return float(self.times[-1]) if len(self.ends) else 0.0
+
+    def sums(self, values: Vector) -> Vector:
+        """Return sums over the bins of each step (k,)."""
+        whole = np.concatenate([[0.0], np.cumsum(values)])
+        return np.asarray(whole[self.ends + 1] - whole[self.starts])
+
+    def area(self, heights: Vector, end: float) -> tuple[float, Vector]:
+        """Return the area to ``end`` under steps that begin at 1, and the area beyond each step (k,)."""
+        if not len(self.ends):
+            return float("nan"), np.zeros(0)
+        edges = np.minimum(np.concatenate([[0.0], self.times, [max(end, 0.0)]]), end)
+        areas = np.diff(edges) * np.concatenate([[1.0], heights])
+        return float(areas.sum()), np.asarray(areas.sum() - np.cumsum(areas)[:-1])
+
+    def curve(self, risk: Vector, events: Vector, estimates: dict[str, Vector], **rest: Any) -> Curve:
         """Return a curve of these steps; ``estimates`` (bins,) and those at risk are named as in ``Curve``."""
-        inside = zip(self.starts, self.ends, strict=True)
         shown: dict[str, Any] = {name: tuple(map(float, v[self.ends])) for name, v in estimates.items()}
+        tau = self.until if len(self.ends) else float("nan")
         return Curve(
-            time=tuple(map(float, times[self.ends])),
+            time=tuple(map(float, self.times)),
             at_risk=tuple(int(risk[a]) for a in self.starts),
-            events=tuple(int(events[a : b + 1].sum()) for a, b in inside),
-            **{"tau": self.until, **shown, **rest},
+            events=tuple(int(v) for v in np.rint(self.sums(events))),
+            **{"tau": tau, **shown, **rest},
         )
-
-    def first(self, hit: Any) -> int | None:
-        """Return the first of the bins ``hit``, if the curve is shown that far."""
-        return int(hit[0]) if len(hit) and len(self.ends) and hit[0] <= self.ends[-1] else None
 
 
 def at_risk(leave: Vector, enter: Vector) -> Vector:

@@ -486,7 +486,7 @@ class Gate:
             self.log.commit(Event("study.refused", self.me, details))
 
 
-_PHASES = ("dictionary", "moments", "times", "done")
+_PHASES = ("dictionary", "moments", "weights", "times", "done")
 _MAX_CELLS = 1 << 22
 
 

@@ -103,29 +103,35 @@ def suppress(counts: NDArray[np.float64], min_cell: int) -> list[int | None]:
 def merge_bins(
     exits: NDArray[np.float64], events: NDArray[np.float64], at_risk: NDArray[np.float64], min_cell: int
 ) -> NDArray[np.intp]:
-    """Return the last bins of runs in which ``min_cell`` persons or more leave, and none or so many have events.
+    """Return the last bins of runs in which ``min_cell`` persons or more leave, and none or so many have an event.
 
-    A curve shown only there ends while ``min_cell`` persons are still followed, for the longest
-    follow-up is somebody's; or with a bin in which so many leave at once.
+    ``events`` is (bins,) or (causes, bins). A curve shown only there ends while ``min_cell`` persons are
+    still followed, for the longest follow-up is somebody's; or with a bin in which so many leave at once.
+    Where runs may end is decided by exits alone: else the end of a curve would be the time of an event.
     """
     if min_cell <= 1:
         return np.flatnonzero(exits > 0)
     left = np.append(at_risk[1:], 0.0)
     may_end = (exits > 0) & ((left >= min_cell) | ((left == 0) & (exits >= min_cell)))
-    gone, had = np.cumsum(exits), np.cumsum(events)
+    gone, had = np.append(np.cumsum(exits), 0.0), np.cumsum(np.atleast_2d(events), axis=1)
+    had = np.column_stack([had, np.zeros(len(had))])  # the last entry stands for the time before the first bin
+    runs: list[int] = []
+    for index in map(int, np.flatnonzero(may_end)):
+        if gone[index] - gone[runs[-1] if runs else -1] >= min_cell:
+            runs.append(index)
 
     def enough(start: int, end: int) -> bool:
-        before = (gone[start], had[start]) if start >= 0 else (0.0, 0.0)
-        return bool(gone[end] - before[0] >= min_cell and not 0 < had[end] - before[1] < min_cell)
+        events_in = had[:, end] - had[:, start]
+        return not bool(np.any((events_in > 0) & (events_in < min_cell)))
 
     ends: list[int] = []
-    for index in map(int, np.flatnonzero(may_end)):
+    for index in runs:
         if enough(ends[-1] if ends else -1, index):
             ends.append(index)
-    last, kept = int(np.flatnonzero(may_end)[-1]) if may_end.any() else -1, list(ends)
-    while kept and kept[-1] < last:  # a tail that is too small is joined to the runs before it
+    kept = list(ends)
+    while kept and kept[-1] < runs[-1]:  # a tail with few events is joined to the runs before it
         kept.pop()
-        if enough(kept[-1] if kept else -1, last):
-            ends = [*kept, last]
+        if enough(kept[-1] if kept else -1, runs[-1]):
+            ends = [*kept, runs[-1]]
             break
     return np.asarray(ends, dtype=np.intp)

@@ -18,7 +18,10 @@ def assert_equals_r(result, r, *, whole=True):
             assert close(curve.rmst, r["rmst"][g])
             assert close(curve.rmst_se, r["rmst_se"][g])
         expected = r["median"][g]
-        assert curve.median is None if expected == "NA" or expected is None else close(curve.median, expected)
+        if not whole:  # the end of the step that holds it, if the curve goes so far
+            assert curve.median is None or (curve.median in curve.time and curve.median >= expected)
+        else:
+            assert curve.median is None if expected == "NA" or expected is None else close(curve.median, expected)
         for i, time in enumerate(curve.time):
             row = at.get((curve.group, time))
             if row is None:  # R lists event times only

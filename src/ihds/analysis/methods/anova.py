@@ -21,7 +21,8 @@ from scipy import special
 
 from ihds.analysis import formula as formulas
 from ihds.analysis.design import Ask, Design, Frame
-from ihds.analysis.method import Contribution, Leaves, Vector
+from ihds.analysis.features import resting
+from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.result import Result, Test
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, BadLevel, ConstantColumn
@@ -43,6 +44,7 @@ class GroupMoments(Contribution):
     rows: Annotated[Vector, Leaves("(groups,)", "rows", bound=1, counts_persons=True)]
     total: Annotated[Vector, Leaves("(groups,)", "scaled units")]
     square: Annotated[Vector, Leaves("(groups,)", "scaled units squared", bound=2**16)]
+    spread: Annotated[Matrix, Leaves("(groups, 2)", "scaled units squared, and to the fourth", bound=2**24)]
 
 
 CONTRIBUTIONS = (GroupMoments,)
@@ -50,7 +52,7 @@ CONTRIBUTIONS = (GroupMoments,)
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Per group: rows, mean, scale and mean square about the mean, in the outcome's agreed scale."""
+    """Per group: rows, mean, scale and mean square about the mean, in the outcome's agreed scale; what it rests on."""
 
     passes: int
     settled: bool
@@ -58,6 +60,7 @@ class State:
     mean: Vector
     scale: Vector
     spread: Vector
+    held: Matrix
 
 
 STATE = State
@@ -84,7 +87,7 @@ def begin(params: Params, frame: Frame) -> State:
     if len(frame.groups) < 2:
         raise ConstantColumn("there is only one group to compare", remedy="name another variable")
     none = np.zeros(len(frame.groups))
-    return State(0, False, none, none, none + 1, none)
+    return State(0, False, none, none, none + 1, none, np.zeros((len(none), 2)))
 
 
 def local(params: Params, state: State, design: Design) -> GroupMoments:
@@ -95,7 +98,9 @@ def local(params: Params, state: State, design: Design) -> GroupMoments:
     def by_group(values: Vector | None = None) -> Vector:
         return np.bincount(group, values, minlength=size).astype(float)
 
-    return GroupMoments(by_group(), by_group(y), by_group(y**2))
+    far = np.minimum(np.abs(y), 64.0) ** 2
+    held = np.column_stack([by_group(far), by_group(far**2)])
+    return GroupMoments(by_group(), by_group(y), by_group(y**2), held)
 
 
 def aggregate(params: Params, state: State, total: GroupMoments) -> State:
@@ -113,6 +118,7 @@ def aggregate(params: Params, state: State, total: GroupMoments) -> State:
         state.mean + state.scale * shift,
         state.scale * 2.0 ** np.round(np.log2(np.maximum(spread, noise)) / 2),
         np.where(spread < noise, 0.0, spread) * state.scale**2,
+        total.spread,
     )
 
 
@@ -129,8 +135,9 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     n = state.rows
     used = n > 0
     small = [label for label, rows in zip(frame.groups, n, strict=True) if 0 < rows < max(frame.min_cell, 2)]
+    small += [label for label, few in zip(frame.groups, resting(state.held, frame.min_cell) & used, strict=True) if few]
     if small or used.sum() < 2:
-        what = f"group {small[0]!r} holds too few rows" if small else "fewer than two groups hold rows"
+        what = f"group {small[0]!r} holds or varies by too few rows" if small else "fewer than two groups hold rows"
         raise BadLevel(what, remedy="merge categories in the codebook")
     n, mean, inside = n[used], state.mean[used], (state.rows * state.spread)[used]
     labels = [label for label, u in zip(frame.groups, used, strict=True) if u]

@@ -71,6 +71,7 @@ class Effects(Contribution):
     influence: Annotated[Vector, Leaves("(2,)", "influence and its square", bound=2**26)]
     plain: Annotated[Matrix, Leaves("(2, 2 p)", "covariates and their squares", bound=2**16)]
     balanced: Annotated[Matrix, Leaves("(2, p)", "weights x covariates", bound=2**16)]
+    spread: Annotated[Matrix, Leaves("(2, 2)", "scaled units squared, and to the fourth", bound=2**24)]
     tenths: Annotated[Matrix, Leaves("(2, 10)", "persons", bound=1, counts_persons=True)]
 
 
@@ -154,8 +155,14 @@ def local(params: Params, state: State, design: Design) -> Contribution:
         influence=np.array([influence.sum(), influence @ influence]),
         plain=np.array([np.concatenate([a @ x, a @ x**2]) for a in arms], dtype=np.float64).reshape(2, 2 * p),
         balanced=np.array([w @ x for w in weights]).reshape(2, p),
+        spread=np.concatenate([features.weights(_about(state, design, arm)) for arm in arms]),
         tenths=np.array([np.bincount(tenth[a], minlength=10) for a in arms], dtype=np.float64),
     )
+
+
+def _about(state: State, design: Design, arm: Any) -> Matrix:
+    """Return an arm's outcomes about the mean of all (n, 1)."""
+    return np.asarray((design.features[arm] - state.scale.centre) / state.scale.scale)
 
 
 def _arm_sums(params: Params, state: State, x: Matrix, y: Vector, held: Any, arms: tuple[Any, Any]) -> ArmSums:
@@ -218,9 +225,10 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     unit = float(state.scale.scale[0]) if params.family == "gaussian" else 1.0
     centre = float(state.scale.centre[0]) if params.family == "gaussian" else 0.0
     n = float(total.persons.sum())
-    if bool(np.any(total.persons < max(frame.min_cell, 1))):
+    few = features.resting(total.spread, frame.min_cell)
+    if bool(np.any((total.persons < max(frame.min_cell, 1)) | few)):
         raise Refused(
-            "one arm has too few persons with an outcome",
+            "the outcome of one arm rests on too few persons",
             reasons=(f"min_cell: at least {max(frame.min_cell, 1)} persons in each arm",),
             remedy="name another treatment or outcome",
         )

@@ -341,16 +341,13 @@ def _predicted(params: Params, frame: Frame, state: State, sums: RiskSums) -> tu
         n = at_risk(leave, state.enter[part])
         d, times = sums.d[part], state.times
         steps = Steps.of(times, leave, state.enter[part], d, frame.min_cell)
-        last = steps.until
         for person in _persons(params.predict):
             x = _covariates(params.formula, frame, person)
             ratio = float(np.exp(x @ state.cox.beta))
             away = hazard[:, None] * x - drift
             se = ratio * np.sqrt(spread + np.einsum("ki,ij,kj->k", away, variance, away))
             survival, z = np.exp(-ratio * hazard), float(ndtri(0.975))
-            heights = np.concatenate([[1.0], survival])
-            edges = np.minimum(np.concatenate([[0.0], times, [last]]), last)
-            below = steps.first(np.flatnonzero(survival <= 0.5))
+            below = np.flatnonzero(survival[steps.ends] <= 0.5)
             named = ", ".join(f"{k}={v}" for k, v in person.items())
             estimates = {
                 "estimate": survival,
@@ -360,13 +357,12 @@ def _predicted(params: Params, frame: Frame, state: State, sums: RiskSums) -> tu
             }
             curves.append(
                 steps.curve(
-                    times,
                     n,
                     d,
                     estimates,
                     group=f"{label}: {named}" if label else named,
-                    median=None if below is None else float(times[below]),
-                    rmst=float(np.sum(np.diff(edges) * heights)),
+                    median=float(steps.times[below[0]]) if len(below) else None,
+                    rmst=steps.area(survival[steps.ends], steps.until)[0],
                     rmst_se=float("nan"),
                 )
             )

@@ -116,7 +116,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     return Result(
         method="cumulative_incidence",
         n=frame.rows,
-        events=int(events.sum()),
+        events=sum(sum(curve.events) for curve in curves),
         curves=tuple(curves),
         tests=tests,
         details={
@@ -141,13 +141,12 @@ def _curve(label: str, frame: Frame, d: Matrix, leave: Vector, cause: int) -> Cu
     z = float(ndtri(0.975))
     with np.errstate(divide="ignore", invalid="ignore"):
         half = np.where(incidence > 0, z * se / incidence, 0.0)
-    steps = Steps.of(times, leave, np.zeros_like(leave), d[cause], frame.min_cell)
-    last = steps.until
-    edges = np.append(times, last)
-    lost = float(np.sum(incidence * np.maximum(np.minimum(edges[1:], last) - np.minimum(edges[:-1], last), 0.0)))
+    steps = Steps.of(times, leave, np.zeros_like(leave), d, frame.min_cell)  # the same for all causes
+    free, _ = steps.area(1 - incidence[steps.ends], steps.until)
     bounds = {"lower": incidence * np.exp(-half), "upper": np.minimum(incidence * np.exp(half), 1.0)}
     estimates = {"estimate": incidence, "se": se, **bounds}
-    return steps.curve(times, n, d[cause], estimates, group=label, median=None, rmst=lost, rmst_se=float("nan"))
+    lost = steps.until - free
+    return steps.curve(n, d[cause], estimates, group=label, median=None, rmst=lost, rmst_se=float("nan"))
 
 
 def _variance(before: Vector, after: Vector, own: Vector, other: Vector, n: Vector, incidence: Vector) -> Vector:

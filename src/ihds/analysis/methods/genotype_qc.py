@@ -128,7 +128,10 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
         details={
             "features": {
                 "feature": list(frame.features),
-                "call_rate": [float(v) for v in called / max(persons, 1)],
+                "call_rate": [
+                    float(v) if enough else None
+                    for v, enough in zip(called / max(persons, 1), several & (seen >= frame.min_cell), strict=True)
+                ],
                 "frequency": [float(f) if s else None for f, s in zip(frequency, shown, strict=True)],
                 "hardy_weinberg_p": [p if s else None for p, s in zip(exact, shown, strict=True)],
                 "out_of_equilibrium": [bool(p < _ODD) if s else None for p, s in zip(exact, several, strict=True)],

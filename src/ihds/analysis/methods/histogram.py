@@ -20,7 +20,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 
 from ihds.analysis.design import Ask, Design, Frame
-from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
+from ihds.analysis.method import Contribution, Leaves, Vector
 from ihds.analysis.outcomes import shown_groups, shown_rows, table_formula
 from ihds.analysis.result import Result
 from ihds.data.codebook import Codebook
@@ -47,7 +47,7 @@ class Bins(Contribution):
     kind: ClassVar[str] = "count table"
 
     counts: Annotated[Any, Leaves("(variables, groups, bins)", "persons", bound=1, counts_persons=True)]
-    sites: Annotated[Matrix, Leaves("(variables, groups)", "sites with values", bound=1, per="site")]
+    sites: Annotated[Any, Leaves("(variables, groups, bins)", "sites with persons", bound=1, per="site")]
 
 
 CONTRIBUTIONS = (Bins,)
@@ -58,7 +58,7 @@ class State:
     """The opened counts, once there."""
 
     counts: Any
-    sites: Matrix
+    sites: Any
 
 
 STATE = State
@@ -71,12 +71,14 @@ def ask(params: Params, codebook: Codebook) -> Ask:
         raise BadFormula("histograms are of numbers", remedy="name numbers in the formula, and the group in by")
     if params.breaks and (len(params.breaks) < 3 or (np.diff(params.breaks) <= 0).any()):
         raise BadInput(f"breaks are {params.breaks}", remedy="give at least three numbers that rise")
+    if not formula.variables - {params.by}:
+        raise BadFormula(f"{params.formula!r} names no number", remedy="write for example ~ age")
     return Ask(formula=formula, outcome="none", covariates="table")
 
 
 def begin(params: Params, frame: Frame) -> State:
     """Start with nothing counted."""
-    return State(np.zeros((0, 0, 0)), np.zeros((0, 0)))
+    return State(np.zeros((0, 0, 0)), np.zeros((0, 0, 0)))
 
 
 def _edges(params: Params, frame: Frame, variable: int) -> Vector:
@@ -105,7 +107,7 @@ def local(params: Params, state: State, design: Design) -> Bins:
         once = np.unique(design.person[used] * size + group[used] * (len(edges) - 1) + at) % size
         counts.append(np.bincount(once, minlength=size).reshape(groups, -1))
     found: Any = np.array(counts, dtype=np.float64)
-    return Bins(found, (found.sum(axis=2) > 0).astype(np.float64))
+    return Bins(found, (found > 0).astype(np.float64))
 
 
 def aggregate(params: Params, state: State, total: Bins) -> State:
@@ -121,8 +123,9 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     found = []
     for v in range(len(frame.columns)):
         for g, group in enumerate(groups):
-            counts = state.counts[v, g]
-            told = shown[g] and not 0 < state.sites[v, g] < frame.min_sites
+            sites, counts = state.sites[v, g], state.counts[v, g]
+            alone = (sites > 0) & (sites < frame.min_sites)  # what one site alone holds is hidden like few persons
+            counts, told = np.where(alone, 0.5, counts), shown[g]
             found.append(
                 {
                     "variable": frame.columns[v],

@@ -88,7 +88,7 @@ def finish(params: Params, frame: Frame, state: Counted) -> Result | None:
     return Result(
         method="kaplan_meier",
         n=frame.rows,
-        events=int(events.sum()),
+        events=sum(sum(curve.events) for curve in curves),  # those after the last step would be told by the rest
         curves=tuple(curves),
         details={"time_bin": frame.time_bin, "min_exits_per_point": frame.min_cell, "left_out_missing": frame.left_out},
     )
@@ -107,40 +107,33 @@ def _curve(label: str, frame: Frame, tau: float | None, d: Vector, leave: Vector
         lower = np.where(survival > 0, survival * np.exp(-z * se_log), np.nan)
         upper = np.where(survival > 0, np.minimum(1.0, survival * np.exp(z * se_log)), np.nan)
         se = np.where(survival > 0, survival * se_log, np.nan)
-    steps_shown = Steps.of(times, leave, enter, d, frame.min_cell)
-    below = np.flatnonzero((survival <= 0.5 + _HALF_TOLERANCE) & (d > 0))
-    end = steps_shown.until if tau is None else min(tau, steps_shown.until)
-    rmst, rmst_se = _restricted_mean(times, survival, d, n, end)
-    return steps_shown.curve(
-        times,
+    shown = Steps.of(times, leave, enter, d, frame.min_cell)
+    end = shown.until if tau is None else min(tau, shown.until)
+    mean, beyond = shown.area(survival[shown.ends], end)
+    # each step's part of Greenwood's sum; beyond a curve that has reached zero nothing follows
+    with np.errstate(invalid="ignore"):
+        grown = np.diff(greenwood[shown.ends], prepend=0.0)
+    grown = np.where(np.isfinite(grown) & (shown.times <= end), grown, 0.0)
+    return shown.curve(
         n,
         d,
         {"estimate": survival, "se": se, "lower": lower, "upper": upper},
         group=label,
-        median=None if steps_shown.first(below) is None else _median(times, survival, below),
-        rmst=rmst,
-        rmst_se=rmst_se,
-        tau=end,
+        median=_median(shown.times, survival[shown.ends], shown.sums(d) > 0),
+        rmst=mean,
+        rmst_se=float(np.sqrt(beyond**2 @ grown)) if len(beyond) else float("nan"),
+        tau=end if len(beyond) else float("nan"),
     )
 
 
-def _median(times: Vector, survival: Vector, below: Any) -> float:
+def _median(times: Vector, survival: Vector, falls: Any) -> float | None:
     """Return the first time the curve is at or below one half; midway over an exact flat, as R."""
+    below = np.flatnonzero((survival <= 0.5 + _HALF_TOLERANCE) & falls)
+    if not len(below):
+        return None
     first = int(below[0])
     if abs(survival[first] - 0.5) < _HALF_TOLERANCE:
         lower = np.flatnonzero(survival < 0.5 - _HALF_TOLERANCE)
         if len(lower):
             return float((times[first] + times[lower[0]]) / 2)
     return float(times[first])
-
-
-def _restricted_mean(times: Vector, survival: Vector, d: Vector, n: Vector, tau: float) -> tuple[float, float]:
-    """Return the area under the curve to ``tau`` and its standard error (Klein & Moeschberger 4.5)."""
-    jumps = np.flatnonzero((d > 0) & (times <= tau))
-    edges = np.concatenate([[0.0], times[jumps], [tau]])
-    heights = np.concatenate([[1.0], survival[jumps]])
-    areas = np.diff(edges) * heights
-    beyond = areas.sum() - np.cumsum(areas)[:-1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(n[jumps] > d[jumps], beyond**2 * d[jumps] / (n[jumps] * (n[jumps] - d[jumps])), 0.0)
-    return float(areas.sum()), float(np.sqrt(terms.sum()))

@@ -153,7 +153,11 @@ def local(params: Params, state: State, design: Design) -> Crosses:
     factor = state.form.at(state.fit.at)
     d = factor @ factor.T
     inner = np.eye(len(d)) + zz @ d
-    f, e = np.linalg.solve(inner, zz), np.linalg.solve(inner, za)
+    try:
+        f, e = np.linalg.solve(inner, zz), np.linalg.solve(inner, za)
+    except np.linalg.LinAlgError:  # lost in rounding: the centre sees what does not fit, and halves its step
+        inverse = np.linalg.pinv(inner)
+        f, e = inverse @ zz, inverse @ za
     f = (f + f.transpose(0, 2, 1)) / 2
     first, second = state.form.directions(state.fit.at)
     r = len(whole)

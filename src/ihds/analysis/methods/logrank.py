@@ -25,6 +25,7 @@ from ihds.analysis.result import Result, chi_square
 from ihds.analysis.survival import Counted, Exits, at_risk, count_cells, groups_ask, survival_formula
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, Collinear, ConstantColumn
+from ihds.privacy.disclosure import suppress
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +98,10 @@ def finish(params: Params, frame: Frame, state: Counted) -> Result | None:
         raise Collinear("each group lies in a stratum of its own", remedy="leave the stratum out")
     terms = tuple(label for label, u in zip(frame.groups, used, strict=True) if u)[1:]
     statistic = float(difference @ invert(variance[np.ix_(used, used)][1:, 1:], terms) @ difference)
+    told = suppress(d.sum(axis=(0, 2)), max(frame.min_cell, 1))
     rows = [
-        {"group": label, "observed": float(o), "expected": float(e)}
-        for label, o, e in zip(frame.groups, observed, expected, strict=True)
+        {"group": label, "observed": None if t is None else float(o), "expected": None if t is None else float(e)}
+        for label, o, e, t in zip(frame.groups, observed, expected, told, strict=True)
     ]
     return Result(
         method="logrank",

@@ -22,10 +22,10 @@ import numpy as np
 from scipy.special import gammaln, xlogy
 
 from ihds.analysis import partial
-from ihds.analysis.design import Ask, Design, Frame, Ints
+from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.partial import CoxParams, RiskSums
-from ihds.analysis.penalised import descend, folds_of
+from ihds.analysis.penalised import descend, folds_of, without_fold
 from ihds.analysis.result import Coefficient, Result
 from ihds.analysis.survival import cells_of
 from ihds.data.codebook import Codebook
@@ -161,33 +161,6 @@ def begin(params: Params, frame: Frame) -> State:
     )
 
 
-def _part(params: Params, design: Design, left_out: int) -> Design:
-    """Return the rows that are not in a fold (0: all rows), made once."""
-    if not left_out:
-        return design
-    key = f"without fold {left_out}"
-    if key not in design.cache:
-        rows: Ints = np.flatnonzero(folds_of(params.folds, design) != left_out - 1)
-        by_row = (
-            "x",
-            "y",
-            "offset",
-            "entry",
-            "exit",
-            "event",
-            "group",
-            "stratum",
-            "cluster",
-            "person",
-            "start",
-            "stop",
-        )
-        kept: dict[str, Any] = {n: v[rows] for n in by_row if len(v := getattr(design, n)) == len(design.x)}
-        design.cache[key] = replace(design, **kept, cache={})
-    found: Design = design.cache[key]
-    return found
-
-
 def local(params: Params, state: State, design: Design) -> Contribution:
     """Return the sums this round asks for."""
     x = design.x
@@ -202,7 +175,7 @@ def local(params: Params, state: State, design: Design) -> Contribution:
         sums = [_sums(part, beta) for part, beta in parts]
         return Held(*(np.array([getattr(s, name) for s in sums]) for name in Held.__slots__))
     moving = np.flatnonzero(state.moving)
-    parts = [(_part(params, design, int(fit) // size), state.beta[fit]) for fit in moving]
+    parts = [(without_fold(params.folds, design, int(fit) // size), state.beta[fit]) for fit in moving]
     if state.phase in ("first", "sums"):
         sums = [_sums(part, beta) for part, beta in parts]
         return Risks(*(np.array([getattr(s, name) for s in sums]) for name in Risks.__slots__))

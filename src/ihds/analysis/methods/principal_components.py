@@ -3,10 +3,11 @@
 Model      singular vectors of the centred features, scaled to unit variance if asked, or as genotypes by
            sqrt(2 f (1 - f)); a missing value counts as the feature's mean.
 Down       each feature's centre and scale, then an orthonormal basis (features, k + 8).
-Up         Magnitudes, Means and Spread, then Image, as sums over sites.
-Rounds     4 and about 10 to 60: locally optimal block steps until the components stand still.
+Up         Magnitudes, Means and Spread, then Image, at last Scores, as sums over sites.
+Rounds     5 and about 10 to 60: locally optimal block steps until the components stand still.
 Reveals    the leading directions of the covariance over all sites; scores are personal and never leave.
-           Features of fewer than min_cell persons, or of one site, take no part and are counted.
+           Features of fewer than min_cell persons, or of one site, take no part and are counted; from the
+           first component on that few persons make, none is shown.
 Errors     BadInput, DidNotConverge, Refused.
 Source     Knyazev 2001. Checked against R prcomp (tests/vectors/omics.R,
            genetics.sh).
@@ -62,7 +63,14 @@ class Image(Contribution):
     image: Annotated[Matrix, Leaves("(features, k)", "scaled units squared", bound=2**14)]
 
 
-CONTRIBUTIONS = (Magnitudes, Means, Spread, Image)
+@dataclass(frozen=True, slots=True)
+class Scores(Contribution):
+    """Sums of squares and of fourth powers of the persons' scores, in units of each component's deviation."""
+
+    spread: Annotated[Matrix, Leaves("(k, 2)", "deviations squared, and to the fourth", bound=2**24)]
+
+
+CONTRIBUTIONS = (Magnitudes, Means, Spread, Image, Scores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +89,8 @@ class State:
     values: Vector
     shown: Ints
     rows: int
+    least: int
+    held: Matrix
     settled: bool
     rounds: int
 
@@ -113,7 +123,9 @@ def begin(params: Params, frame: Frame) -> State:
     none = np.zeros((0, 0))
     shown = np.zeros(0, dtype=np.int64)
     scale = features.begin(frame)
-    return State(scale, np.zeros(0), 0.0, none, none, none, np.zeros(0), shown, frame.rows, False, 0)
+    return State(
+        scale, np.zeros(0), 0.0, none, none, none, np.zeros(0), shown, frame.rows, frame.min_cell, none, False, 0
+    )
 
 
 def local(params: Params, state: State, design: Design) -> Contribution:
@@ -124,9 +136,13 @@ def local(params: Params, state: State, design: Design) -> Contribution:
     if not len(state.divisor):
         square = np.concatenate([np.einsum("ij,ij->j", b, b) for _, b in parts])
         return Spread(square, np.concatenate([features.weights(b) for _, b in parts]))
-    scores = np.zeros((len(design.features), state.basis.shape[1]))
+    basis = state.found[:, : params.components] if state.settled else state.basis
+    scores = np.zeros((len(design.features), basis.shape[1]))
     for part, block in parts:
-        scores += block @ (state.basis[part] / state.divisor[part, None])
+        scores += block @ (basis[part] / state.divisor[part, None])
+    if state.settled:
+        deviation = np.sqrt(np.maximum(state.values[: basis.shape[1]] / max(state.rows - 1, 1), 1e-300))
+        return Scores(features.weights(scores / deviation))
     image = [block.T @ scores / state.divisor[part, None] for part, block in parts]
     return Image(np.concatenate(image))
 
@@ -141,6 +157,8 @@ def aggregate(params: Params, state: State, total: Any) -> State:
     match total:
         case Spread():
             return _begun(params, replace(state, shown=np.flatnonzero(~state.scale.few(total.weights))), total.square)
+        case Scores():
+            return replace(state, held=total.spread)
         case Image():
             return _turned(params, replace(state, rounds=state.rounds + 1), total.image)
     return replace(state, scale=features.scaled(state.scale, total))
@@ -210,10 +228,21 @@ def _turned(params: Params, state: State, image: Matrix) -> State:
 
 
 def finish(params: Params, frame: Frame, state: State) -> Result | None:
-    """Return standard deviations, shares and loadings."""
-    if not state.settled:
+    """Return standard deviations, shares and loadings, up to the first component that few persons make.
+
+    Raises:
+        Refused: that is the first.
+
+    """
+    if not state.settled or not len(state.held):
         return None
-    k = min(params.components, len(state.values))
+    few = np.flatnonzero(features.resting(state.held, state.least))
+    k = int(few[0]) if len(few) else min(params.components, len(state.values))
+    if not k:
+        raise Refused(
+            f"the first component rests on fewer than {state.least} persons: its loadings would be theirs",
+            remedy="use scaling = unit, logarithms, or other features",
+        )
     variance = state.values[:k] / max(state.rows - 1, 1)
     loadings = state.found[:, :k]
     loadings = loadings * np.sign(loadings[np.argmax(np.abs(loadings), axis=0), np.arange(k)])

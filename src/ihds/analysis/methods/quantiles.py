@@ -115,6 +115,8 @@ def ask(params: Params, codebook: Codebook) -> Ask:
         raise BadInput(f"resolution is {params.resolution:g}", remedy="give 0 or a positive step")
     if any(codebook.variable(n).kind == "category" for n in formula.variables - {params.by}):
         raise BadFormula("quantiles are of numbers", remedy="name numbers in the formula, and the group in by")
+    if not formula.variables - {params.by}:
+        raise BadFormula(f"{params.formula!r} names no number", remedy="write for example ~ age")
     return Ask(formula=formula, outcome="none", covariates="table")
 
 

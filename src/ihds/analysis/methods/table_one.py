@@ -2,12 +2,13 @@
 
 Model      numbers as mean and standard deviation per group with Welch's test, categories as counts
            with Pearson's chi-squared test; standardised mean differences between two groups.
-Down       nothing but what was agreed.
-Up         GroupSums: moments of numbers and counts of levels per group.
-Rounds     1.
+Down       nothing but what was agreed, then the groups' means.
+Up         GroupSums: moments of numbers and counts of levels per group; then GroupSpreads.
+Rounds     1, and 1 for numbers.
 Reveals    a level with fewer than min_cell persons in some group, or held by one site alone, is
            hidden in all groups, with the next smallest if it is alone: neither follows from totals. A
-           number that few persons or one site measured in some group is hidden.
+           number that few persons or one site measured in some group, or whose spread there rests on few,
+           is hidden.
 Errors     BadFormula, ConstantColumn (one group only).
 Source     Welch 1951; Austin 2009 (standardised differences). Checked against R
            (tests/vectors/ranks.R).
@@ -16,15 +17,16 @@ Status     experimental
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
 from scipy.special import chdtrc, fdtrc
 
 from ihds.analysis.design import Ask, Design, Frame
+from ihds.analysis.features import resting, weights
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
-from ihds.analysis.outcomes import table_formula
+from ihds.analysis.outcomes import shown_groups, table_formula
 from ihds.analysis.result import Result
 from ihds.analysis.rows import persons_with
 from ihds.data.codebook import Codebook
@@ -50,16 +52,25 @@ class GroupSums(Contribution):
     total: Annotated[Matrix, Leaves("(numbers, groups)", "scaled units", bound=2**15)]
     square: Annotated[Matrix, Leaves("(numbers, groups)", "scaled units squared", bound=2**30)]
     levels: Annotated[Matrix, Leaves("(levels, groups)", "persons", bound=1, counts_persons=True)]
+    level_sites: Annotated[Matrix, Leaves("(levels, groups)", "sites", bound=1, per="site")]
 
 
-CONTRIBUTIONS = (GroupSums,)
+@dataclass(frozen=True, slots=True)
+class GroupSpreads(Contribution):
+    """How many persons the spread of each number rests on, per group, about the group's mean."""
+
+    spread: Annotated[Any, Leaves("(numbers, groups, 2)", "scaled units squared, and to the fourth", bound=2**24)]
+
+
+CONTRIBUTIONS = (GroupSums, GroupSpreads)
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The opened totals, once there."""
+    """The opened totals, once there, then the spreads."""
 
     total: GroupSums | None
+    spread: Any
 
 
 STATE = State
@@ -74,36 +85,40 @@ def ask(params: Params, codebook: Codebook) -> Ask:
 
 def begin(params: Params, frame: Frame) -> State:
     """Start with nothing counted."""
-    return State(None)
+    return State(None, np.zeros((0, 0, 2)))
 
 
-def local(params: Params, state: State, design: Design) -> GroupSums:
+def local(params: Params, state: State, design: Design) -> Contribution:
     """Return the moments and counts of this site's rows, per group."""
     frame, group = design.frame, design.codes[params.by]
     groups = len(frame.levels[params.by])
     member = (group[:, None] == np.arange(groups)).astype(np.float64)
     present = np.isfinite(design.x)
     z = np.where(present, design.x, 0.0)
-    levels = [
-        np.column_stack([design.codes[name] == i for i in range(len(published))]).T.astype(np.float64) @ member
-        for name, published in frame.levels.items()
-        if name != params.by
-    ]
+    if state.total is not None:
+        mean = state.total.total / np.maximum(state.total.count, 1.0)  # (numbers, groups)
+        found = [weights(design.x[group == g] - mean[:, g]) for g in range(groups)]
+        return GroupSpreads(np.stack(found, axis=1))
+    others = [(name, known) for name, known in frame.levels.items() if name != params.by]
+    held = [design.codes[name] == i for name, known in others for i in range(len(known))]
+    flags = np.column_stack([np.ones(len(group), dtype=bool), *held])
+    counts = np.column_stack([persons_with(flags[group == g], design.person[group == g]) for g in range(groups)])
     measured = np.column_stack([persons_with(present[group == g], design.person[group == g]) for g in range(groups)])
     return GroupSums(
-        persons=member.sum(axis=0),
+        persons=counts[0],
         count=present.T.astype(np.float64) @ member,
         measured=measured,
         sites=(measured > 0).astype(np.float64),
         total=z.T @ member,
         square=(z * z).T @ member,
-        levels=np.concatenate([np.zeros((0, groups)), *levels]),
+        levels=counts[1:],
+        level_sites=(counts[1:] > 0).astype(np.float64),
     )
 
 
-def aggregate(params: Params, state: State, total: GroupSums) -> State:
-    """Keep the totals."""
-    return State(total)
+def aggregate(params: Params, state: State, total: Any) -> State:
+    """Keep the totals, then the spreads."""
+    return replace(state, spread=total.spread) if isinstance(total, GroupSpreads) else replace(state, total=total)
 
 
 def finish(params: Params, frame: Frame, state: State) -> Result | None:
@@ -113,22 +128,26 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
         ConstantColumn: everybody is in one group.
 
     """
-    if state.total is None:
+    if state.total is None or (len(frame.columns) and not len(state.spread)):
         return None
     least = max(frame.min_cell, 1)
     persons = np.rint(state.total.persons)
-    known = np.array(frame.counts.get(params.by, persons))
-    shown = np.flatnonzero((persons >= least) & (known >= least))
+    shown = np.flatnonzero(shown_groups(params.by, frame) & (persons >= least))
     if len(shown) < 2:
-        raise ConstantColumn("fewer than two groups have enough persons", remedy="name another group")
+        raise ConstantColumn(
+            "fewer than two groups can be shown: a small one hides another",
+            remedy="merge small groups, or name another",
+        )
     groups = [frame.levels[params.by][g] for g in shown]
-    rows: list[dict[str, Any]] = [_number(frame, state.total, j, shown, least) for j in range(len(frame.columns))]
+    rows: list[dict[str, Any]] = [_number(frame, state, j, shown, least) for j in range(len(frame.columns))]
     at = 0
     for name, levels in frame.levels.items():
         if name != params.by:
             counts = np.rint(state.total.levels[at : at + len(levels)])[:, shown]
+            sites = np.rint(state.total.level_sites[at : at + len(levels)])[:, shown]
             alone = np.array(frame.counts[name])
-            rows.append(_category(name, levels, counts, (alone > 0) & (alone < least), least))
+            few = (alone > 0) & (alone < least) | np.any((sites > 0) & (sites < frame.min_sites), axis=1)
+            rows.append(_category(name, levels, counts, few, least))
             at += len(levels)
     return Result(
         method="table_one",
@@ -142,10 +161,13 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     )
 
 
-def _number(frame: Frame, total: GroupSums, j: int, shown: Any, least: int) -> dict[str, Any]:
+def _number(frame: Frame, state: State, j: int, shown: Any, least: int) -> dict[str, Any]:
+    total = state.total
+    assert total is not None
     n = np.rint(total.count[j, shown])
     row: dict[str, Any] = {"variable": frame.columns[j], "kind": "number"}
     few = (np.rint(total.measured[j, shown]) < least) | (np.rint(total.sites[j, shown]) < frame.min_sites)
+    few |= resting(state.spread[j, shown], frame.min_cell) | (frame.counts[frame.columns[j]][0] < least)
     if bool(np.any(few | (n < 2))):
         return {**row, "n": None, "mean": None, "sd": None, "p": None, "smd": None}
     mean = total.total[j, shown] / n
