@@ -418,6 +418,12 @@ class Agreement:
                 f"{what!r} marks no event at any site",
                 remedy="check the event code and the follow-up",
             )
+        least = self.thresholds.min_cell
+        if events < least or (self.ask.outcome == "binary" and 0 < zeros < least):
+            raise BadLevel(
+                f"{what!r} tells of fewer than {least} persons over all sites: so few have, or lack, the event",
+                remedy="wait for more events, or choose another outcome",
+            )
         if self.ask.outcome == "binary" and zeros == 0:
             raise NoEvents(f"{what!r} is 1 for everybody", remedy="check the outcome")
         return bool(twos)

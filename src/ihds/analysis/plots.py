@@ -176,7 +176,7 @@ def _present(result: Result, axes: Axes) -> None:
 
 
 def _expected(result: Result, axes: Axes) -> None:
-    rows = result.tests[0].details
+    rows = [r for r in result.tests[0].details if r["observed"] is not None]  # small groups are hidden
     ratios = [r["observed"] / r["expected"] if r["expected"] else 0.0 for r in rows]
     _bars(axes, [r["group"] for r in rows], ratios, "events, observed / expected")
     axes.axvline(1.0, color="#888888", linestyle="--")
@@ -232,7 +232,8 @@ def _scree(result: Result, axes: Axes) -> None:
 
 
 def _call_rates(result: Result, axes: Axes) -> None:
-    axes.hist(result.details["features"]["call_rate"], bins=20, color="#0072B2")
+    rates = [r for r in result.details["features"]["call_rate"] if r is not None]
+    axes.hist(rates, bins=20, color="#0072B2")
     axes.set(xlabel="call rate", ylabel="variants")
     axes.spines[["top", "right"]].set_visible(False)
 

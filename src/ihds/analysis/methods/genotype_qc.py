@@ -119,6 +119,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     shown = (carriers >= frame.min_cell) & (frame.min_cell <= 1 or persons >= _FEW_PERSONS)
     several = state.total.sites >= frame.min_sites
     shown &= several
+    rare = np.any((copies > 0) & (copies < frame.min_cell), axis=1)  # with the frequency, p would give these back
     called = features.shown_counts(seen, persons, frame.min_cell)
     exact = [hardy_weinberg(*map(int, row)) for row in copies]  # with n known, p would give the counts back
     frequency = alleles / np.maximum(2 * seen, 1)
@@ -133,7 +134,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
                     for v, enough in zip(called / max(persons, 1), several & (seen >= frame.min_cell), strict=True)
                 ],
                 "frequency": [float(f) if s else None for f, s in zip(frequency, shown, strict=True)],
-                "hardy_weinberg_p": [p if s else None for p, s in zip(exact, shown, strict=True)],
+                "hardy_weinberg_p": [p if s else None for p, s in zip(exact, shown & ~rare, strict=True)],
                 "out_of_equilibrium": [bool(p < _ODD) if s else None for p, s in zip(exact, several, strict=True)],
             },
         },
