@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from tests.analysis.methods import test_penalised_cox as penalised
 from tests.analysis.methods.test_differential_expression import bladder
+from tests.analysis.methods.test_polygenic_score import weighted
 from tests.analysis.methods.test_voom import counted
 from tests.conftest import by_name, competing, genotypes, parkinsons, pbc, reference, split
 
@@ -416,6 +417,12 @@ def cases() -> dict[str, Case]:
             {"formula": "Surv(time, status == 2) ~ age + sex", "cuts": (90.0, 180.0, 365.0, 730.0)},
             lambda r: coefficients(r, reg["piecewise"]),
             1e-7,
+        ),
+        "polygenic_score": Case(
+            "plink2 --score, stats::lm",
+            variants,
+            {"formula": "Y1 ~ V1 + V2 + V3", **weighted()},
+            lambda r: coefficients(r, reference("polygenic")["linear"]),
         ),
         "principal_components": Case("stats::prcomp", genes, {"features": "g_*"}, components),
         "quantiles": Case("stats::quantile", trial, {"formula": "~ bili + platelet", "resolution": 0.1}, quantiles),

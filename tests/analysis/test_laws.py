@@ -82,6 +82,10 @@ CALLS = {
     "quantiles": [{"formula": "~ age + size", "by": "sex", "probs": (0.25, 0.5)}],
     "rank_test": [{"formula": "size ~ arm"}, {"formula": "age ~ sex", "step": 0.1}],
     "table_one": [{"formula": "~ age + size + grade", "by": "arm"}],
+    "polygenic_score": [
+        {"formula": "size ~ age + sex", "variants": ("count", "start"), "weights": (0.5, -0.25)},
+        {"formula": "event ~ age", "variants": ("count", "start"), "weights": (0.5, 1.0), "family": "binomial"},
+    ],
     "voom": [{"formula": "~ sex", "features": "count,time,start", "scaling": "none"}],
     "penalised_cox": [{"formula": "Surv(time, event) ~ age + size + sex", "steps": 3, "folds": 0}],
     "differential_expression": [{"formula": "~ sex", "features": "age,size,count"}],

@@ -251,6 +251,15 @@ def _love(result: Result, axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _tenths(result: Result, axes: Axes) -> None:
+    """Draw the mean trait over the tenths of a score."""
+    means = result.details["tenths"]["mean_trait"]
+    shown = [(tenth, mean) for tenth, mean in enumerate(means, start=1) if mean is not None]
+    axes.plot([t for t, _ in shown], [m for _, m in shown], "o-", color="#0072B2")
+    axes.set(xlabel="tenth of the score", ylabel="mean trait", xticks=range(1, 11))
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 #: Methods whose picture is neither curves nor a forest of coefficients.
 _OF_METHOD: dict[str, Callable[[Result, Axes], None]] = {
     "anova": _means,
@@ -266,6 +275,7 @@ _OF_METHOD: dict[str, Callable[[Result, Axes], None]] = {
     "histogram": _histograms,
     "logrank": _expected,
     "penalised_cox": _path,
+    "polygenic_score": _tenths,
     "principal_components": _scree,
     "quantiles": _boxes,
     "rank_test": _ranks,
