@@ -7,7 +7,7 @@ import logging
 import sys
 
 import ihds
-from ihds.cli import cohorts, gaiax, nodes, participants, policies, studies
+from ihds.cli import cohorts, gaiax, genotypes, nodes, participants, policies, studies
 from ihds.cli.words import ERR, group, show_json
 from ihds.errors import IhdsError
 
@@ -50,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"ihds {ihds.__version__}")
     sub = parser.add_subparsers(required=True, metavar="COMMAND")
     nodes.node_commands(group(sub, "node", "make and run a node"))
+    genotypes.genotype_command(sub)
     nodes.key_commands(group(sub, "key", "list, rotate and retire a node's keys"))
     participants.member_commands(group(sub, "member", "join the data space; admit, suspend and expel"))
     nodes.worker_commands(group(sub, "worker", "keep rows in an inner zone that opens no port"))

@@ -139,7 +139,7 @@ def agree(codebooks: dict[str, Codebook]) -> Codebook:
     site does not have is left out; a variable of two kinds is an error.
 
     Raises:
-        BadLevel: two sites hold the same variable as different kinds.
+        BadLevel: two sites hold the same variable as different kinds, or in different units.
 
     """
     names = list(codebooks)
@@ -160,7 +160,14 @@ def agree(codebooks: dict[str, Codebook]) -> Codebook:
                 + ", ".join(f"{s} has a {k}" for s, k in kinds.items()),
                 remedy="correct the column, or declare it in a codebook all sites share",
             )
-        variable = next(iter(found.values()))
+        units = {s: v.unit for s, v in found.items() if v.unit}
+        if len(set(units.values())) > 1:
+            raise BadLevel(
+                f"variable {name!r} is not measured alike everywhere: "
+                + ", ".join(f"{s} has {u}" for s, u in units.items()),
+                remedy="convert the column (of a variant: count the same allele, of one strand and build)",
+            )
+        variable = next(iter(v for v in found.values() if v.unit or not units))
         levels = variable.levels
         if any(not v.levels for v in found.values()):
             levels = ()  # one site cannot list them, so nobody can

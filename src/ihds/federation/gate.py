@@ -363,6 +363,8 @@ class Gate:
                 reasons.append(f"variable {name!r} is not in this site's codebook")
             elif own.kind not in (theirs.kind, "empty"):
                 reasons.append(f"variable {name!r} is a {own.kind} here, not a {theirs.kind}")
+            elif own.unit and theirs.unit and own.unit != theirs.unit:
+                reasons.append(f"variable {name!r} is {own.unit} here, not {theirs.unit}")
             elif theirs.levels and own.kind == "number" and not own.levels:
                 reasons.append(f"variable {name!r} has no published levels here")
         if mine.person and plan.codebook.person != mine.person:
