@@ -264,7 +264,7 @@ def test_any_column_name_can_be_used(name):
 def test_a_curve_at_one_half_gives_the_median_r_gives():
     frame = pd.DataFrame({"time": np.arange(1.0, 25.0), "status": 1})
     parts = {f"s{i}": frame.iloc[i::3].reset_index(drop=True) for i in range(3)}
-    fed = ihds.local_federation(parts, permit={"min_site_persons": 1, "min_time_bin": 0})
+    fed = ihds.local_federation(parts, permit={"min_site_persons": 1, "min_time_bin": 0, "min_cell": 1})
     assert fed.run("kaplan_meier", formula="Surv(time, status) ~ 1", time_bin=0.0).curves[0].median == 12.5
 
 

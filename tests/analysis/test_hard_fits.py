@@ -172,3 +172,79 @@ def test_a_name_inside_another_is_not_asked_of_a_prediction():
     )
     result = federate([frame], "cox_check", formula="Surv(t, event) ~ treat", time_bin=1.0, predict="treat=1")
     assert len(result.curves) == 1
+
+
+def test_patients_who_hardly_differ():
+    r, frame = case("glmm_small")
+    result = federate(by_patient(frame), "glmm", formula="y ~ x + (1 | id)", family="poisson", person="id")
+    assert result.log_likelihood["fitted"] >= r["loglik"] - 1e-5
+    assert estimates(result) == pytest.approx(r["coef"], rel=1e-4)
+    assert result.details["random"][0]["sd"] == pytest.approx(r["sd"], rel=1e-3)
+    assert result.rounds < 40
+
+
+def test_patients_who_differ_by_thousands():
+    r, frame = case("gee_wide")
+    result = federate(by_patient(frame), "gee", formula="y ~ x + cluster(id)", family="poisson", person="id")
+    assert estimates(result) == pytest.approx(r["coef"], rel=1e-5)
+    assert [c.robust_se for c in result.coefficients] == pytest.approx(r["se"], rel=1e-5)
+    assert result.details["correlation"] == pytest.approx(r["correlation"], rel=1e-5)
+
+
+def test_an_offset_is_part_of_a_prediction():
+    r, frame = case("offset")
+    call = {"formula": "Surv(t, s) ~ x + offset(o)", "time_bin": 1.0}
+    result = federate(split(frame, 3), "cox_check", predict="x=0.5, o=0.2; x=0.5, o=0.9", **call)
+    for column, curve in enumerate(result.curves):
+        at = np.searchsorted(curve.time, r["times"], side="right") - 1
+        assert np.array(curve.estimate)[at] == pytest.approx(np.array(r["surv"])[:, column], rel=1e-7)
+    with pytest.raises(BadFormula, match="gives no 'o'"):
+        federate(split(frame, 3), "cox_check", predict="x=0.5", **call)
+    with pytest.raises(BadFormula, match="twice"):
+        federate(split(frame, 3), "cox_check", predict="x=0.5, x=1, o=0", **call)
+
+
+def test_a_site_of_patients_with_one_row_each_counts():
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame({"id": np.repeat(range(24), 4), "t": np.tile(range(4), 24)})
+    frame["y"] = 250 + 8 * frame.t + rng.normal(size=24)[frame.id] * 30 + rng.normal(size=96) * 15
+    frame["visit"] = [f"v{t}" for t in frame.t]
+    short = (frame.id >= 12) & ((frame.t > 1) | ((frame.t == 1) & (frame.id >= 18)))
+    frame = frame[~short]
+    frame["id"] = [f"p{i:02d}" for i in frame.id]
+    parts = [frame[frame.id < "p12"], frame[frame.id >= "p12"]]
+    for method, call in (
+        ("lmm", {"formula": "y ~ t + (1 | id)"}),
+        ("mmrm", {"formula": "y ~ visit + cluster(id)", "visit": "visit"}),
+    ):
+        two, one = (
+            federate([p.reset_index(drop=True) for p in tables], method, person="id", **call)
+            for tables in (parts, [frame])
+        )
+        assert two.log_likelihood["fitted"] == pytest.approx(one.log_likelihood["fitted"], rel=1e-9)
+        assert estimates(two) == pytest.approx(estimates(one), rel=1e-6)
+
+
+def test_a_small_site_of_extreme_persons_counts():
+    rng = np.random.default_rng(5)
+    x = rng.lognormal(0, 1, 2000)
+    x[-3:] = [900, 1500, 1200]
+    frame = pd.DataFrame({"x": x, "z": rng.normal(size=2000)})
+    frame["t"] = rng.weibull(1.3, 2000) * np.exp(0.002 * frame.x + 0.3 * frame.z) * 100
+    frame["e"] = rng.integers(0, 2, 2000)
+    parts = [frame[:1000], frame[1000:1997].reset_index(drop=True), frame[1997:].reset_index(drop=True)]
+    two, one = (federate(p, "parametric_survival", formula="Surv(t, e) ~ x + z") for p in (parts, [frame]))
+    assert two.log_likelihood == pytest.approx(one.log_likelihood, rel=1e-10)
+    assert estimates(two) == pytest.approx(estimates(one), rel=1e-7)
+
+
+@pytest.mark.parametrize("value", [0.1, 7.1, 12.7])
+def test_a_constant_feature_makes_no_component(value):
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame(rng.normal(size=(40, 6)), columns=[f"g_{j}" for j in range(6)])
+    call = {"features": "g_*", "components": 4, "scaling": "unit"}
+    plain = federate(split(frame, 3), "principal_components", **call).details["sd"]
+    frame["g_c"] = value
+    assert federate(split(frame, 3), "principal_components", **call).details["sd"] == pytest.approx(plain, rel=1e-9)
+    with pytest.raises(BadInput, match="at most"):
+        federate(split(frame[:4], 2), "principal_components", features="g_*", components=4)

@@ -54,7 +54,21 @@ late$event <- rbinom(200, 1, 0.7)
 cox <- coxph(Surv(start, stop, event) ~ x, late, ties = "efron")
 con <- concordance(Surv(start, stop, event) ~ x, late, reverse = TRUE)
 
+# patients who hardly differ, and patients who differ in their counts by thousands
+alike <- data.frame(id, x, y = rpois(n * k, 100 * exp(0.1 * x + 0.05 * rnorm(n)[id])))
+small <- glmer(y ~ x + (1 | id), alike, poisson, control = glmerControl("bobyqa", optCtrl = list(maxfun = 1e5, rhobeg = 1e-3, rhoend = 1e-11), tolPwrss = 1e-12))
+apart <- data.frame(id, x, y = rpois(n * k, exp(4 + 0.2 * x + 1.8 * rnorm(n)[id])))
+wide <- geeglm(y ~ x, data = apart, id = id, family = poisson, corstr = "exchangeable", control = geese.control(epsilon = 1e-12, maxit = 500))
+
+# an offset is part of what is predicted
+shifted <- data.frame(t = ceiling(rexp(200, 1 / 50)), s = rbinom(200, 1, 0.8), x = rnorm(200), o = runif(200))
+with_offset <- coxph(Surv(t, s) ~ x + offset(o), shifted, ties = "efron")
+at <- survfit(with_offset, newdata = data.frame(x = c(0.5, 0.5), o = c(0.2, 0.9)))
+
 out <- list(
+  glmm_small = list(data = alike, coef = unname(fixef(small)), sd = attr(VarCorr(small)$id, "stddev")[[1]], loglik = as.numeric(logLik(small))),
+  gee_wide = list(data = apart, coef = unname(coef(wide)), se = summary(wide)$coefficients[, 2], correlation = as.numeric(wide$geese$alpha)),
+  offset = list(data = shifted, times = c(10, 30, 60), surv = unname(summary(at, times = c(10, 30, 60))$surv)),
   negative_binomial = list(data = rates, coef = unname(coef(g2 <- glm(y ~ x + offset(log(years)), negative.binomial(nb_theta), rates, start = coef(nb), control = glm.control(1e-15, 200)))), theta = nb_theta),
   gee = list(data = large, coef = unname(coef(gee)), se = summary(gee)$coefficients[, 2], correlation = as.numeric(gee$geese$alpha)),
   glmm = list(data = many, coef = unname(fixef(glmm)), sd = attr(VarCorr(glmm)$id, "stddev")[[1]], loglik = as.numeric(logLik(glmm))),

@@ -18,6 +18,8 @@ from ihds.errors import BadInput
 
 #: Features worked on at once, so that memory stays a few columns more than the data.
 WIDTH = 512
+#: What differs from the mean by less than this part of it is the same for everybody.
+_ROUNDING = 2.0**-34
 #: A value further from the centre than this many scales weighs no more, where weights are compared.
 _FAR = 64.0
 
@@ -133,7 +135,8 @@ def scaled(scale: Scale, total: Contribution) -> Scale:
     if isinstance(total, Magnitudes):
         spread = 2.0 ** np.round(total.magnitude / np.maximum(total.nonzero, 1.0))
         if len(scale.centre):
-            return replace(scale, scale=np.where(total.nonzero > 0, spread, scale.scale), placed=True)
+            alike = (total.nonzero == 0) | (spread < np.abs(scale.centre) * _ROUNDING)
+            return replace(scale, scale=np.where(alike, scale.scale, spread), placed=True)
         counts = (np.rint(total.count), np.rint(total.persons), np.rint(total.sites))
         return Scale(*counts, np.zeros(0), spread, False, scale.least, scale.least_sites)
     assert isinstance(total, Means)

@@ -6,8 +6,8 @@ steps. The null model is fitted first, its parameters alone being free, then the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from typing import Annotated, ClassVar, Literal, TypeVar
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.numerics import RANK_TOLERANCE, has_settled, invert, newton_decrement, runs_away
 from ihds.analysis.result import Coefficient, Test, chi_square, wald_table
-from ihds.errors import DidNotConverge, Separation
+from ihds.errors import DidNotConverge, OutOfRange, Separation
 
 #: The null model's log-likelihood is exact once a step gains less than this.
 _NULL_GAIN = 1e-11
@@ -31,6 +31,7 @@ class Likelihood(Contribution):
     score: Annotated[Vector, Leaves("(q,)", "1 / parameter")]
     information: Annotated[Matrix, Leaves("(q, q)", "1 / parameter squared")]
     log_likelihood: Annotated[float, Leaves("()", "1")]
+    out: Annotated[float, Leaves("()", "sites out of range", bound=1, per="site")] = field(default=0.0, kw_only=True)
 
 
 L = TypeVar("L", bound=Likelihood)
@@ -99,12 +100,18 @@ def newton(
         Collinear: parameters determine one another.
         Separation: a parameter runs to infinity.
         DidNotConverge: the rounds are used up.
+        OutOfRange: the sums do not fit where the search starts; later, the step is halved.
 
     """
     fit = replace(fit, rounds=fit.rounds + 1)
     known = np.isfinite(fit.log_likelihood)
     slack = 1e-9 * max(1.0, abs(fit.log_likelihood)) if known else 0.0
-    if known and not total.log_likelihood >= fit.log_likelihood - slack:
+    if total.out > 0.5 and not known:
+        raise OutOfRange(
+            f"{name}: the sums of some site are out of range where the search starts",
+            remedy="rescale the variables, or look for a wrong unit or an extreme value",
+        )
+    if total.out > 0.5 or (known and not total.log_likelihood >= fit.log_likelihood - slack):
         if fit.halvings >= _HALVINGS:
             raise DidNotConverge(f"{name}: no step raises the likelihood", remedy="use fewer terms")
         step = fit.step / 2
@@ -153,12 +160,12 @@ _MOST = 2.0**11
 
 
 def within(found: L, rows: int) -> L:
-    """Return a site's sums, or, at a point where they are out of range, a likelihood so low that the step is halved."""
+    """Return a site's sums, or, where they do not fit ``rows`` of all sites, only that: the step is halved."""
     values = [np.asarray(getattr(found, f.name)) for f in fields(found)]
     if all(bool(np.all(np.abs(v) <= _MOST * max(rows, 1))) for v in values):  # NaN is no such number
         return found
-    q = len(found.score)
-    return replace(found, score=np.zeros(q), information=np.eye(q) * max(rows, 1), log_likelihood=-_MOST * max(rows, 1))
+    empty: dict[str, Any] = {f.name: np.zeros_like(getattr(found, f.name), dtype=np.float64) for f in fields(found)}
+    return replace(found, **{**empty, "log_likelihood": 0.0, "out": 1.0})
 
 
 def _inverse(information: Matrix, terms: tuple[str, ...]) -> tuple[Matrix, bool]:

@@ -130,18 +130,18 @@ def unflatten(
     declared = leaves(cls)
     if [name for name, _ in layout] != list(declared):
         raise BadMessage(f"a site answered with other fields than {cls.__name__}")
-    values: list[Any] = []
+    values: dict[str, Any] = {}
     at = 0
     signed = words.view(np.int64)
     for name, shape in layout:
         size = int(np.prod(shape, dtype=np.int64)) if shape else 1
         part = signed[at : at + size].astype(np.float64)
         array = np.ldexp(part, -fraction_bits(declared[name], rows, sites)).reshape(shape)
-        values.append(float(array) if shape == () else array)
+        values[name] = float(array) if shape == () else array
         at += size
     if at != len(words):
         raise BadMessage(f"a site answered with {len(words)} words, not {at}")
-    return cls(*values)
+    return cls(**values)
 
 
 class Method(Protocol):

@@ -37,6 +37,7 @@ class Crosses(Contribution):
     cross: Annotated[Matrix, Leaves("(p + 1, p + 1)", "1", bound=2**20)]
     cross_1: Annotated[Any, Leaves("(K, p + 1, p + 1)", "1 / theta", bound=2**24)]
     cross_2: Annotated[Any, Leaves("(k, p + 1, p + 1)", "1 / theta squared", bound=2**28)]
+    out: Annotated[float, Leaves("()", "sites out of range", bound=1, per="site")] = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +57,21 @@ class Profile:
     hessian: Matrix
 
 
-def within(found: Crosses, whole: Matrix, rows: int) -> Crosses:
-    """Return a site's sums, or, where they are out of range, what makes the deviance so large that the step is halved.
-
-    ``whole`` are the cross-products of A without V, in range at every theta.
-    """
+def within(found: Crosses, rows: int) -> Crosses:
+    """Return a site's sums, or, where they are out of range, only that they are: the step is halved."""
     declared = leaves(Crosses)
-    values = [(np.asarray(getattr(found, name)), leaf.bound / 2) for name, leaf in declared.items()]
+    sums = [name for name in declared if name not in ("persons", "twice", "out")]
+    values = [(np.asarray(getattr(found, name)), declared[name].bound / 2) for name in sums]
     if all(bool(np.all(np.abs(v) <= bound * max(rows, 1))) for v, bound in values):  # NaN is no such number
         return found
-    return replace(
-        found,
-        log_det=declared["log_det"].bound / 2 * max(rows, 1),
-        log_det_1=np.zeros_like(found.log_det_1),
-        log_det_2=np.zeros_like(found.log_det_2),
-        cross=whole,
-        cross_1=np.zeros_like(found.cross_1),
-        cross_2=np.zeros_like(found.cross_2),
-    )
+    empty: dict[str, Any] = {name: np.zeros_like(np.asarray(getattr(found, name))) for name in sums}
+    return replace(found, **{**empty, "log_det": 0.0, "out": 1.0})
+
+
+def out_of_range(total: Crosses) -> Likelihood:
+    """Return what Newton's method is told where some site's sums did not fit."""
+    k = len(total.log_det_1)
+    return Likelihood(np.zeros(k), np.eye(k), 0.0, out=total.out)
 
 
 def pairs(k: int) -> list[tuple[int, int]]:

@@ -34,6 +34,8 @@ from ihds.analysis.survival import Steps, at_risk, break_ties, cells_of, count_c
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula
 
+#: A log relative hazard beyond this is of no person.
+_FAR = 300.0
 #: Bins of the risk score, over so many standard deviations on each side.
 _SCORES, _REACH = 32, 3.0
 
@@ -297,14 +299,18 @@ def _persons(text: str) -> list[dict[str, str]]:
         pairs = [pair.partition("=") for pair in person.split(",")]
         if not all(name.strip() and value.strip() for name, _, value in pairs):
             raise BadFormula(f"the prediction {person.strip()!r} cannot be read", remedy="write age=50, sex=f")
+        named = [name.strip() for name, _, _ in pairs]
+        if len(set(named)) < len(named):
+            raise BadFormula(f"the prediction {person.strip()!r} gives a name twice", remedy="give each once")
         found.append({name.strip(): value.strip() for name, _, value in pairs})
     return found
 
 
-def _covariates(text: str, frame: Frame, person: dict[str, str]) -> Vector:
-    """Return a person's scaled columns (p,)."""
+def _covariates(text: str, frame: Frame, person: dict[str, str]) -> tuple[Vector, float]:
+    """Return a person's scaled columns (p,), and the offset."""
     parsed = replace(formulas.parse(text, names_in(text), list(frame.levels)), intercept=True)
-    needed = {n for n in parsed.variables if any(n in names_in(parsed.label(term)) for term in parsed.terms)}
+    parts = [parsed.label(e) for e in (*parsed.terms, *parsed.offset)]
+    needed = {n for n in parsed.variables if any(n in names_in(part) for part in parts)}
     missing = sorted(needed - set(person))
     if missing:
         raise BadFormula(f"the prediction gives no {missing[0]!r}", remedy=f"give {', '.join(sorted(needed))}")
@@ -324,7 +330,8 @@ def _covariates(text: str, frame: Frame, person: dict[str, str]) -> Vector:
     if not np.isfinite(row).all():
         wrong = frame.columns[int(np.flatnonzero(~np.isfinite(row))[0])]
         raise BadFormula(f"the prediction gives {wrong!r} no finite value", remedy="give numbers the formula can take")
-    return np.asarray((row - frame.centre) / frame.scale)
+    offset = sum(float(formulas.evaluate(e, data)[0]) for e in parsed.offset) - frame.offset_centre
+    return np.asarray((row - frame.centre) / frame.scale), offset
 
 
 def _predicted(params: Params, frame: Frame, state: State, sums: RiskSums) -> tuple[Curve, ...]:
@@ -342,8 +349,11 @@ def _predicted(params: Params, frame: Frame, state: State, sums: RiskSums) -> tu
         d, times = sums.d[part], state.times
         steps = Steps.of(times, leave, state.enter[part], d, frame.min_cell)
         for person in _persons(params.predict):
-            x = _covariates(params.formula, frame, person)
-            ratio = float(np.exp(x @ state.cox.beta))
+            x, offset = _covariates(params.formula, frame, person)
+            eta = float(x @ state.cox.beta) + offset
+            if not abs(eta) < _FAR:
+                raise BadFormula("a prediction lies too far from all persons", remedy="look at its units")
+            ratio = float(np.exp(eta))
             away = hazard[:, None] * x - drift
             se = ratio * np.sqrt(spread + np.einsum("ki,ij,kj->k", away, variance, away))
             survival, z = np.exp(-ratio * hazard), float(ndtri(0.975))

@@ -52,12 +52,12 @@ class Estimating(Contribution):
 
     kind: ClassVar[str] = "score and information"
 
-    score: Annotated[Vector, Leaves("(p,)", "1 / covariate unit", bound=2**16)]
-    information: Annotated[Matrix, Leaves("(p, p)", "1 / covariate unit squared", bound=2**16)]
-    meat: Annotated[Matrix, Leaves("(p, p)", "1 / covariate unit squared", bound=2**24)]
+    score: Annotated[Vector, Leaves("(p,)", "1 / covariate unit", bound=2**20)]
+    information: Annotated[Matrix, Leaves("(p, p)", "1 / covariate unit squared", bound=2**20)]
+    meat: Annotated[Matrix, Leaves("(p, p)", "1 / covariate unit squared", bound=2**28)]
     rows: Annotated[float, Leaves("()", "rows", bound=1, counts_persons=True)]
-    square: Annotated[float, Leaves("()", "squared Pearson residuals", bound=2**16)]
-    product: Annotated[float, Leaves("()", "products of Pearson residuals within patients", bound=2**24)]
+    square: Annotated[float, Leaves("()", "squared Pearson residuals", bound=2**20)]
+    product: Annotated[float, Leaves("()", "products of Pearson residuals within patients", bound=2**26)]
     pairs: Annotated[float, Leaves("()", "pairs of rows within patients", bound=2**16)]
     clusters: Annotated[float, Leaves("()", "patients", bound=1)]
 
@@ -118,7 +118,7 @@ def _independent(params: Params, state: State, design: Design) -> Likelihood:
             score += x.T @ pull
             value += float(found.sum())
         information += weighted_gram(x, weight)
-    return likelihood.within(Likelihood(score, information, value), len(design.y))
+    return likelihood.within(Likelihood(score, information, value), design.frame.rows)
 
 
 def local(params: Params, state: State, design: Design) -> Contribution:
@@ -149,13 +149,14 @@ def local(params: Params, state: State, design: Design) -> Contribution:
         return np.add.reduceat(values, first, axis=0) if len(order) else np.zeros((0, *values.shape[1:]))
 
     d = x * root[:, None]
+    counted = unit if params.family == "poisson" else 1.0  # sums of large counts travel in their unit
     sums, left = per_patient(d), per_patient(residual)
     each = (per_patient(d * residual[:, None]) - share[:, None] * sums * left[:, None]) / (1 - alpha)
     square = per_patient(residual**2)
     return Estimating(
-        score=each.sum(axis=0),
-        information=(d.T @ d - (sums.T * share) @ sums) / (1 - alpha),
-        meat=each.T @ each,
+        score=each.sum(axis=0) / counted,
+        information=(d.T @ d - (sums.T * share) @ sums) / (1 - alpha) / counted,
+        meat=each.T @ each / counted**2,
         rows=float(len(order)),
         square=float(square.sum()),
         product=float((left**2 - square).sum() / 2),
@@ -221,8 +222,9 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     if not state.settled:
         return None
     unit = frame.outcome_scale if params.family == "gaussian" else 1.0
+    counted = frame.outcome_scale if params.family == "poisson" else 1.0
     transform = frame.transform * unit
-    naive = transform @ state.inverse @ transform.T * state.scale
+    naive = transform @ state.inverse @ transform.T * state.scale / counted
     robust = transform @ state.inverse @ state.meat @ state.inverse @ transform.T
     beta = transform @ state.beta
     if params.family == "gaussian":

@@ -33,6 +33,8 @@ from ihds.errors import BadFormula, BadInput
 #: Steps of the numerical derivatives, both of fourth order: score and information.
 _STEP, _WIDE = 2e-3, 1e-2
 _INNER = 60
+#: How far theta may move at once, and where it is near enough to 0 to go there.
+_REACH, _NEAR = 0.5, 1e-3
 #: The squared length of a step, in standard errors, that rounding leaves in numerical derivatives.
 _STILL = 1e-12
 
@@ -161,7 +163,9 @@ def local(params: Params, state: State, design: Design) -> Likelihood:
         design.cache["patients"] = _Patients(params, design)
     patients: _Patients = design.cache["patients"]
     at, q = state.fit.at, len(state.fit.at)
-    along = np.eye(q)
+    error = np.sqrt(np.maximum(np.diag(state.fit.covariance), 0.0))
+    width = np.where(error > 0, np.clip(error / (2 * _WIDE), 1e-4, 1.0), 1.0)  # shorter where all is sharp
+    along = np.diag(width)
     here = patients.log_likelihood(at)
 
     def moved(step: Vector) -> float:
@@ -179,14 +183,18 @@ def local(params: Params, state: State, design: Design) -> Likelihood:
                 for h in (_WIDE, 2 * _WIDE)
             )
             information[j, m] = information[m, j] = (far - 4 * near) / 3
+    score, information = score / width, information / np.outer(width, width)
     unit = _unit(params, design.frame)
-    return likelihood.within(Likelihood(score / unit, information / unit, here / unit), len(patients.y))
+    return likelihood.within(Likelihood(score / unit, information / unit, here / unit), design.frame.rows)
 
 
 def aggregate(params: Params, state: State, total: Likelihood) -> State:
     """Take a Newton step."""
-    whole = Likelihood(total.score * state.unit, total.information * state.unit, total.log_likelihood * state.unit)
-    reach = np.append(np.full(len(total.score) - 1, 2.0), 0.5)  # theta and -theta are the same: no leap between them
+    value = total.log_likelihood * state.unit
+    whole = Likelihood(total.score * state.unit, total.information * state.unit, value, out=total.out)
+    theta = abs(float(state.fit.at[-1]))
+    far = min(_REACH, 0.75 * theta) if theta > _NEAR else _REACH  # a step past 0 would be one to -theta, the same
+    reach = np.append(np.full(len(total.score) - 1, 2.0), far)
     return replace(state, fit=likelihood.newton(state.fit, whole, "glmm", params.max_rounds, reach=reach, still=_STILL))
 
 

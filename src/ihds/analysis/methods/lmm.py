@@ -179,7 +179,7 @@ def local(params: Params, state: State, design: Design) -> Crosses:
         cross_1=np.array([-np.einsum("cqr,cqs->rs", e, g) for g in ge]).reshape(len(first), r, r),
         cross_2=np.array(cross_2).reshape(-1, r, r),
     )
-    return mixed.within(found, whole, len(design.y))
+    return mixed.within(found, design.frame.rows)
 
 
 def _profile(params: Params, state: State, total: Crosses, by: Matrix, terms: tuple[str, ...]) -> Profile:
@@ -193,6 +193,9 @@ def aggregate(params: Params, state: State, total: Crosses) -> State:
         Collinear: nothing can be told of a random effect.
 
     """
+    if total.out > 0.5:
+        fit = likelihood.newton(state.fit, mixed.out_of_range(total), "lmm", params.max_rounds)
+        return replace(state, fit=fit)
     terms = tuple(f"column {j}" for j in range(len(total.cross) - 1))
     found = _profile(params, state, total, state.turn, terms).likelihood
     told = np.abs(np.diag(found.information))

@@ -158,12 +158,11 @@ def local(params: Params, state: State, design: Design) -> Contribution:
     of_pairs = mixed.pairs(k)
     log_det, log_1, log_2 = 0.0, np.zeros(k), np.zeros(len(of_pairs))
     cross, cross_1, cross_2 = np.zeros((r, r)), np.zeros((k, r, r)), np.zeros((len(of_pairs), r, r))
-    persons, whole = 0.0, np.zeros((r, r))
+    persons = 0.0
     for visits, rows in patterns:
         part, count = np.ix_(visits, visits), float(len(rows))
         turned = rows @ state.turn  # before anything is summed: a sum of large numbers would keep no residual
         products = np.einsum("iar,ibs->abrs", turned, turned, optimize=True)
-        whole += np.einsum("aars->rs", products)
         v = covariance[part]
         sign, value = np.linalg.slogdet(v)
         w = np.linalg.pinv(v) if sign <= 0 else np.linalg.inv(v)
@@ -189,7 +188,7 @@ def local(params: Params, state: State, design: Design) -> Contribution:
         cross_1=cross_1,
         cross_2=cross_2,
     )
-    return mixed.within(found, whole, len(design.y))
+    return mixed.within(found, design.frame.rows)
 
 
 def _profile(params: Params, state: State, total: Crosses, by: Matrix, terms: tuple[str, ...]) -> Profile:
@@ -211,6 +210,9 @@ def aggregate(params: Params, state: State, total: Any) -> State:
         raise BadTable(
             f"some patients have two rows at one level of {params.visit!r}", remedy="keep one row per patient and visit"
         )
+    if total.out > 0.5:
+        fit = likelihood.newton(state.fit, mixed.out_of_range(total), "mmrm", params.max_rounds)
+        return replace(state, fit=fit)
     terms = tuple(f"column {j}" for j in range(len(total.cross) - 1))
     at = _profile(params, state, total, state.turn, terms)
     turn = mixed.turn(total.cross, state.rows, state.turn)

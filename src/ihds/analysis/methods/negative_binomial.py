@@ -13,7 +13,7 @@ Status     experimental
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -116,8 +116,7 @@ def local(params: Params, state: State, design: Design) -> Sums:
         information[p, p] -= (theta**2 * twice + theta * by_theta).sum()
         expected += (x.T * (theta * mean / whole)) @ x
     found = Sums(score, information, log_likelihood, expected)
-    kept = likelihood.within(found, len(design.y))
-    return kept if kept is found else replace(kept, expected=np.zeros((p, p)))
+    return likelihood.within(found, design.frame.rows)
 
 
 def aggregate(params: Params, state: State, total: Sums) -> State:

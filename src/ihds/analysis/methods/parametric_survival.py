@@ -126,7 +126,7 @@ def local(params: Params, state: State, design: Design) -> Contribution:
             information[:p, p] -= cross
             information[p, :p] -= cross
             information[p, p] -= float((curve * z * z + slope * z).sum())
-    return likelihood.within(Likelihood(score, information, log_likelihood), len(times))
+    return likelihood.within(Likelihood(score, information, log_likelihood), design.frame.rows)
 
 
 def aggregate(params: Params, state: State, total: Any) -> State:

@@ -111,9 +111,13 @@ def begin(params: Params, frame: Frame) -> State:
     """Start before anything is known of the features.
 
     Raises:
+        BadInput: there cannot be so many components.
         Refused: so many components would describe so few persons.
 
     """
+    most = min(frame.rows - 1, len(frame.features))
+    if params.components > most:
+        raise BadInput(f"{params.components} components are more than there can be", remedy=f"ask for at most {most}")
     if frame.min_cell > 1 and 3 * params.components > frame.rows:
         raise Refused(
             f"{params.components} components would describe {frame.rows} persons",
