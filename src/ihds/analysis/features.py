@@ -10,11 +10,13 @@ from typing import Annotated, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ihds.analysis.design import Design, Frame
+from ihds.analysis import formula as formulas
+from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
+from ihds.analysis.outcomes import categories
 from ihds.analysis.rows import persons_with
 from ihds.data.codebook import Codebook
-from ihds.errors import BadInput
+from ihds.errors import BadFormula, BadInput, Refused
 
 #: Features worked on at once, so that memory stays a few columns more than the data.
 WIDTH = 512
@@ -104,6 +106,51 @@ def select(pattern: str, codebook: Codebook, others: frozenset[str]) -> tuple[st
             )
         found.update(named)
     return tuple(sorted(found))
+
+
+def model_of(text: str, pattern: str, codebook: Codebook, method: str) -> Ask:
+    """Return what a linear model of each feature needs: covariates, no outcome.
+
+    Raises:
+        BadFormula: the formula is another.
+        BadInput: the pattern names no feature.
+
+    """
+    formula = formulas.parse(text, codebook.variables, categories(codebook))
+    if formula.response or not formula.intercept or not formula.terms:
+        raise BadFormula(f"{text!r} is no model of the features", remedy="write ~ group + batch")
+    if formula.strata or formula.cluster or formula.offset:
+        raise BadFormula(f"{method} takes no strata(), cluster() or offset()", remedy="leave it out")
+    names = select(pattern, codebook, formula.variables)
+    return Ask(formula=formula, outcome="none", covariates="matrix", features=names)
+
+
+def term_of(term: str, frame: Frame) -> int:
+    """Return which column a model's question is about: the one named, or the last.
+
+    Raises:
+        BadFormula: there is none of that name.
+
+    """
+    if term and term not in frame.columns:
+        raise BadFormula(f"{term!r} is no column", remedy=f"use one of: {', '.join(frame.columns)}")
+    return frame.columns.index(term) if term else len(frame.columns) - 1
+
+
+def refuse_few(scale: Scale, what: str) -> None:
+    """Refuse features that tell of few persons or of one site, once all is known of them.
+
+    Raises:
+        Refused: some do.
+
+    """
+    few = scale.few(np.zeros((len(scale.count), 2))) if scale.placed else np.zeros(0, dtype=bool)
+    if few.any():
+        raise Refused(
+            f"{what} tells of few persons, or of one site ({int(few.sum())} of {len(few)} columns)",
+            reasons=(f"min_cell: values, others than 0, of {scale.least} persons at {scale.least_sites} sites",),
+            remedy="leave it out",
+        )
 
 
 def scaling(scale: Scale, design: Design) -> Contribution:

@@ -203,12 +203,7 @@ def aggregate(params: Params, state: State, total: Any) -> State:
         case Effects():
             return replace(state, total=total)
     scale = features.scaled(state.scale, total)
-    if scale.placed and scale.few(np.zeros((1, 2)))[0]:
-        raise Refused(
-            f"the outcome {params.outcome!r} tells of few persons, or of one site",
-            reasons=(f"min_cell: at least {scale.least} persons with a value, from {scale.least_sites} sites",),
-            remedy="name another outcome",
-        )
+    features.refuse_few(scale, f"the outcome {params.outcome!r}")
     return replace(state, scale=scale)
 
 

@@ -22,17 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ihds.analysis import features
-from ihds.analysis import formula as formulas
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.features import Magnitudes, Means, Scale
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.moderated import Fits, moderated
 from ihds.analysis.numerics import invert
-from ihds.analysis.outcomes import categories
 from ihds.analysis.result import Result
 from ihds.analysis.rows import persons_with
 from ihds.data.codebook import Codebook
-from ihds.errors import AnalysisFailed, BadFormula, Refused
+from ihds.errors import AnalysisFailed, Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +77,8 @@ STATE = State
 
 def ask(params: Params, codebook: Codebook) -> Ask:
     """Ask for a model matrix and the features."""
-    formula = formulas.parse(params.formula, codebook.variables, categories(codebook))
-    if formula.response or not formula.intercept or not formula.terms:
-        raise BadFormula(f"{params.formula!r} is no model of the features", remedy="write ~ group + batch")
-    if formula.strata or formula.cluster or formula.offset:
-        raise BadFormula("differential_expression takes no strata(), cluster() or offset()", remedy="leave it out")
-    names = features.select(params.features, codebook, formula.variables)
-    return Ask(formula=formula, outcome="none", covariates="matrix", features=names, undivided=params.within_sites)
+    asked = features.model_of(params.formula, params.features, codebook, "differential_expression")
+    return replace(asked, undivided=params.within_sites)
 
 
 def begin(params: Params, frame: Frame) -> State:
@@ -95,8 +88,7 @@ def begin(params: Params, frame: Frame) -> State:
         BadFormula: the term of interest is no column.
 
     """
-    if params.term and params.term not in frame.columns:
-        raise BadFormula(f"{params.term!r} is no column", remedy=f"use one of: {', '.join(frame.columns)}")
+    features.term_of(params.term, frame)
     return State(features.begin(frame), frame.rows, None)
 
 
@@ -167,7 +159,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     kept, fits = _fits(params, frame, state, total, np.flatnonzero(~few))
     if not len(kept):
         raise Refused("no feature has enough values for this model", remedy="use fewer terms, or other features")
-    j = frame.columns.index(params.term) if params.term else len(frame.columns) - 1
+    j = features.term_of(params.term, frame)
     columns, prior_df, prior = moderated(fits, frame.transform[j])
     found: dict[str, Any] = {
         "feature": np.array(frame.features)[kept],

@@ -32,7 +32,7 @@ from ihds.analysis.numerics import blocks, weighted_gram
 from ihds.analysis.outcomes import plain_formula
 from ihds.analysis.result import Result, wald_table
 from ihds.data.codebook import Codebook
-from ihds.errors import BadInput, Collinear, ConstantColumn, Refused
+from ihds.errors import BadInput, Collinear, ConstantColumn
 from ihds.privacy.disclosure import suppress
 
 #: Bins of the score: tenths of a normal one, told by its mean and deviation.
@@ -181,12 +181,7 @@ def aggregate(params: Params, state: State, total: Any) -> State:
         case Tenths():
             return replace(state, tenths=total)
     scale = features.scaled(state.scale, total)
-    if scale.placed and (few := scale.few(np.zeros((len(scale.count), 2)))).any():
-        raise Refused(
-            f"{int(few.sum())} of the score's variants tell of few persons, or of one site",
-            reasons=(f"min_cell: at least {scale.least} carriers, at {scale.least_sites} sites",),
-            remedy="leave them out of the score",
-        )
+    features.refuse_few(scale, "the score")
     return replace(state, scale=scale)
 
 

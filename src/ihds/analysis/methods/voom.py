@@ -23,17 +23,15 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from ihds.analysis import features
-from ihds.analysis import formula as formulas
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.features import WIDTH, Magnitudes, Scale
 from ihds.analysis.lowess import lowess
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.moderated import Fits, moderated
 from ihds.analysis.numerics import invert
-from ihds.analysis.outcomes import categories
 from ihds.analysis.result import Result
 from ihds.data.codebook import Codebook
-from ihds.errors import BadFormula, BadTable, Refused
+from ihds.errors import BadTable, Refused
 
 #: The part of the genes whose square root of spread is smoothed at once (limma's default).
 _SPAN = 0.5
@@ -106,13 +104,7 @@ STATE = State
 
 def ask(params: Params, codebook: Codebook) -> Ask:
     """Ask for a model matrix and the counts."""
-    formula = formulas.parse(params.formula, codebook.variables, categories(codebook))
-    if formula.response or not formula.intercept or not formula.terms:
-        raise BadFormula(f"{params.formula!r} is no model of the counts", remedy="write ~ group + batch")
-    if formula.strata or formula.cluster or formula.offset:
-        raise BadFormula("voom takes no strata(), cluster() or offset()", remedy="leave it out")
-    names = features.select(params.features, codebook, formula.variables)
-    return Ask(formula=formula, outcome="none", covariates="matrix", features=names)
+    return features.model_of(params.formula, params.features, codebook, "voom")
 
 
 def begin(params: Params, frame: Frame) -> State:
@@ -122,8 +114,7 @@ def begin(params: Params, frame: Frame) -> State:
         BadFormula: the term of interest is no column.
 
     """
-    if params.term and params.term not in frame.columns:
-        raise BadFormula(f"{params.term!r} is no column", remedy=f"use one of: {', '.join(frame.columns)}")
+    features.term_of(params.term, frame)
     none, flat = np.zeros((0, 0)), np.zeros(0)
     return State("genes", features.begin(frame), frame.rows, 0.0, none, flat, flat, flat, None)
 
@@ -229,7 +220,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     step = np.einsum("gij,gj->gi", unscaled, total.xe[kept])
     df = np.full(len(kept), float(frame.rows - len(frame.columns)))
     residual = np.maximum(total.ee[kept] - np.einsum("gi,gi->g", step, total.xe[kept]), 0.0)
-    j = frame.columns.index(params.term) if params.term else len(frame.columns) - 1
+    j = features.term_of(params.term, frame)
     fits = Fits(state.beta[kept] + step, unscaled, residual / df, df)
     columns, prior_df, prior = moderated(fits, frame.transform[j])
     found = {"feature": np.array(frame.features)[kept], **columns, "mean": state.mean[kept]}
