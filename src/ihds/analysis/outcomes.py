@@ -13,6 +13,9 @@ from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula
 from ihds.privacy.disclosure import suppress
 
+#: Said where the default steps or edges are too wide for most values.
+COARSE = "the default steps are too wide for some variables (a far value, or few different ones): give them"
+
 _BARS = re.compile(r"\+?\s*\(([^()|]*(?:\([^()]*\)[^()|]*)*)(\|\|?)([^()|]+)\)")
 
 

@@ -29,6 +29,7 @@ def render(result: Result) -> str:
         _histograms(result),
         _table_one(result),
         _features(result),
+        _sets(result),
         _balance(result),
         _warning(result),
     ):
@@ -115,6 +116,16 @@ def _features(result: Result) -> list[str]:
     rows += [[str(found["feature"][i]), *(number(found[n][i]) for n in names[1:])] for i in range(min(many, _SHOWN))]
     more = [f"... and {many - _SHOWN} more"] if many > _SHOWN else []
     return [*columns(rows), *more]
+
+
+def _sets(result: Result) -> list[str]:
+    """Return gene sets, in the order of their p values."""
+    found = result.details.get("sets", ())
+    rows = [["gene set", "genes", "direction", "t", "p", "adjusted p"]]
+    for row in found:
+        told = [number(row[name]) for name in ("t", "p", "adjusted_p")]
+        rows.append([row["set"], str(row["genes"]), row["direction"], *told])
+    return columns(rows) if found else []
 
 
 def _balance(result: Result) -> list[str]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from ihds.errors import BadFormula, BadInput
@@ -46,3 +47,17 @@ def test_extrema_categories_and_wrong_groups_are_named(shared):
         federate(parts, "quantiles", formula="~ age", by="bili")
     with pytest.raises(BadFormula, match="list of variables"):
         federate(parts, "quantiles", formula="~ log(age)")
+
+
+def test_a_far_value_that_makes_the_steps_coarse_is_told():
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame({"x": rng.normal(size=200)})
+    plain = federate(split(frame, 2), "quantiles", formula="~ x")
+    assert "warning" not in plain.details
+    frame.loc[0, "x"] = 1e4
+    for method in ("quantiles", "histogram"):
+        result = federate(split(frame, 2), method, formula="~ x")
+        assert "too wide" in result.details["warning"]
+        assert "Warning" in result.summary()
+    fine = federate(split(frame, 2), "quantiles", formula="~ x", resolution=0.001)
+    assert "warning" not in fine.details

@@ -21,7 +21,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ihds.analysis import features
+from ihds.analysis import features, genesets
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.features import Magnitudes, Means, Scale
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
@@ -37,6 +37,8 @@ from ihds.errors import AnalysisFailed, Refused
 class Params:
     """``features`` is a pattern of names; ``term`` the column of interest, by default the last.
 
+    ``sets`` are gene sets to be tested, ``name: gene gene*; other: gene``.
+
     ``within_sites`` gives every site a level of its own for each feature (a batch), taken out there.
     """
 
@@ -44,6 +46,7 @@ class Params:
     features: str
     term: str = ""
     within_sites: bool = False
+    sets: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +89,11 @@ def begin(params: Params, frame: Frame) -> State:
 
     Raises:
         BadFormula: the term of interest is no column.
+        BadInput: the gene sets cannot be read.
 
     """
     features.term_of(params.term, frame)
+    genesets.parse(params.sets)
     return State(features.begin(frame), frame.rows, None)
 
 
@@ -167,6 +172,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
         "n": features.shown_counts(state.scale.count, frame.rows, frame.min_cell).astype(np.int64)[kept],
         "mean": state.scale.centre[kept],
     }
+    genes = [str(name) for name in found["feature"]]
     return Result(
         method="differential_expression",
         n=frame.rows,
@@ -177,6 +183,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
             "prior_variance": prior,
             "hidden_features": len(few) - len(kept),
             "below_5_per_cent": int(np.sum(columns["adjusted_p"] < 0.05)),
+            "sets": genesets.tested(params.sets, genes, columns["t"]),
             "left_out_missing": frame.left_out,
         },
     )

@@ -21,7 +21,7 @@ import numpy as np
 
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.method import Contribution, Leaves, Vector
-from ihds.analysis.outcomes import shown_groups, shown_rows, table_formula
+from ihds.analysis.outcomes import COARSE, shown_groups, shown_rows, table_formula
 from ihds.analysis.result import Result
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, BadInput
@@ -126,13 +126,17 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
             sites, counts = state.sites[v, g], state.counts[v, g]
             alone = (sites > 0) & (sites < frame.min_sites)  # what one site alone holds is hidden like few persons
             counts, told = np.where(alone, 0.5, counts), shown[g]
+            two = np.sort(counts)[-2:].sum()
             found.append(
                 {
                     "variable": frame.columns[v],
                     "group": group,
                     "edges": [float(e) for e in _edges(params, frame, v)],
                     "counts": suppress(counts, max(frame.min_cell, 1)) if told else [None] * len(counts),
-                    "coarse": bool(told and not params.breaks and counts.max() > 0.9 * counts.sum()),
+                    "coarse": bool(told and not params.breaks and two > 0.98 * counts.sum()),
                 }
             )
-    return Result(method="histogram", n=shown_rows(params.by, frame), details={"histograms": found})
+    details: dict[str, Any] = {"histograms": found}
+    if any(f["coarse"] for f in found):
+        details["warning"] = COARSE
+    return Result(method="histogram", n=shown_rows(params.by, frame), details=details)

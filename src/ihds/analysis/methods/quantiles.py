@@ -22,7 +22,7 @@ import numpy as np
 
 from ihds.analysis.design import Ask, Design, Frame, Ints
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
-from ihds.analysis.outcomes import shown_groups, shown_rows, table_formula
+from ihds.analysis.outcomes import COARSE, shown_groups, shown_rows, table_formula
 from ihds.analysis.result import Result
 from ihds.analysis.rows import distinct
 from ihds.data.codebook import Codebook
@@ -269,6 +269,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
             "probs": list(params.probs),
             "quantiles": found,
             "resolution": [float(s) for s in state.step],
+            **({"warning": COARSE} if any(f["coarse"] for f in found) else {}),
         },
     )
 

@@ -22,7 +22,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from ihds.analysis import features
+from ihds.analysis import features, genesets
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.features import WIDTH, Magnitudes, Scale
 from ihds.analysis.lowess import lowess
@@ -39,12 +39,16 @@ _SPAN = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """``features`` is a pattern of names of counts; ``term`` the column of interest, by default the last."""
+    """``features`` is a pattern of names of counts; ``term`` the column of interest, by default the last.
+
+    ``sets`` are gene sets to be tested, ``name: gene gene*; other: gene``.
+    """
 
     formula: str
     features: str
     term: str = ""
     scaling: Literal["upper_quartile", "none"] = "upper_quartile"
+    sets: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +116,11 @@ def begin(params: Params, frame: Frame) -> State:
 
     Raises:
         BadFormula: the term of interest is no column.
+        BadInput: the gene sets cannot be read.
 
     """
     features.term_of(params.term, frame)
+    genesets.parse(params.sets)
     none, flat = np.zeros((0, 0)), np.zeros(0)
     return State("genes", features.begin(frame), frame.rows, 0.0, none, flat, flat, flat, None)
 
@@ -224,6 +230,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     fits = Fits(state.beta[kept] + step, unscaled, residual / df, df)
     columns, prior_df, prior = moderated(fits, frame.transform[j])
     found = {"feature": np.array(frame.features)[kept], **columns, "mean": state.mean[kept]}
+    genes = [str(name) for name in found["feature"]]
     return Result(
         method="voom",
         n=frame.rows,
@@ -235,6 +242,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
             "hidden_features": len(frame.features) - len(kept),
             "below_5_per_cent": int(np.sum(columns["adjusted_p"] < 0.05)),
             "trend": _trend(state),
+            "sets": genesets.tested(params.sets, genes, columns["t"]),
             "left_out_missing": frame.left_out,
         },
     )
