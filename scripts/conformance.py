@@ -22,7 +22,7 @@ from tests.analysis.methods import test_penalised_cox as penalised
 from tests.analysis.methods.test_differential_expression import bladder
 from tests.analysis.methods.test_polygenic_score import weighted
 from tests.analysis.methods.test_voom import counted
-from tests.conftest import by_name, competing, genotypes, parkinsons, pbc, reference, split
+from tests.conftest import by_name, competing, genotypes, mutations, parkinsons, pbc, reference, split
 
 from ihds.analysis.method import methods
 from ihds.analysis.plan import Plan
@@ -176,6 +176,7 @@ def cases() -> dict[str, Case]:
     described, causal, scans = reference("describe"), reference("causal"), reference("scans")
     cox = "Surv(time, status == 2) ~ age + albumin + log(bili)"
     pbc_efron, lmm, mmrm = survival["pbc_efron_30"], mixed["slope"]["reml"], mixed["mmrm"]["reml"]
+    together = reference("co_occurrence")
     net = reference("penalised_cox")["monthly"][0]
     lasso, weibull, gee = reg["elastic_net"]["binomial"], reg["parametric"]["weibull"], reg["gee"]["exchangeable"]
     columns = ["age", "albumin", "bili", "chol", "copper", "`alk.phos`", "ast", "trig", "platelet", "protime"]
@@ -278,6 +279,12 @@ def cases() -> dict[str, Case]:
             treated,
             {"formula": "treated ~ age + albumin + log(bili)", "outcome": "number"},
             effects,
+        ),
+        "co_occurrence": Case(
+            "stats::fisher.test",
+            lambda: mutations(SHARED, together["genes"]),
+            {"features": "mut_*"},
+            lambda r: [([row["p"] for row in r.details["pairs"]], sorted(pair["p"] for pair in together["pairs"]))],
         ),
         "contingency": Case("stats::chisq.test", trial, {"formula": "~ sex + spiders"}, two_by_two),
         "correlation": Case("stats::cor", lung, {"formula": "~ age + `meal.cal` + `wt.loss` + `ph.karno`"}, correlated),

@@ -125,6 +125,21 @@ def generated_docs():
     return module
 
 
+def mutations(shared: Path, genes: list[str]) -> list[pd.DataFrame]:
+    """Return who carries a mutation of each gene in TCGA-BLCA, by hospital, those of few patients together."""
+    at = shared / "data/tcga-blca"
+    found = pd.read_csv(at / "mutations.csv.gz", usecols=["patient", "gene"])
+    clinical = pd.read_csv(at / "clinical.csv", usecols=["patient", "tissue_source_site"])
+    frame = clinical[clinical["patient"].isin(set(found["patient"]))].reset_index(drop=True)
+    for gene in genes:
+        frame[f"mut_{gene}"] = frame["patient"].isin(set(found.loc[found["gene"] == gene, "patient"])).astype(float)
+    size = frame["tissue_source_site"].map(frame["tissue_source_site"].value_counts())
+    site = frame["tissue_source_site"].where(size >= 10, "others")
+    return [
+        part.drop(columns=["patient", "tissue_source_site"]).reset_index(drop=True) for _, part in frame.groupby(site)
+    ]
+
+
 def genotypes(shared: Path) -> pd.DataFrame:
     """Return 500 persons with traits, covariates and copies of the first allele (A1) of 1000 variants."""
     at = shared / "data/gwas-toy/regenie"

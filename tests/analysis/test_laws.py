@@ -85,6 +85,7 @@ CALLS = {
         {"formula": "size ~ age + sex", "variants": ("count", "start"), "weights": (0.5, -0.25)},
         {"formula": "event ~ age", "variants": ("count", "start"), "weights": (0.5, 1.0), "family": "binomial"},
     ],
+    "co_occurrence": [{"features": "event,arm_b,count"}],
     "voom": [{"formula": "~ sex", "features": "count,time,start", "scaling": "none"}],
     "penalised_cox": [{"formula": "Surv(time, event) ~ age + size + sex", "steps": 3, "folds": 0}],
     "differential_expression": [{"formula": "~ sex", "features": "age,size,count"}],

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import gammaln
 
 from ihds.errors import Collinear
 
@@ -86,3 +87,19 @@ def weighted_gram(x: Floats, weight: Floats) -> Floats:
         part = columns[:, rows]
         total += (part * weight[rows]) @ part.T
     return total
+
+
+def log_choose(n: float, k: Floats) -> Floats:
+    """Return the logarithm of the binomial coefficients (k,)."""
+    return np.asarray(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1))
+
+
+def fisher_p(a: float, b: float, c: float, d: float) -> float:
+    """Return the two-sided p value of Fisher's exact test of the table ((a, b), (c, d)), as R has it."""
+    m, n, k = a + c, b + d, a + b  # first column, second column, first row
+    support = np.arange(max(0.0, k - n), min(k, m) + 1)
+    logs = log_choose(m, support) + log_choose(n, k - support)
+    density = np.exp(logs - logs.max())
+    density /= density.sum()
+    seen = density[int(a - support[0])]
+    return float(min(1.0, density[density <= seen * (1 + 1e-7)].sum()))

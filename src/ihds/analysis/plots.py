@@ -251,6 +251,13 @@ def _love(result: Result, axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _carriers(result: Result, axes: Axes) -> None:
+    """Draw the shares of carriers, the commonest first."""
+    rows = [row for row in result.details["carriers"] if row["share"] is not None]
+    rows = sorted(rows, key=lambda row: -row["share"])[:25]
+    _bars(axes, [row["feature"] for row in rows], [100 * row["share"] for row in rows], "per cent who carry it")
+
+
 def _tenths(result: Result, axes: Axes) -> None:
     """Draw the mean trait over the tenths of a score."""
     means = result.details["tenths"]["mean_trait"]
@@ -265,6 +272,7 @@ _OF_METHOD: dict[str, Callable[[Result, Axes], None]] = {
     "anova": _means,
     "association_scan": _scan,
     "causal_effect": _love,
+    "co_occurrence": _carriers,
     "contingency": _shares,
     "correlation": _correlations,
     "cox_scan": _volcano,

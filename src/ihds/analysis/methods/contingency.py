@@ -22,6 +22,7 @@ from scipy import optimize, special
 from ihds.analysis import formula as formulas
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
+from ihds.analysis.numerics import fisher_p, log_choose
 from ihds.analysis.result import Result, Test, chi_square
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, BadLevel, ConstantColumn
@@ -144,7 +145,7 @@ def _fisher(table: Matrix) -> Test:
     m, n, k = a + c, b + d, a + b  # first column, second column, first row
     low, high = max(0.0, k - n), min(k, m)
     support = np.arange(low, high + 1)
-    log_density = _log_choose(m, support) + _log_choose(n, k - support)
+    log_density = log_choose(m, support) + log_choose(n, k - support)
 
     def density(log_ratio: float) -> Vector:
         logs = log_density + support * log_ratio
@@ -152,9 +153,7 @@ def _fisher(table: Matrix) -> Test:
         out: Vector = weights / weights.sum()
         return out
 
-    null = density(0.0)
-    seen = null[int(a - low)]
-    p = float(min(1.0, null[null <= seen * (1 + 1e-7)].sum()))
+    p = fisher_p(a, b, c, d)
 
     def solve(target: Any) -> float:
         found = optimize.brentq(target, -60.0, 60.0, xtol=1e-13, rtol=1e-14)
@@ -170,11 +169,6 @@ def _fisher(table: Matrix) -> Test:
     upper = float("inf") if a == high else solve(lambda t: float(density(t)[support <= a].sum()) - 0.025)
     details = {"odds_ratio": ratio, "lower": lower, "upper": upper}
     return Test("Fisher's exact test", float("nan"), float("nan"), p, (details,))
-
-
-def _log_choose(n: float, k: Vector) -> Vector:
-    out: Vector = special.gammaln(n + 1) - special.gammaln(k + 1) - special.gammaln(n - k + 1)
-    return out
 
 
 def _mantel_haenszel(layers: Matrix) -> Test:
