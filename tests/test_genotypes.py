@@ -21,10 +21,10 @@ COPIES = np.array([[0, 1, 2, np.nan], [2, 2, 1, 0], [0, 0, 1, 1]])
 PERSONS = ["p1", "p2", "p3", "p4"]
 
 
-def vcf(at: Path) -> Path:
+def vcf(at: Path, persons: list[str] = PERSONS) -> Path:
     text = {0.0: "0/0", 1.0: "0/1", 2.0: "1/1"}
     lines = ["##fileformat=VCFv4.2", "##contig=<ID=22>", '##FORMAT=<ID=GT,Number=1,Type=String,Description="G">']
-    lines.append("\t".join(["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT", *PERSONS]))
+    lines.append("\t".join(["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT", *persons]))
     for at_, (name, row) in enumerate(zip(NAMES, COPIES, strict=True)):
         calls = [text.get(c, "./.") for c in row]
         lines.append("\t".join(["22", str(100 + at_), name, "G", "A", ".", ".", ".", "GT", *calls]))
@@ -106,3 +106,22 @@ def test_what_cannot_be_read_is_told(tmp_path):
         read_genotypes(vcf(tmp_path), "GRCh38", wanted=frozenset({"rs9"}))
     with pytest.raises(BadTable, match="no file"):
         read_genotypes(tmp_path / "absent.vcf", "GRCh38")
+
+
+def test_long_numbers_name_the_same_persons(tmp_path, capsys):
+    path = vcf(tmp_path, ["1234567", "1234568", "1234569", "1234570"])
+    (tmp_path / "clinical.csv").write_text("person_id,age\n1234567,50\n,44\n1234569,70\n")
+    call = ["genotypes", str(path), "--build", "GRCh38", "--out", str(tmp_path / "out.parquet"), "--json"]
+    assert main([*call, "--join", str(tmp_path / "clinical.csv")]) == 0
+    assert json.loads(capsys.readouterr().out)["persons"] == 2
+    assert main([*call, "--variants", str(tmp_path / "absent.txt")]) == 10
+    assert main(["genotypes", str(path), "--build", "x", "--out", str(tmp_path / "no/out.parquet")]) == 10
+
+
+def test_a_variant_that_counts_another_allele_at_a_site_is_refused(tmp_path):
+    _, one = read_genotypes(vcf(tmp_path), "GRCh38")
+    swapped = (tmp_path / "toy.vcf").read_text().replace("\tG\tA\t", "\tA\tG\t")
+    (tmp_path / "other.vcf").write_text(swapped)
+    _, two = read_genotypes(tmp_path / "other.vcf", "GRCh38")
+    with pytest.raises(BadLevel, match="copies of A.*copies of G"):
+        agree({"a": one, "b": two})

@@ -289,3 +289,12 @@ def test_what_cannot_be_done_is_refused_by_name(method, call):
     with pytest.raises(errors.IhdsError) as caught:
         ihds.local_federation(sites()).run(method, **call)
     assert "this node failed" not in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["ordinal", "multinomial"])
+def test_names_in_any_script_are_names(method):
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame({"état": rng.choice(["bas", "haut", "moyen"], 90), "나이": rng.normal(50, 9, 90)})
+    parts = {f"s{i}": frame.iloc[i::3].reset_index(drop=True) for i in range(3)}
+    result = ihds.local_federation(parts).run(method, formula="état ~ 나이")
+    assert len(result.coefficients) > 1

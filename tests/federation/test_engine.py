@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from ihds.analysis.plan import Plan, run
+from ihds.data.codebook import Codebook, Variable
 from ihds.errors import SetupFailed
 from ihds.federation.engine import Dask, Here, divide, engine_of
 from ihds.privacy.disclosure import Thresholds
@@ -100,3 +101,20 @@ def test_a_whole_study_runs_over_a_cluster_behind_the_gate():
         [c.estimate for c in plain.coefficients], rel=1e-9
     )
     assert pd.notna(spread.coefficients[0].se)
+
+
+def test_thresholds_count_persons_where_clusters_are_others():
+    rows = ROWS.assign(ward=[f"w{i % 7}" for i in range(len(ROWS))])
+    book = Codebook("law", {**BOOK.variables, "ward": Variable("ward", "identifier")}, "patient")
+    plan = Plan("glm", {"formula": "size ~ age + cluster(ward)", "robust": "cluster"}, book, Thresholds.none(), 1)
+    assert len(divide(plan, rows, 4)) == 1
+    by_person = Plan("glm", {"formula": "size ~ age"}, book, Thresholds.none(), 1)
+    parts = divide(by_person, rows, 4)
+    assert sum(part["patient"].nunique() for part in parts) == rows["patient"].nunique()
+
+
+def test_what_goes_wrong_with_rows_is_no_fault_of_the_cluster(cluster, monkeypatch):
+    plan = Plan("glm", {"formula": "size ~ age"}, BOOK, Thresholds.none(), 1)
+    work = cluster.work(plan, ROWS)
+    with pytest.raises(AttributeError):  # no state at all: the computation fails, the cluster does not
+        work.local(None)

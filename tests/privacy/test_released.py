@@ -400,3 +400,48 @@ def test_a_feature_with_few_zeros_is_shown():
     frame["g1"] = np.log2(1 + rng.negative_binomial(2, 2 / 22, 120))
     result = federate(split(frame, 3), "differential_expression", thresholds=STRICT, formula="~ arm", features="g*")
     assert "g1" in result.details["features"]["feature"]
+
+
+@pytest.mark.parametrize(
+    ("method", "call"),
+    [
+        ("glm", {"formula": "y ~ dose"}),
+        ("describe", {"variables": ("dose",)}),
+        ("anova", {"formula": "dose ~ arm"}),
+        ("kaplan_meier", {"formula": "Surv(time, own) ~ 1"}),
+        ("differential_expression", {"formula": "~ arm", "features": "dose,y"}),
+    ],
+)
+def test_many_rows_of_one_person_are_one_person(method, call):
+    frame = people(120).assign(pid=[f"p{i}" for i in range(120)], dose=0.0, own=0.0)
+    more = pd.concat([frame.iloc[[7]]] * 15, ignore_index=True).assign(own=1.0)
+    more["dose"] = 300.0 + np.arange(15)
+    frame = pd.concat([frame, more], ignore_index=True)
+    parts = [frame[frame.pid.str[-1].isin(list(digits))].reset_index(drop=True) for digits in ("012", "3456", "789")]
+    if method in ("describe", "differential_expression"):
+        result = federate(parts, method, thresholds=STRICT, person="pid", **call)
+        if method == "describe":
+            assert result.table[0]["mean"] is None
+        else:
+            assert "dose" not in result.details["features"]["feature"]
+        return
+    with pytest.raises(BadLevel, match="fewer than 5"):
+        federate(parts, method, thresholds=STRICT, person="pid", **call)
+
+
+def test_tenths_of_a_score_hide_few_cases_and_what_one_site_alone_has():
+    rng = np.random.default_rng(4)
+    frame = pd.DataFrame({f"rs{j}": rng.binomial(2, 0.3, 400) * 1.0 for j in (1, 2, 3)})
+    frame["y"] = (rng.random(400) < 0.08).astype(float)
+    call = {"variants": ("rs1", "rs2", "rs3"), "weights": (0.5, 0.3, 0.21)}
+    result = federate(split(frame, 3), "polygenic_score", thresholds=STRICT, formula="y ~ 1", family="binomial", **call)
+    tenths = result.details["tenths"]
+    hidden = [m for m in tenths["mean_trait"] if m is None]
+    assert len(hidden) != 1
+    parts = split(frame.assign(y=rng.normal(size=400)), 3)
+    for name in ("rs1", "rs2", "rs3"):
+        parts[0].loc[:11, name] = 2.0
+        parts[1].loc[parts[1][name] == 2, name] = 1.0
+        parts[2].loc[parts[2][name] == 2, name] = 1.0
+    tenths = federate(parts, "polygenic_score", thresholds=STRICT, formula="y ~ 1", **call).details["tenths"]
+    assert tenths["mean_trait"][-1] is None

@@ -1,9 +1,9 @@
 """What sites agree on before a method begins: levels, coding, centres, scales and the time grid.
 
 It has the shape of a method and travels like one, so no site ever shows its own levels, means or
-longest follow-up: only sums over sites are opened. Rounds: one for counts and magnitudes, one or
-two for moments when the model has numbers, and, where the permit allows exact times, one or more
-for the set of distinct event times.
+longest follow-up: only sums over sites are opened. Rounds: one for counts and magnitudes; when the
+model has numbers one to three for moments and one for what their spreads rest on; and, where the
+permit allows exact times, one or more for the set of distinct event times.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ihds.analysis import design as designs
 from ihds.analysis.design import Ask, Frame
-from ihds.analysis.features import resting, weights
+from ihds.analysis.features import MOST, resting, weights
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.rows import Rows, distinct, persons_with, read_rows
 from ihds.analysis.timeset import TimeSet, bloom, peel
@@ -47,6 +47,7 @@ class Dictionary(Contribution):
     cross_persons: Annotated[Vector, Leaves("(combinations,)", "persons", bound=1, counts_persons=True)]
     cross_sites: Annotated[Vector, Leaves("(combinations,)", "sites", bound=1, per="site")]
     codes: Annotated[Vector, Leaves("(4,)", "rows coded 0, 1, 2, other", bound=1)]
+    code_persons: Annotated[Vector, Leaves("(3,)", "persons coded 0, 1, 2", bound=1, counts_persons=True)]
     nonzero: Annotated[Vector, Leaves("(p+1,)", "rows", bound=1)]
     magnitude: Annotated[Vector, Leaves("(p+1,)", "sum of log2 of the absolute value", bound=2**11)]
     beyond: Annotated[Vector, Leaves("(24,)", "rows beyond 2^j time bins", bound=1)]
@@ -68,7 +69,7 @@ class Moments(Contribution):
 class Weights(Contribution):
     """How many persons the spread of each column, and of the outcome, rests on: see ``features.Weights``."""
 
-    spread: Annotated[Matrix, Leaves("(p+1, 2)", "scaled units squared, and to the fourth", bound=2**24)]
+    spread: Annotated[Matrix, Leaves("(p+1, 2)", "scaled units squared, and to the fourth", bound=MOST)]
 
 
 CONTRIBUTIONS = (Dictionary, Moments, Weights, TimeSet)
@@ -201,6 +202,9 @@ class Agreement:
             cross_persons=cross_persons,
             cross_sites=(cross_persons > 0).astype(float),
             codes=np.array([*codes, len(outcome) - sum(codes)]),
+            code_persons=np.array(
+                [float(distinct(rows.person[outcome == v])) if len(outcome) else 0.0 for v in range(3)]
+            ),
             nonzero=sizes[:, 0],
             magnitude=sizes[:, 1],
             beyond=beyond,
@@ -228,7 +232,7 @@ class Agreement:
         centre = np.append(state.frame.centre, state.frame.outcome_centre)
         scale = np.append(state.frame.scale, state.frame.outcome_scale)
         values = zip(self._values(rows), centre, scale, strict=True)
-        return Weights(np.concatenate([weights(((v - c) / w)[:, None]) for v, c, w in values]))
+        return Weights(np.concatenate([weights(((v - c) / w)[:, None], rows.person) for v, c, w in values]))
 
     def _moments(self, state: AgreeState, rows: Rows) -> Moments:
         centre = np.append(state.frame.centre, state.frame.outcome_centre)
@@ -303,7 +307,6 @@ class Agreement:
         reasons = model_reasons(self.thresholds, rows, len(columns) * self.ask.sets + self.ask.extra)
         if reasons and self.ask.covariates == "matrix":
             raise Refused("this model is too large for these data", reasons=reasons, remedy="use fewer terms")
-        group_levels = {**levels}
         frame = replace(
             state.frame,
             columns=columns,
@@ -315,8 +318,8 @@ class Agreement:
             min_sites=min(self.thresholds.min_level_sites, int(total.sites)),
             levels=levels,
             counts=counts,
-            groups=designs.combinations(designs.group_names(self.ask), group_levels),
-            strata=designs.combinations(designs.strata_names(self.ask), group_levels),
+            groups=designs.combinations(designs.group_names(self.ask), levels),
+            strata=designs.combinations(designs.strata_names(self.ask), levels),
             two_coded=two_coded,
             outcome_scale=outcome_scale,
             times=self._grid(total),
@@ -419,7 +422,8 @@ class Agreement:
                 remedy="check the event code and the follow-up",
             )
         least = self.thresholds.min_cell
-        if events < least or (self.ask.outcome == "binary" and 0 < zeros < least):
+        lacking, ones_of, twos_of = np.rint(total.code_persons)
+        if (twos_of if twos else ones_of) < least or (self.ask.outcome == "binary" and 0 < lacking < least):
             raise BadLevel(
                 f"{what!r} tells of fewer than {least} persons over all sites: so few have, or lack, the event",
                 remedy="wait for more events, or choose another outcome",
@@ -546,6 +550,11 @@ class Agreement:
 
 
 INTERCEPT = designs.INTERCEPT
+
+
+def _persons_coded(outcome: Vector, value: float, rows: Rows) -> float:
+    """Return how many persons have a row with this outcome; 0 where there is none."""
+    return float(distinct(rows.person[outcome == value])) if len(outcome) else 0.0
 
 
 def _marked(persons: Vector, alone: NDArray[np.bool_]) -> tuple[float, ...]:

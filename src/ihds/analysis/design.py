@@ -92,7 +92,8 @@ class Frame:
 
     Shapes: ``columns``, ``centre``, ``scale`` (p,); ``times`` (K,), the upper edge of each bin.
     ``two_coded`` says that events are coded 1/2 as R's ``Surv`` allows. ``counts`` are the persons
-    of each level, and of each number those who have a value; 0.5 marks what too few sites hold.
+    of each level, and of each number those who have a value; 0.5 marks what too few sites
+    hold, or what too few persons make.
     """
 
     columns: tuple[str, ...]

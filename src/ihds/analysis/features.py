@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ihds.analysis import formula as formulas
-from ihds.analysis.design import Ask, Design, Frame
+from ihds.analysis.design import Ask, Design, Frame, Ints
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.outcomes import categories
-from ihds.analysis.rows import persons_with
+from ihds.analysis.rows import per_person, persons_with
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, BadInput, Refused
 
@@ -26,7 +26,9 @@ _ROUNDING = 2.0**-34
 _FAR = 64.0
 
 #: Sums of squares and of fourth powers: how many persons the spread of a feature rests on.
-Weights = Annotated[Matrix, Leaves("(features, 2)", "scaled units squared, and to the fourth", bound=_FAR**4)]
+#: What any of the two is of one person at most.
+MOST = _FAR**4
+Weights = Annotated[Matrix, Leaves("(features, 2)", "scaled units squared, and to the fourth", bound=MOST)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +192,10 @@ def scaled(scale: Scale, total: Contribution) -> Scale:
     return replace(scale, centre=total.total / np.maximum(scale.count, 1.0) * scale.scale)
 
 
-def weights(block: Matrix) -> Matrix:
-    """Return a block's part (columns, 2) of ``Weights``; NaN counts as the centre."""
-    square = np.nan_to_num(np.minimum(np.abs(block), _FAR)) ** 2
+def weights(block: Matrix, person: Ints) -> Matrix:
+    """Return a block's part (columns, 2) of ``Weights``, a person's rows taken together; NaN counts as the centre."""
+    square = per_person(np.nan_to_num(np.minimum(np.abs(block), _FAR)) ** 2, person)
+    square = np.minimum(square, _FAR**2)
     return np.column_stack([square.sum(axis=0), np.einsum("ij,ij->j", square, square)])
 
 

@@ -115,13 +115,13 @@ def published(formula: Formula, codebook: Codebook) -> tuple[str, ...]:
 
 def outcome_of(text: str, frame: Frame) -> str:
     """Return which of the agreed categories is the outcome of a checked formula."""
-    left = names_in(text.split("~")[0])
-    return next(name for name in frame.levels if name in left)
+    left = text.split("~")[0].strip().strip("()").strip().strip("`")
+    return next(name for name in frame.levels if name == left)
 
 
 def names_in(text: str) -> list[str]:
     """Return the names of columns in a checked formula, where no codebook is at hand."""
-    found = re.findall(r"`([^`]+)`|([A-Za-z_][\w.]*)", text)
+    found = re.findall(r"`([^`]+)`|([^\W\d][\w.]*)", text)
     return sorted({quoted or plain for quoted, plain in found} - formulas.WORDS)
 
 

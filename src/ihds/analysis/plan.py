@@ -64,7 +64,7 @@ class Plan:
         object.__setattr__(self, "params", params)
         object.__setattr__(self, "agreement", Agreement(ask, self.codebook, self.thresholds))
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Any, ...]:  # a method is a module, which is not pickled
         return Plan, (self.name, self.values, self.codebook, self.thresholds, self.sites)
 
     @property

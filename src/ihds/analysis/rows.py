@@ -149,13 +149,18 @@ def distinct(codes: Ints) -> int:
     return int(np.count_nonzero(np.bincount(codes[codes >= 0]))) if len(codes) else 0
 
 
-def persons_with(flags: NDArray[np.bool_], person: Ints) -> Floats:
-    """Return how many persons (g,) have a row with each flag (n, g)."""
+def per_person(values: Floats, person: Ints) -> Floats:
+    """Return sums of values (n, g) over each person's rows (persons, g)."""
     if distinct(person) == len(person):
-        return np.asarray(flags.sum(axis=0), dtype=np.float64)
+        return values
     order = np.argsort(person, kind="stable")
     first = np.flatnonzero(np.diff(person[order], prepend=-1))
-    return np.asarray(np.logical_or.reduceat(flags[order], first, axis=0).sum(axis=0), dtype=np.float64)
+    return np.asarray(np.add.reduceat(values[order], first, axis=0))
+
+
+def persons_with(flags: NDArray[np.bool_], person: Ints) -> Floats:
+    """Return how many persons (g,) have a row with each flag (n, g)."""
+    return np.asarray((per_person(flags.astype(np.float64), person) > 0).sum(axis=0), dtype=np.float64)
 
 
 def _categorical(codes: Ints, levels: tuple[str, ...]) -> pd.Categorical:

@@ -37,11 +37,15 @@ def _convert(given: Any) -> None:
 
     wanted: frozenset[str] = frozenset()
     if given.variants:
+        if not given.variants.is_file():
+            raise BadInput(f"there is no file {given.variants}", remedy="give one name per line")
         wanted = frozenset(line.strip() for line in given.variants.read_text().splitlines() if line.strip())
     if given.out.suffix != ".parquet":
         raise BadInput(f"{given.out} is no Parquet file", remedy="name it, for example, holding.parquet")
+    if not given.out.parent.is_dir():
+        raise BadInput(f"there is no folder {given.out.parent}", remedy="make it first")
     table, book = read_genotypes(given.file, given.build, given.by, wanted)
-    persons = len(table)
+    persons, variants = len(table), len(book.variables) - 1
     if given.join:
         other = read_table(given.join, given.join.stem)
         if given.by not in other.columns:
@@ -66,7 +70,7 @@ def _convert(given: Any) -> None:
         "table": str(given.out),
         "codebook": str(beside),
         "persons": int(table[given.by].nunique()),
-        "variants": sum("copies of" in v.unit for v in book.variables.values()),
+        "variants": variants,
         "without_a_row": persons - int(table[given.by].nunique()),
     }
     said = f"{found['persons']} persons, {found['variants']} variants: {given.out}, {beside}"
@@ -78,4 +82,4 @@ def _convert(given: Any) -> None:
 
 
 def _as_text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -44,7 +44,7 @@ def read_genotypes(
     ``wanted`` are names of variants, all if empty. Variants of more than two alleles are left out.
 
     Raises:
-        BadTable: the file is absent, of an unknown kind, or cannot be read; a name stands twice or is absent.
+        BadTable: the file is absent, of an unknown kind, or cannot be read; a variant or person stands twice.
         SetupFailed: the reader is not installed.
 
     """
@@ -74,6 +74,9 @@ def read_genotypes(
         raise BadTable(f"{path.name} has no variant {min(absent)!r}", remedy="check the names")
     if not names:
         raise BadTable(f"{path.name} holds no variant of two alleles", remedy="check the file")
+    again = {name for name, count in Counter(persons).items() if count > 1}
+    if again:
+        raise BadTable(f"the person {min(again)!r} stands twice", remedy="give each an identifier of its own")
     table = pd.DataFrame({v.name: copies for v, copies in held})
     table.insert(0, person, persons)
     variables = {person: Variable(person, "identifier")}

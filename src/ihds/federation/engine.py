@@ -6,7 +6,9 @@ and clusters stay whole; what is not additive (a model per site) is computed her
 
 from __future__ import annotations
 
+import contextlib
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -54,14 +56,29 @@ class Here:
         """Nothing is open."""
 
 
+@contextlib.contextmanager
+def _cluster_faults() -> Iterator[None]:
+    """Say of a fault of the cluster that the study waits."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        raise SiteMissing(
+            "this site's cluster lost a part of the study", remedy="look at its workers, then resume the study"
+        ) from error
+
+
 class _Part:
     """A part of the rows, on a worker of the cluster; kept there between the rounds of a study."""
 
     def __init__(self, plan: Plan, table: pd.DataFrame) -> None:
         self.work = plan.work(table)
 
-    def answer(self, state: bytes) -> tuple[Contribution, int]:
-        return self.work.local(unpack(PlanState, state)), self.work.persons()
+    def answer(self, state: bytes) -> tuple[Contribution, int] | Exception:
+        """Return the contribution and its persons, or what went wrong with the rows: no fault of the cluster."""
+        try:
+            return self.work.local(unpack(PlanState, state)), self.work.persons()
+        except Exception as error:  # noqa: BLE001 - raised again at the gate, which says nothing of it
+            return error
 
 
 @dataclass
@@ -81,13 +98,12 @@ class _Divided:
 
         """
         packed = pack(state)
-        futures = [part.answer(packed) for part in self.parts]
-        try:
+        with _cluster_faults():
+            futures = [part.answer(packed) for part in self.parts]
             answers = [future.result() for future in futures]
-        except (OSError, RuntimeError, ValueError) as error:
-            raise SiteMissing(
-                "the cluster lost a part of this study", remedy="look at its workers, then start a new study"
-            ) from error
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
         self.held = sum(persons for _, persons in answers)
         whole = joined([contribution for contribution, _ in answers])
         must_have_shape(whole, self.twin.local(state))
@@ -113,13 +129,15 @@ class Dask:
             return Here().work(plan, table)
         with self._lock:
             client = self._connected()
-        count = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
-        parts = [
-            client.submit(_Part, plan, part, actor=True, pure=False).result() for part in divide(plan, table, count)
-        ]
+        with _cluster_faults():
+            count = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+            divided = divide(plan, table, count)
+            parts = [client.submit(_Part, plan, part, actor=True, pure=False).result() for part in divided]
         return _Divided(plan, parts, SiteWork(plan, table.iloc[:0]))
 
     def _connected(self) -> Any:
+        if self._client is not None and self._client.status != "running":
+            self.close()
         if self._client is None:
             try:
                 import distributed
@@ -131,9 +149,10 @@ class Dask:
                     n_workers=self.workers, threads_per_worker=1, dashboard_address=":0", silence_logs=40
                 )
                 self._client = made.Client(where)
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, RuntimeError) as error:
+                where = f"at {self.address}" if self.address else "on this machine"
                 raise SetupFailed(
-                    f"no Dask scheduler answers at {self.address}", remedy="start it, or correct engine in node.toml"
+                    f"no Dask cluster answers {where}", remedy="start it, or correct engine in node.toml"
                 ) from error
         return self._client
 
@@ -148,12 +167,16 @@ class Dask:
 
 
 def divide(plan: Plan, table: pd.DataFrame, count: int) -> list[pd.DataFrame]:
-    """Return at most ``count`` parts of a table in which every person, or cluster, is whole."""
+    """Return at most ``count`` parts of a table in which every person, and every cluster, is whole.
+
+    Where clusters are others than persons, or computed, they are one part: thresholds count persons.
+    """
     formula = plan.agreement.ask.formula
-    key = formula.label(formula.cluster) if formula.cluster else plan.codebook.person
-    if formula.cluster and key not in table.columns:
-        return [table]  # clusters are computed from columns: their rows may lie anywhere
-    code = pd.factorize(table[key])[0] if key in table.columns else np.arange(len(table))
+    person = plan.codebook.person if plan.codebook.person in table.columns else ""
+    key = formula.label(formula.cluster) if formula.cluster else person
+    if formula.cluster and (key not in table.columns or person not in ("", key)):
+        return [table]
+    code = pd.factorize(table[key])[0] if key else np.arange(len(table))
     of_part = np.where(code >= 0, code % count, 0)
     parts = [table[of_part == at].reset_index(drop=True) for at in range(count)]
     return [part for part in parts if len(part)]

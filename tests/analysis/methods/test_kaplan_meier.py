@@ -57,5 +57,7 @@ def test_released_points_equal_r_and_cover_enough_persons():
     assert_equals_r(result, reference("survival")["km_byar"], whole=False)
     for curve in result.curves:
         assert curve.tau == curve.time[-1]
+    assert any(curve.median is not None for curve in result.curves)
+    for curve in result.curves:
         left = [a - b for a, b in zip(curve.at_risk, [*curve.at_risk[1:], 0], strict=True)]
         assert min(left) >= 5

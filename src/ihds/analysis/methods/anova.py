@@ -2,9 +2,11 @@
 
 Model      y = mean of its group + error; equal variances for t and F, unequal for Welch's.
 Down       the means and scales of the groups so far.
-Up         GroupMoments: per group the rows, sum and sum of squares about the mean known so far.
+Up         GroupMoments: per group the rows, sum and sum of squares about the mean known so far, and what
+           the spread rests on.
 Rounds     2; up to 4 where a group varies much less than the others.
-Reveals    mean and standard deviation of each group of at least min_cell rows; smaller groups refuse.
+Reveals    mean and standard deviation of each group of at least min_cell rows whose spread rests on as
+           many persons; others refuse.
 Errors     BadFormula, BadLevel, ConstantColumn.
 Source     Welch 1951; moments about a provisional mean: Chan, Golub & LeVeque 1983. Checked against R
            t.test and oneway.test (tests/vectors/tests.R).
@@ -21,7 +23,7 @@ from scipy import special
 
 from ihds.analysis import formula as formulas
 from ihds.analysis.design import Ask, Design, Frame
-from ihds.analysis.features import resting
+from ihds.analysis.features import MOST, resting, weights
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.result import Result, Test
 from ihds.data.codebook import Codebook
@@ -44,7 +46,7 @@ class GroupMoments(Contribution):
     rows: Annotated[Vector, Leaves("(groups,)", "rows", bound=1, counts_persons=True)]
     total: Annotated[Vector, Leaves("(groups,)", "scaled units")]
     square: Annotated[Vector, Leaves("(groups,)", "scaled units squared", bound=2**16)]
-    spread: Annotated[Matrix, Leaves("(groups, 2)", "scaled units squared, and to the fourth", bound=2**24)]
+    spread: Annotated[Matrix, Leaves("(groups, 2)", "scaled units squared, and to the fourth", bound=MOST)]
 
 
 CONTRIBUTIONS = (GroupMoments,)
@@ -98,8 +100,8 @@ def local(params: Params, state: State, design: Design) -> GroupMoments:
     def by_group(values: Vector | None = None) -> Vector:
         return np.bincount(group, values, minlength=size).astype(float)
 
-    far = np.minimum(np.abs(y), 64.0) ** 2
-    held = np.column_stack([by_group(far), by_group(far**2)])
+    parts = [weights(y[group == g, None], design.person[group == g]) for g in range(size)]
+    held = np.concatenate(parts)
     return GroupMoments(by_group(), by_group(y), by_group(y**2), held)
 
 

@@ -129,7 +129,7 @@ def local(params: Params, state: State, design: Design) -> Contribution:
         gx[part] = g.T @ (x * weight[:, None])
         gy[part] = residual @ g
         gg[part] = weight @ (g * g)
-        spread[part] = features.weights(g)
+        spread[part] = features.weights(g, design.person)
     return Scan(weighted_gram(x, weight), x.T @ residual, float(residual @ residual), gx, gy, gg, spread)
 
 

@@ -71,7 +71,7 @@ class Effects(Contribution):
     influence: Annotated[Vector, Leaves("(2,)", "influence and its square", bound=2**26)]
     plain: Annotated[Matrix, Leaves("(2, 2 p)", "covariates and their squares", bound=2**16)]
     balanced: Annotated[Matrix, Leaves("(2, p)", "weights x covariates", bound=2**16)]
-    spread: Annotated[Matrix, Leaves("(2, 2)", "scaled units squared, and to the fourth", bound=2**24)]
+    spread: Annotated[Matrix, Leaves("(2, 2)", "scaled units squared, and to the fourth", bound=features.MOST)]
     tenths: Annotated[Matrix, Leaves("(2, 10)", "persons", bound=1, counts_persons=True)]
 
 
@@ -155,7 +155,7 @@ def local(params: Params, state: State, design: Design) -> Contribution:
         influence=np.array([influence.sum(), influence @ influence]),
         plain=np.array([np.concatenate([a @ x, a @ x**2]) for a in arms], dtype=np.float64).reshape(2, 2 * p),
         balanced=np.array([w @ x for w in weights]).reshape(2, p),
-        spread=np.concatenate([features.weights(_about(state, design, arm)) for arm in arms]),
+        spread=np.concatenate([features.weights(_about(state, design, arm), design.person[arm]) for arm in arms]),
         tenths=np.array([np.bincount(tenth[a], minlength=10) for a in arms], dtype=np.float64),
     )
 

@@ -6,7 +6,7 @@ Down       what cox sends; then per cell the tie sums times g(time), and the edg
 Up         what cox sends; then Leaving, RiskSums once more, Trend, and, if asked for, Ranks.
 Rounds     those of cox and 3 (4 with concordance).
 Reveals    Ranks: persons per time bin and risk score bin, over all sites; released is their
-           summary only. Predicted curves move by at least min_cell persons per step.
+           summary only. Predicted curves have the steps kaplan_meier would show.
 Errors     as cox; BadFormula (site strata, an unreadable prediction).
 Source     Grambsch & Therneau 1994; Harrell et al. 1982. Checked against R survival: cox.zph,
            concordance and survfit.coxph (tests/vectors/competing.R).

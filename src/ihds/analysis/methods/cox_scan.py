@@ -107,7 +107,7 @@ def local(params: Params, state: State, design: Design) -> Contribution:
         mixed = s1.T @ (tied.aa[:, None] * sums.s1 - tied.ab[:, None] * sums.d1)
         mixed -= d1.T @ (tied.ab[:, None] * sums.s1 - tied.bb[:, None] * sums.d1)
         cross[part] = z.T @ (weight[:, None] * x) - mixed
-        spread[part] = features.weights(z)
+        spread[part] = features.weights(z, design.person)
     return Scan(score, information, cross, spread)
 
 

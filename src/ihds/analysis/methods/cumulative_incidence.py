@@ -5,7 +5,8 @@ Down       nothing but the agreed grid, groups, strata and causes.
 Up         CauseExits: per stratum, group and bin the events of each cause and those who leave.
 Rounds     1.
 Reveals    counts per bin, on the sum over sites only; the released curve has a point only where
-           at least min_cell persons have left since the point before.
+           at least min_cell persons have left since the point before, and none or as many had an event;
+           it ends while as many are followed, and all it says is of these points.
 Errors     NoEvents, BadLevel, BadFormula.
 Source     Aalen & Johansen 1978; Gray 1988. Variance and test as R cmprsk::cuminc
            (tests/vectors/competing.R).

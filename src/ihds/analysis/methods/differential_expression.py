@@ -80,6 +80,7 @@ STATE = State
 
 def ask(params: Params, codebook: Codebook) -> Ask:
     """Ask for a model matrix and the features."""
+    genesets.parse(params.sets)
     asked = features.model_of(params.formula, params.features, codebook, "differential_expression")
     return replace(asked, undivided=params.within_sites)
 
@@ -89,11 +90,9 @@ def begin(params: Params, frame: Frame) -> State:
 
     Raises:
         BadFormula: the term of interest is no column.
-        BadInput: the gene sets cannot be read.
 
     """
     features.term_of(params.term, frame)
-    genesets.parse(params.sets)
     return State(features.begin(frame), frame.rows, None)
 
 
@@ -118,7 +117,7 @@ def local(params: Params, state: State, design: Design) -> Contribution:
             filled = np.where(held, block - mean, 0.0)
         xy[part] = filled.T @ x
         yy[part] = np.einsum("ij,ij->j", filled, filled)
-        spread[part] = features.weights(filled)
+        spread[part] = features.weights(filled, design.person)
     present = np.zeros((len(gaps), p, p))
     for at, feature in enumerate(gaps):
         present[at] = _gram(x[np.isfinite(design.features[:, feature])], params)

@@ -7,7 +7,7 @@ Up         Likelihood in turns for the model of independent rows, where the equa
            fields of Estimating, as sums over sites.
 Rounds     5 to 7, and 5 to 30.
 Reveals    p = n would determine rows: disclosure refuses p > n / 3 and n - p < 10.
-Errors     Separation, Collinear, DidNotConverge.
+Errors     Separation, Collinear, DidNotConverge, OutOfRange.
 Source     Liang & Zeger 1986. Checked against R geepack::geeglm (tests/vectors/regression.R).
 Status     experimental
 """
@@ -198,7 +198,7 @@ def aggregate(params: Params, state: State, total: Any) -> State:
         )
     change = float(abs(step @ total.score)) / max(scale, 1e-300)
     moved = abs(correlation - state.correlation)
-    settled = state.settled or (rounds > 2 and change < _STILL and moved < _STILL_CORRELATION)
+    settled = rounds > 2 and change < _STILL and moved < _STILL_CORRELATION
     if rounds >= params.max_rounds and not settled:
         raise DidNotConverge(
             f"gee: coefficients or correlation still move after {rounds} rounds",

@@ -4,9 +4,9 @@ Model      g(E y) = x · beta + theta u, u ~ N(0, 1) per patient; the integral o
            method or adaptive Gauss–Hermite quadrature. Patients lie within one site.
 Down       beta (p,) and theta.
 Up         score, information and log-likelihood, as sums over sites.
-Rounds     about 8; each site differentiates its own log-likelihood numerically.
+Rounds     about 17; each site differentiates its own log-likelihood numerically.
 Reveals    p = n would determine rows: disclosure refuses p > n / 3 and n - p < 10.
-Errors     Separation, Collinear, DidNotConverge, BadFormula.
+Errors     Separation, Collinear, DidNotConverge, OutOfRange, BadFormula.
 Source     Breslow & Clayton 1993; Pinheiro & Bates 1995. Checked against R lme4::glmer
            (tests/vectors/mixed.R).
 Status     experimental
@@ -87,7 +87,8 @@ def begin(params: Params, frame: Frame) -> State:
     if params.family == "poisson":
         at[0] = np.log(frame.outcome_scale)
     fit = likelihood.begin((*frame.columns, "theta"), at, np.isin(np.arange(p + 1), [0, p]))
-    return State(fit, _unit(params, frame))
+    counted = params.family == "poisson"  # sums of large counts travel in their unit
+    return State(fit, max(frame.outcome_scale, 1.0) if counted else 1.0)
 
 
 class _Patients:
@@ -152,11 +153,6 @@ class _Patients:
         return float(whole.sum()) + self.constant
 
 
-def _unit(params: Params, frame: Frame) -> float:
-    """Return what the sums travel in: those of large counts are large."""
-    return max(frame.outcome_scale, 1.0) if params.family == "poisson" else 1.0
-
-
 def local(params: Params, state: State, design: Design) -> Likelihood:
     """Return this site's log-likelihood and its numerical derivatives."""
     if "patients" not in design.cache:
@@ -184,7 +180,7 @@ def local(params: Params, state: State, design: Design) -> Likelihood:
             )
             information[j, m] = information[m, j] = (far - 4 * near) / 3
     score, information = score / width, information / np.outer(width, width)
-    unit = _unit(params, design.frame)
+    unit = state.unit
     return likelihood.within(Likelihood(score / unit, information / unit, here / unit), design.frame.rows)
 
 

@@ -5,7 +5,8 @@ Down       nothing but the agreed grid and groups.
 Up         Exits: per group and bin the events, those who leave and those who enter.
 Rounds     1.
 Reveals    counts per bin, on the sum over sites only; the released curve has a point only where
-           at least min_cell persons have left since the point before.
+           at least min_cell persons have left since the point before, and none or as many had an event;
+           it ends while as many are followed, and all it says is of these points.
 Errors     NoEvents, BadLevel.
 Source     Kaplan & Meier 1958; Greenwood 1926; log-transformed limits as R's survfit. Checked
            against R survival::survfit on the same grid (tests/vectors/survival.R).

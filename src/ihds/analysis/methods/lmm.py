@@ -2,11 +2,11 @@
 
 Model      y = X beta + Z b + e within each patient, b ~ N(0, sigma² L L'), e ~ N(0, sigma²); patients
            lie within one site, so no effect of a patient ever leaves.
-Down       theta, the entries of L, and the turn of the columns.
+Down       the parameters of L, each the arsinh of an entry, and the turn of the columns.
 Up         the fields of Crosses, as sums over sites.
 Rounds     about 8: Newton's method with second derivatives.
 Reveals    p = n would determine rows: disclosure refuses p > n / 3 and n - p < 10.
-Errors     Collinear (also: one row per patient), DidNotConverge, BadFormula.
+Errors     Collinear (also: one row per patient), DidNotConverge, OutOfRange, BadFormula.
 Source     Laird & Ware 1982; Bates et al. 2015; Satterthwaite's degrees of freedom as
            Kuznetsova et al. 2017. Checked against R lme4 and lmerTest (tests/vectors/mixed.R).
 Status     experimental

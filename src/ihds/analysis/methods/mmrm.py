@@ -2,12 +2,12 @@
 
 Model      y = X beta + e, the visits of a patient jointly normal with a covariance matrix of their
            own; visits that are missing are left out (missing at random). REML or ML.
-Down       the Cholesky factor of the covariance, and the turn of the columns.
+Down       the parameters of the Cholesky factor, and the turn of the columns.
 Up         the fields of Crosses, Visits once, and Crosses again, as sums over sites.
 Rounds     2 and about 8: least squares and its residuals per visit, then Newton's method with second
            derivatives.
 Reveals    p = n would determine rows: disclosure refuses p > n / 3 and n - p < 10.
-Errors     BadTable (two rows of one patient at one visit), Collinear, DidNotConverge, Refused (fewer
+Errors     BadTable (two rows of one patient at one visit), Collinear, DidNotConverge, OutOfRange, Refused (fewer
            than min_cell persons with both of two visits).
 Source     Mallinckrodt et al. 2008. Degrees of freedom by Satterthwaite's method. Checked against
            R nlme::gls with corSymm and varIdent (tests/vectors/mixed.R).

@@ -9,7 +9,7 @@ Reveals    sums over those at risk per time bin, over all sites, at the path's c
            fewer persons, so their sums are opened to the user's code as those of cox are.
 Errors     NoEvents, DidNotConverge, BadInput, BadFormula (site strata).
 Source     Simon et al. 2011; Verweij & van Houwelingen 1993 (cross-validated partial likelihood).
-           Checked against R glmnet (tests/vectors/competing.R).
+           Checked against R glmnet (tests/vectors/penalised_cox.R).
 Status     experimental
 """
 

@@ -8,7 +8,7 @@ Rounds     5 and about 3 (linear) or 10.
 Reveals    what a model with one more covariate does, and persons per tenth of the score and outcome, small
            cells hidden. With weights on one variant the score is that variant: weights must name two
            or more, and variants of few carriers or of one site are refused.
-Errors     BadInput, Refused, Collinear, Separation.
+Errors     BadInput, Refused, Collinear, Separation, ConstantColumn.
 Source     International Schizophrenia Consortium 2009; Choi, Mak & O'Reilly 2020. Checked against
            plink2 --score and R lm, glm (tests/vectors/polygenic.R).
 Status     experimental
@@ -31,6 +31,7 @@ from ihds.analysis.method import Contribution, Leaves, Vector
 from ihds.analysis.numerics import blocks, weighted_gram
 from ihds.analysis.outcomes import plain_formula
 from ihds.analysis.result import Result, wald_table
+from ihds.analysis.rows import persons_with
 from ihds.data.codebook import Codebook
 from ihds.errors import BadInput, Collinear, ConstantColumn
 from ihds.privacy.disclosure import suppress
@@ -60,11 +61,14 @@ class ScoreMoments(Contribution):
 
 @dataclass(frozen=True, slots=True)
 class Tenths(Contribution):
-    """Persons, and the trait's sum, per tenth of the score."""
+    """Rows, persons, cases, sites and the trait's sum per tenth of the score."""
 
     kind: ClassVar[str] = "count table"
 
+    rows: Annotated[Vector, Leaves("(10,)", "rows", bound=1)]
     persons: Annotated[Vector, Leaves("(10,)", "persons", bound=1, counts_persons=True)]
+    cases: Annotated[Vector, Leaves("(10,)", "persons whose binary trait is 1", bound=1, counts_persons=True)]
+    sites: Annotated[Vector, Leaves("(10,)", "sites with persons", bound=1, per="site")]
     trait: Annotated[Vector, Leaves("(10,)", "scaled trait", bound=2**12)]
 
 
@@ -145,10 +149,7 @@ def local(params: Params, state: State, design: Design) -> Contribution:
         return ScoreMoments(np.array([score.sum(), score @ score]), np.array([y.sum(), y @ y]))
     score = _standard(state, design)
     if state.fit.phase == "done":
-        tenth = np.searchsorted(_EDGES, score)
-        return Tenths(
-            np.bincount(tenth, minlength=10).astype(np.float64), np.bincount(tenth, y, minlength=10).astype(np.float64)
-        )
+        return _by_tenth(np.searchsorted(_EDGES, score), y, design)
     x, p = design.x, design.x.shape[1] + 1
     pulled, information, value = np.zeros(p), np.zeros((p, p)), 0.0
     for rows in blocks(len(y)):
@@ -158,6 +159,16 @@ def local(params: Params, state: State, design: Design) -> Contribution:
         information += weighted_gram(a, weight)
         value += float(found.sum())
     return Likelihood(pulled, information, value)
+
+
+def _by_tenth(tenth: Any, y: Vector, design: Design) -> Tenths:
+    rows = np.bincount(tenth, minlength=10).astype(np.float64)
+    inside = tenth[:, None] == np.arange(10)
+    persons = persons_with(inside, design.person)
+    cases = persons_with(inside & (y == 1)[:, None], design.person)
+    return Tenths(
+        rows, persons, cases, (rows > 0).astype(np.float64), np.bincount(tenth, y, minlength=10).astype(float)
+    )
 
 
 def aggregate(params: Params, state: State, total: Any) -> State:
@@ -244,16 +255,16 @@ def _explained(params: Params, state: State, value: float) -> float:
 
 
 def _tenths(params: Params, frame: Frame, total: Tenths) -> dict[str, Any]:
-    """Return persons and the mean trait per tenth; a tenth of few persons, or few cases, is hidden."""
-    persons, trait = np.rint(total.persons), total.trait
-    told = suppress(persons, max(frame.min_cell, 1))
-    unit, centre = frame.outcome_scale, frame.outcome_centre
-    means: list[float | None] = []
-    for count, held, y in zip(told, persons, trait, strict=True):
-        cases = round(y) if params.family == "binomial" else int(held)
-        few = 0 < cases < frame.min_cell or 0 < held - cases < frame.min_cell
-        if count is None or not held or (params.family == "binomial" and few):
-            means.append(None)
-        else:
-            means.append(float(y / held * unit + centre) if params.family == "gaussian" else float(y / held))
+    """Return persons and the mean trait per tenth; what few persons, few cases or one site make is hidden."""
+    least, persons, cases = max(frame.min_cell, 1), np.rint(total.persons), np.rint(total.cases)
+    alone = (total.sites > 0) & (total.sites < frame.min_sites)
+    told = suppress(np.where(alone, 0.5, persons), least)
+    if params.family == "binomial":  # a tenth that is hidden for its cases must not follow from those of all
+        with_it, without = (suppress(np.where(alone, 0.5, c), least) for c in (cases, persons - cases))
+        told = [None if a is None or b is None else t for t, a, b in zip(told, with_it, without, strict=True)]
+    unit, centre = (frame.outcome_scale, frame.outcome_centre) if params.family == "gaussian" else (1.0, 0.0)
+    means = [
+        None if count is None or not rows else float(y / rows * unit + centre)
+        for count, rows, y in zip(told, total.rows, total.trait, strict=True)
+    ]
     return {"persons": told, "mean_trait": means}

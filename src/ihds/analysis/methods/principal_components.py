@@ -67,7 +67,7 @@ class Image(Contribution):
 class Scores(Contribution):
     """Sums of squares and of fourth powers of the persons' scores, in units of each component's deviation."""
 
-    spread: Annotated[Matrix, Leaves("(k, 2)", "deviations squared, and to the fourth", bound=2**24)]
+    spread: Annotated[Matrix, Leaves("(k, 2)", "deviations squared, and to the fourth", bound=features.MOST)]
 
 
 CONTRIBUTIONS = (Magnitudes, Means, Spread, Image, Scores)
@@ -139,14 +139,14 @@ def local(params: Params, state: State, design: Design) -> Contribution:
     parts = [(part, np.where(np.isfinite(b), b, 0.0)) for part, b in features.centred(state.scale, design)]
     if not len(state.divisor):
         square = np.concatenate([np.einsum("ij,ij->j", b, b) for _, b in parts])
-        return Spread(square, np.concatenate([features.weights(b) for _, b in parts]))
+        return Spread(square, np.concatenate([features.weights(b, design.person) for _, b in parts]))
     basis = state.found[:, : params.components] if state.settled else state.basis
     scores = np.zeros((len(design.features), basis.shape[1]))
     for part, block in parts:
         scores += block @ (basis[part] / state.divisor[part, None])
     if state.settled:
         deviation = np.sqrt(np.maximum(state.values[: basis.shape[1]] / max(state.rows - 1, 1), 1e-300))
-        return Scores(features.weights(scores / deviation))
+        return Scores(features.weights(scores / deviation, design.person))
     image = [block.T @ scores / state.divisor[part, None] for part, block in parts]
     return Image(np.concatenate(image))
 

@@ -24,7 +24,7 @@ import numpy as np
 from scipy.special import chdtrc, fdtrc
 
 from ihds.analysis.design import Ask, Design, Frame
-from ihds.analysis.features import resting, weights
+from ihds.analysis.features import MOST, resting, weights
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.outcomes import shown_groups, table_formula
 from ihds.analysis.result import Result
@@ -59,7 +59,7 @@ class GroupSums(Contribution):
 class GroupSpreads(Contribution):
     """How many persons the spread of each number rests on, per group, about the group's mean."""
 
-    spread: Annotated[Any, Leaves("(numbers, groups, 2)", "scaled units squared, and to the fourth", bound=2**24)]
+    spread: Annotated[Any, Leaves("(numbers, groups, 2)", "scaled units squared, and to the fourth", bound=MOST)]
 
 
 CONTRIBUTIONS = (GroupSums, GroupSpreads)
@@ -97,7 +97,7 @@ def local(params: Params, state: State, design: Design) -> Contribution:
     z = np.where(present, design.x, 0.0)
     if state.total is not None:
         mean = state.total.total / np.maximum(state.total.count, 1.0)  # (numbers, groups)
-        found = [weights(design.x[group == g] - mean[:, g]) for g in range(groups)]
+        found = [weights(design.x[group == g] - mean[:, g], design.person[group == g]) for g in range(groups)]
         return GroupSpreads(np.stack(found, axis=1))
     others = [(name, known) for name, known in frame.levels.items() if name != params.by]
     held = [design.codes[name] == i for name, known in others for i in range(len(known))]

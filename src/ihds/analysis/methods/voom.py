@@ -108,6 +108,7 @@ STATE = State
 
 def ask(params: Params, codebook: Codebook) -> Ask:
     """Ask for a model matrix and the counts."""
+    genesets.parse(params.sets)
     return features.model_of(params.formula, params.features, codebook, "voom")
 
 
@@ -116,11 +117,9 @@ def begin(params: Params, frame: Frame) -> State:
 
     Raises:
         BadFormula: the term of interest is no column.
-        BadInput: the gene sets cannot be read.
 
     """
     features.term_of(params.term, frame)
-    genesets.parse(params.sets)
     none, flat = np.zeros((0, 0)), np.zeros(0)
     return State("genes", features.begin(frame), frame.rows, 0.0, none, flat, flat, flat, None)
 
@@ -153,7 +152,7 @@ def local(params: Params, state: State, design: Design) -> Contribution:
         weight = np.interp(fitted + log_library, state.trend_x, state.trend_y) ** -4.0
         e = block - fitted
         xx[part], xe[part] = weight.T @ pairs, (weight * e).T @ x
-        ee[part], spread[part] = np.einsum("ij,ij->j", weight * e, e), features.weights(e)
+        ee[part], spread[part] = np.einsum("ij,ij->j", weight * e, e), features.weights(e, design.person)
     return WeightedFits(xx.reshape(genes, p, p), xe, ee, spread)
 
 
