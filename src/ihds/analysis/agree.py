@@ -202,9 +202,7 @@ class Agreement:
             cross_persons=cross_persons,
             cross_sites=(cross_persons > 0).astype(float),
             codes=np.array([*codes, len(outcome) - sum(codes)]),
-            code_persons=np.array(
-                [float(distinct(rows.person[outcome == v])) if len(outcome) else 0.0 for v in range(3)]
-            ),
+            code_persons=np.array([_persons_coded(outcome, value, rows) for value in range(3)]),
             nonzero=sizes[:, 0],
             magnitude=sizes[:, 1],
             beyond=beyond,

@@ -25,9 +25,9 @@ _ROUNDING = 2.0**-34
 #: A value further from the centre than this many scales weighs no more, where weights are compared.
 _FAR = 64.0
 
-#: Sums of squares and of fourth powers: how many persons the spread of a feature rests on.
-#: What any of the two is of one person at most.
+#: What a person's square or fourth power is at most.
 MOST = _FAR**4
+#: Sums of squares and of fourth powers: how many persons the spread of a feature rests on.
 Weights = Annotated[Matrix, Leaves("(features, 2)", "scaled units squared, and to the fourth", bound=MOST)]
 
 

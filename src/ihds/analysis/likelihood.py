@@ -6,13 +6,13 @@ steps. The null model is fitted first, its parameters alone being free, then the
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
+from ihds.analysis.method import Contribution, Leaves, Matrix, Vector, leaves
 from ihds.analysis.numerics import RANK_TOLERANCE, has_settled, invert, newton_decrement, runs_away
 from ihds.analysis.result import Coefficient, Test, chi_square, wald_table
 from ihds.errors import DidNotConverge, OutOfRange, Separation
@@ -34,7 +34,7 @@ class Likelihood(Contribution):
     out: Annotated[float, Leaves("()", "sites out of range", bound=1, per="site")] = field(default=0.0, kw_only=True)
 
 
-L = TypeVar("L", bound=Likelihood)
+C = TypeVar("C", bound=Contribution)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,17 +155,18 @@ def newton(
     return replace(fit, at=fit.at + step)
 
 
-#: A row's part of a sum beyond this is out of range: half of what ``Likelihood`` declares.
-_MOST = 2.0**11
+def within(found: C, rows: int, kept: tuple[str, ...] = ()) -> C:
+    """Return a site's sums, or, where they exceed half of what is declared, only that: the step is halved.
 
-
-def within(found: L, rows: int) -> L:
-    """Return a site's sums, or, where they do not fit ``rows`` of all sites, only that: the step is halved."""
-    values = [np.asarray(getattr(found, f.name)) for f in fields(found)]
-    if all(bool(np.all(np.abs(v) <= _MOST * max(rows, 1))) for v in values):  # NaN is no such number
+    ``rows`` are those of all sites; ``found`` has a leaf ``out`` of sites that did not fit, and ``kept`` are
+    the leaves that no step changes.
+    """
+    judged = [(name, leaf) for name, leaf in leaves(type(found)).items() if name not in (*kept, "out")]
+    sums = {name: (getattr(found, name), leaf.bound / 2) for name, leaf in judged}
+    if all(bool(np.all(np.abs(v) <= bound * max(rows, 1))) for v, bound in sums.values()):  # NaN is no such number
         return found
-    empty: dict[str, Any] = {f.name: np.zeros_like(getattr(found, f.name), dtype=np.float64) for f in fields(found)}
-    return replace(found, **{**empty, "log_likelihood": 0.0, "out": 1.0})
+    empty: dict[str, Any] = {name: np.zeros_like(v) if np.ndim(v) else 0.0 for name, (v, _) in sums.items()}
+    return replace(found, **{**empty, "out": 1.0})
 
 
 def _inverse(information: Matrix, terms: tuple[str, ...]) -> tuple[Matrix, bool]:

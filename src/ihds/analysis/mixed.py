@@ -8,17 +8,19 @@ turns the columns so that sums of very different sizes travel with the same digi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
 from ihds.analysis.design import Frame
 from ihds.analysis.likelihood import Likelihood
-from ihds.analysis.method import Contribution, Leaves, Matrix, Vector, leaves
+from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.numerics import invert
 from ihds.analysis.result import Coefficient, wald_row
 
+#: What of ``Crosses`` no step changes.
+COUNTS = ("persons", "twice")
 #: The squared length of a step, in standard errors, that rounding leaves where V is nearly singular.
 STILL = 1e-14
 
@@ -55,17 +57,6 @@ class Profile:
     sigma2: float
     likelihood: Likelihood
     hessian: Matrix
-
-
-def within(found: Crosses, rows: int) -> Crosses:
-    """Return a site's sums, or, where they are out of range, only that they are: the step is halved."""
-    declared = leaves(Crosses)
-    sums = [name for name in declared if name not in ("persons", "twice", "out")]
-    values = [(np.asarray(getattr(found, name)), declared[name].bound / 2) for name in sums]
-    if all(bool(np.all(np.abs(v) <= bound * max(rows, 1))) for v, bound in values):  # NaN is no such number
-        return found
-    empty: dict[str, Any] = {name: np.zeros_like(np.asarray(getattr(found, name))) for name in sums}
-    return replace(found, **{**empty, "log_det": 0.0, "out": 1.0})
 
 
 def out_of_range(total: Crosses) -> Likelihood:

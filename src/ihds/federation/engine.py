@@ -145,10 +145,10 @@ class Dask:
                 raise SetupFailed("Dask is not installed", remedy="pip install 'ihds[dask]'") from error
             try:
                 made: Any = distributed  # its constructors have no types
-                where = self.address or made.LocalCluster(
+                cluster = self.address or made.LocalCluster(
                     n_workers=self.workers, threads_per_worker=1, dashboard_address=":0", silence_logs=40
                 )
-                self._client = made.Client(where)
+                self._client = made.Client(cluster)
             except (OSError, ValueError, RuntimeError) as error:
                 where = f"at {self.address}" if self.address else "on this machine"
                 raise SetupFailed(

@@ -64,6 +64,9 @@ def test_genes_of_few_persons_are_left_out_and_what_is_no_count_is_told(sites):
     result = federate(parts, "voom", thresholds=Thresholds(), formula="~ group", features="n_*")
     assert "n_few" not in result.details["features"]["feature"]
     assert result.details["hidden_features"] == 1
+    without = federate([p.drop(columns="n_few") for p in parts], "voom", formula="~ group", features="n_*")
+    mean, trend = without.details["features"]["mean"], result.details["trend"]["log2_count"]
+    assert trend[-1] - trend[0] == pytest.approx(max(mean) - min(mean), abs=0.05)  # no end is the hidden gene's mean
     parts[1].loc[0, "n_few"] = 0.5
     with pytest.raises(BadTable, match="no counts"):
         federate(parts, "voom", formula="~ group", features="n_*")

@@ -179,7 +179,7 @@ def local(params: Params, state: State, design: Design) -> Crosses:
         cross_1=np.array([-np.einsum("cqr,cqs->rs", e, g) for g in ge]).reshape(len(first), r, r),
         cross_2=np.array(cross_2).reshape(-1, r, r),
     )
-    return mixed.within(found, design.frame.rows)
+    return likelihood.within(found, design.frame.rows, mixed.COUNTS)
 
 
 def _profile(params: Params, state: State, total: Crosses, by: Matrix, terms: tuple[str, ...]) -> Profile:

@@ -188,7 +188,7 @@ def local(params: Params, state: State, design: Design) -> Contribution:
         cross_1=cross_1,
         cross_2=cross_2,
     )
-    return mixed.within(found, design.frame.rows)
+    return likelihood.within(found, design.frame.rows, mixed.COUNTS)
 
 
 def _profile(params: Params, state: State, total: Crosses, by: Matrix, terms: tuple[str, ...]) -> Profile:

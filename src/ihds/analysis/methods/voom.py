@@ -23,7 +23,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 
 from ihds.analysis import features, genesets
-from ihds.analysis.design import Ask, Design, Frame
+from ihds.analysis.design import Ask, Design, Frame, Ints
 from ihds.analysis.features import WIDTH, Magnitudes, Scale
 from ihds.analysis.lowess import lowess
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
@@ -240,16 +240,20 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
             "prior_variance": prior,
             "hidden_features": len(frame.features) - len(kept),
             "below_5_per_cent": int(np.sum(columns["adjusted_p"] < 0.05)),
-            "trend": _trend(state),
+            "trend": _trend(state, kept),
             "sets": genesets.tested(params.sets, genes, columns["t"]),
             "left_out_missing": frame.left_out,
         },
     )
 
 
-def _trend(state: State) -> dict[str, list[float]]:
-    """Return a hundred points of the trend: log2 counts, and the square root of the spread there."""
-    at = np.linspace(state.trend_x[0], state.trend_x[-1], 100)
+def _trend(state: State, kept: Ints) -> dict[str, list[float]]:
+    """Return a hundred points of the trend: log2 counts, and the square root of the spread there.
+
+    It runs from the least to the greatest of the genes shown: an end is the mean of one gene.
+    """
+    shift = state.trend_x[0] - state.mean[state.scale.persons[:, 1] > 0].min()
+    at = np.linspace(state.mean[kept].min() + shift, state.mean[kept].max() + shift, 100)
     return {
         "log2_count": [float(v) for v in at],
         "root_sd": [float(v) for v in np.interp(at, state.trend_x, state.trend_y)],
