@@ -8,6 +8,7 @@ import pytest
 
 from ihds.analysis.plan import Plan, run
 from ihds.data.codebook import Codebook, Variable
+from ihds.data.wide import Table
 from ihds.errors import SetupFailed
 from ihds.federation.engine import Dask, Here, divide, engine_of
 from ihds.privacy.disclosure import Thresholds
@@ -37,7 +38,7 @@ def cluster():
 
 def rounds(plan: Plan, engine, tables):
     """Run a plan as ``plan.run`` does, each site's rows on an engine."""
-    works = [engine.work(plan, table) for table in tables]
+    works = [engine.work(plan, Table.of(table, plan.agreement.ask.features)) for table in tables]
     state = plan.begin()
     while (result := plan.finish(state)) is None:
         parts = [work.local(state) for work in works]
@@ -58,7 +59,7 @@ def test_four_workers_give_the_same_digits(cluster, name, call):
 
 
 def _after(plan: Plan, tables):
-    works = [Here().work(plan, table) for table in tables]
+    works = [Here().work(plan, Table.of(table, plan.agreement.ask.features)) for table in tables]
     for work in works:
         work.local(plan.begin())
     return works
@@ -76,8 +77,8 @@ def alike(one, two) -> bool:
 
 def test_persons_and_clusters_stay_whole():
     plan = Plan("lmm", CALLS["lmm"][0], BOOK, Thresholds.none(), 1)
-    parts = divide(plan, ROWS, 4)
-    held = [set(part["patient"]) for part in parts]
+    parts = divide(plan, Table.of(ROWS, ()), 4)
+    held = [set(part.frame["patient"]) for part in parts]
     assert len(parts) == 4
     assert sum(len(part) for part in parts) == len(ROWS)
     assert all(not a & b for i, a in enumerate(held) for b in held[:i])
@@ -107,14 +108,14 @@ def test_thresholds_count_persons_where_clusters_are_others():
     rows = ROWS.assign(ward=[f"w{i % 7}" for i in range(len(ROWS))])
     book = Codebook("law", {**BOOK.variables, "ward": Variable("ward", "identifier")}, "patient")
     plan = Plan("glm", {"formula": "size ~ age + cluster(ward)", "robust": "cluster"}, book, Thresholds.none(), 1)
-    assert len(divide(plan, rows, 4)) == 1
+    assert len(divide(plan, Table.of(rows, ()), 4)) == 1
     by_person = Plan("glm", {"formula": "size ~ age"}, book, Thresholds.none(), 1)
-    parts = divide(by_person, rows, 4)
-    assert sum(part["patient"].nunique() for part in parts) == rows["patient"].nunique()
+    parts = divide(by_person, Table.of(rows, ()), 4)
+    assert sum(part.frame["patient"].nunique() for part in parts) == rows["patient"].nunique()
 
 
 def test_what_goes_wrong_with_rows_is_no_fault_of_the_cluster(cluster, monkeypatch):
     plan = Plan("glm", {"formula": "size ~ age"}, BOOK, Thresholds.none(), 1)
-    work = cluster.work(plan, ROWS)
+    work = cluster.work(plan, Table.of(ROWS, ()))
     with pytest.raises(AttributeError):  # no state at all: the computation fails, the cluster does not
         work.local(None)

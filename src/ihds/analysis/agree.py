@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from ihds.analysis import design as designs
@@ -22,6 +21,7 @@ from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.rows import Rows, distinct, persons_with, read_rows
 from ihds.analysis.timeset import TimeSet, bloom, peel
 from ihds.data.codebook import Codebook
+from ihds.data.wide import Table
 from ihds.errors import BadFormula, BadInput, BadLevel, BadTable, ConstantColumn, NoEvents, OutOfRange, Refused
 from ihds.privacy.disclosure import Thresholds, model_reasons
 
@@ -134,7 +134,7 @@ class Agreement:
 
     # -- at the site ------------------------------------------------------------------------
 
-    def rows(self, state: AgreeState, table: pd.DataFrame) -> Rows:
+    def rows(self, state: AgreeState, table: Table) -> Rows:
         """Read a site's rows under the levels agreed so far."""
         return read_rows(self.ask, self.codebook, state.levels, table)
 

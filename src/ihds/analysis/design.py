@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ihds.analysis import formula as formulas
 from ihds.analysis.formula import Formula
 from ihds.data.codebook import Codebook
+from ihds.data.wide import Wide
 from ihds.errors import BadFormula, BadLevel
 
 Floats = NDArray[np.float64]
@@ -143,7 +144,7 @@ class Design:
     Shapes: ``x`` (n, p) centred and scaled, column by column in memory; ``y``, ``offset`` (n,);
     ``entry`` and ``exit`` are bins, a row being at risk in ``entry < bin <= exit``; ``times`` are
     the bins' upper edges; ``start`` (empty if all start at 0) and ``stop`` are the times themselves;
-    ``features`` (n, g) as they are, NaN where missing.
+    ``features`` (n, g) as they are, NaN where missing, read when they are indexed.
     ``cache`` is for a method's own reuse between rounds.
     """
 
@@ -162,7 +163,7 @@ class Design:
     codes: dict[str, Ints]
     start: Floats
     stop: Floats
-    features: Floats
+    features: Wide
     cache: dict[str, Any] = field(default_factory=dict)
 
 

@@ -14,12 +14,10 @@ from ihds.analysis import formula as formulas
 from ihds.analysis.design import Ask, Design, Frame, Ints
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.outcomes import categories
-from ihds.analysis.rows import per_person, persons_with
+from ihds.analysis.rows import distinct, per_person, persons_with
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, BadInput, Refused
 
-#: Features worked on at once, so that memory stays a few columns more than the data.
-WIDTH = 512
 #: What differs from the mean by less than this part of it is the same for everybody.
 _ROUNDING = 2.0**-34
 #: A value further from the centre than this many scales weighs no more, where weights are compared.
@@ -157,26 +155,45 @@ def refuse_few(scale: Scale, what: str) -> None:
 
 def scaling(scale: Scale, design: Design) -> Contribution:
     """Return this site's part of the three rounds in which features are scaled, centred and scaled again."""
-    parts = [_block(scale, design, at) for at in range(0, design.features.shape[1], WIDTH)]
+    parts = [_block(scale, design, part) for part in design.features.parts()]
     joined = [np.concatenate([part[i] for part in parts]) for i in range(len(parts[0]))]
     return Magnitudes(*joined) if len(joined) > 1 else Means(*joined)
 
 
-def _block(scale: Scale, design: Design, at: int) -> tuple[Any, ...]:
+def _block(scale: Scale, design: Design, part: slice) -> tuple[Any, ...]:
     """Return, per feature of a block, the sums of the round that ``scale`` asks for."""
-    values = design.features[:, at : at + WIDTH]
-    part = slice(at, at + values.shape[1])
+    values, times = _values(design, part)
     present = np.isfinite(values)
     whole = bool(present.all())
     if len(scale.count) and not len(scale.centre):
-        return ((values if whole else np.where(present, values, 0.0)).sum(axis=0) / scale.scale[part],)
+        return (_summed(values if whole else np.where(present, values, 0.0), times) / scale.scale[part],)
     about = values - scale.centre[part] if len(scale.centre) else values
     _, exponent = np.frexp(about)  # the power of two of each size, 0 for 0
     known = about != 0 if whole else present & (about != 0)
-    magnitude = np.where(known, exponent, 0).sum(axis=0) - 0.5 * known.sum(axis=0)
-    persons = np.column_stack([persons_with(flags, design.person) for flags in (present, known)])
-    sites = present.any(axis=0).astype(np.float64)
-    return present.sum(axis=0).astype(np.float64), known.sum(axis=0).astype(np.float64), persons, sites, magnitude
+    counts, nonzero = _summed(present, times), _summed(known, times)
+    magnitude = _summed(np.where(known, exponent, 0), times) - 0.5 * nonzero
+    persons = (counts, nonzero) if times is not None else [persons_with(f, design.person) for f in (present, known)]
+    return counts, nonzero, np.column_stack(persons), (counts > 0).astype(np.float64), magnitude
+
+
+def _values(design: Design, part: slice) -> tuple[Matrix, Matrix | None]:
+    """Return a block of features and None; of packed genotypes their four values, and how many rows have each."""
+    if not _countable(design):
+        return design.features[:, part], None
+    counted = design.features.counted[part]
+    return np.repeat([[0.0], [1.0], [2.0], [np.nan]], len(counted), axis=1), counted.T
+
+
+def _countable(design: Design) -> bool:
+    """Whether features are genotypes of two bits, with one row a person."""
+    return design.features.packed and distinct(design.person) == len(design.person)
+
+
+def _summed(values: NDArray[Any], times: Matrix | None) -> Vector:
+    """Return the sums over rows (columns,) of values that stand so many times, or once."""
+    if times is None:
+        return np.asarray(values.sum(axis=0), dtype=np.float64)
+    return np.asarray(np.einsum("ij,ij->j", values, times))
 
 
 def scaled(scale: Scale, total: Contribution) -> Scale:
@@ -201,9 +218,44 @@ def weights(block: Matrix, person: Ints) -> Matrix:
 
 def centred(scale: Scale, design: Design) -> Iterator[tuple[slice, Matrix]]:
     """Return the features in blocks of columns, centred and scaled, NaN where missing."""
-    for at in range(0, design.features.shape[1], WIDTH):
-        part = slice(at, at + WIDTH)
+    for part in design.features.parts():
         yield part, (design.features[:, part] - scale.centre[part]) / scale.scale[part]
+
+
+def products(scale: Scale, design: Design, values: Matrix) -> Matrix:
+    """Return sums over rows of centred, scaled features, 0 where missing, times ``values`` (n, q): (features, q)."""
+    if _countable(design):  # of copies as they are: what the centre adds is taken off afterwards
+        copies, absent = design.features.products(values)
+        return np.asarray((copies - scale.centre[:, None] * (values.sum(axis=0) - absent)) / scale.scale[:, None])
+    found = np.zeros((design.features.shape[1], values.shape[1]))
+    for part, block in centred(scale, design):
+        found[part] = np.nan_to_num(block).T @ values
+    return found
+
+
+def squares(scale: Scale, design: Design, weight: Vector | None = None) -> tuple[Vector, Matrix]:
+    """Return sums over rows of squares of centred, scaled features times ``weight`` (features,), and ``Weights``."""
+    if _countable(design):
+        return _squares_of_genotypes(scale, design, weight)
+    count = design.features.shape[1]
+    found, spread = np.zeros(count), np.zeros((count, 2))
+    for part, block in centred(scale, design):
+        g = np.nan_to_num(block)
+        found[part] = np.einsum("ij,ij->j", g, g) if weight is None else weight @ (g * g)
+        spread[part] = weights(g, design.person)
+    return found, spread
+
+
+def _squares_of_genotypes(scale: Scale, design: Design, weight: Vector | None) -> tuple[Vector, Matrix]:
+    counted, centre = design.features.counted[:, :3], scale.centre
+    about = (np.array([[0.0], [1.0], [2.0]]) - centre) / scale.scale
+    square = np.minimum(np.abs(about), _FAR) ** 2
+    spread = np.column_stack([np.einsum("jv,vj->v", s, counted) for s in (square, square**2)])
+    if weight is None:
+        return np.einsum("jv,vj->v", about**2, counted), spread
+    copies, absent = (found[:, 0] for found in design.features.products(weight[:, None]))
+    found = design.features.squares(weight) - 2 * centre * copies + centre**2 * (weight.sum() - absent)
+    return found / scale.scale**2, spread
 
 
 def shown_counts(count: Vector, rows: int, least: int) -> Vector:

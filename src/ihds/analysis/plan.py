@@ -7,6 +7,7 @@ the coordinator and the gate know of statistics.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,7 @@ from ihds.analysis.result import Result
 from ihds.analysis.rows import Rows, build
 from ihds.canonical import pack, unpack
 from ihds.data.codebook import Codebook
+from ihds.data.wide import Table
 from ihds.errors import BadMessage, DidNotConverge
 from ihds.privacy.disclosure import Thresholds
 
@@ -76,9 +78,9 @@ class Plan:
         """Return the first state; sees no data."""
         return PlanState(self.agreement.begin(), _as_array(b""), 0)
 
-    def work(self, table: pd.DataFrame) -> SiteWork:
+    def work(self, table: pd.DataFrame | Table) -> SiteWork:
         """Return the computation of one site."""
-        return SiteWork(self, table)
+        return SiteWork(self, Table.of(table, self.agreement.ask.features))
 
     def capacity(self, state: PlanState) -> int:
         """Return the public number of rows that sets the fixed-point scale."""
@@ -129,7 +131,7 @@ class SiteWork:
     """One site's side of a plan; keeps rows and design between rounds while what was agreed stays."""
 
     plan: Plan
-    table: pd.DataFrame
+    table: Table
     _rows: tuple[object, Rows] | None = None
     _design: tuple[bytes, design.Design] | None = None
     _frame: design.Frame | None = None
@@ -138,7 +140,7 @@ class SiteWork:
 
     def with_twin(self) -> SiteWork:
         """Return the work with a twin that holds no row: what leaves must have the twin's shape."""
-        self._twin = SiteWork(self.plan, self.table.iloc[:0])
+        self._twin = SiteWork(self.plan, self.table.empty())
         return self
 
     def local(self, state: PlanState) -> Contribution:
@@ -202,7 +204,7 @@ def _shape(value: Contribution) -> tuple[str, Layout]:
     return type(value).__name__, tuple(shapes)
 
 
-def run(plan: Plan, tables: list[pd.DataFrame]) -> Result:
+def run(plan: Plan, tables: Sequence[pd.DataFrame | Table]) -> Result:
     """Run a plan over tables in this process, plainly: the slow, obvious twin of every federation.
 
     Contributions pass through the same fixed-point words, unmasked.

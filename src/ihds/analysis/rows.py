@@ -26,6 +26,7 @@ from ihds.analysis.design import (
     strata_names,
 )
 from ihds.data.codebook import Codebook
+from ihds.data.wide import Table, Wide
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +51,13 @@ class Rows:
     left_out: int
     undefined: int
     persons: int
-    features: Floats
+    features: Wide
 
     def __len__(self) -> int:
         return len(self.person)
 
 
-def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], table: pd.DataFrame) -> Rows:
+def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], table: Table) -> Rows:
     """Turn a site's table into numbers under agreed levels.
 
     Rows with an infinite term, a negative time or an empty interval are set aside and counted:
@@ -64,9 +65,10 @@ def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], 
 
     """
     formula = ask.formula
-    person_column = codebook.person if codebook.person in table.columns else ""
-    wanted = sorted(ask.variables | ({person_column} if person_column else set()))
-    used = table if set(wanted) == set(table.columns) else table[wanted]
+    frame = table.frame
+    person_column = codebook.person if codebook.person in frame.columns else ""
+    wanted = sorted(ask.formula.variables | ({person_column} if person_column else set()))
+    used = frame if set(wanted) == set(frame.columns) else frame[wanted]
     missing = np.zeros(len(used), dtype=bool)
     for name in _needed(ask, levels) if ask.complete else ():
         missing |= used[name].isna().to_numpy()
@@ -130,7 +132,7 @@ def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], 
         left_out=left_out,
         undefined=int(n - good.sum()),
         persons=distinct(person),
-        features=kept_rows(kept[list(ask.features)].to_numpy(dtype=np.float64)) if ask.features else np.zeros((n, 0)),
+        features=table.wide if len(used) == good.sum() else table.wide.of(np.flatnonzero(~missing)[good]),
     )
 
 

@@ -6,7 +6,7 @@ Parsing is left to maintained readers (Pgenlib, cyvcf2, bgen), installed with ``
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ihds.data.codebook import Codebook, Variable
+from ihds.data.plink import Bed, Pgen
+from ihds.data.wide import Columns
 from ihds.errors import BadTable, SetupFailed
 
 Copies = NDArray[np.float64]
@@ -34,6 +36,59 @@ class Variant:
     def unit(self, build: str) -> str:
         """Return what the copies are copies of: sites whose units differ are not joined."""
         return f"copies of {self.counted}, {build} {self.chromosome}:{self.position} {self.other}>{self.counted}"
+
+
+@dataclass(frozen=True, slots=True)
+class InPlace:
+    """A PLINK file left where it is: its columns, its persons in order, and the codebook's entries of its variants."""
+
+    columns: Columns
+    persons: list[str]
+    variables: dict[str, Variable]
+
+
+def in_place(path: Path, build: str) -> InPlace:
+    """Return the genotypes of a .bed or .pgen file, to be read when they are needed.
+
+    Raises:
+        BadTable: the file is absent, of another kind or broken; a variant or person stands twice.
+
+    """
+    if path.suffix not in (".bed", ".pgen") or not path.is_file():
+        raise BadTable(
+            f"{path} is no .bed or .pgen file", remedy="convert it with plink2 --make-bed (dosages: --make-pgen)"
+        )
+    first = path.suffix == ".bed"
+    try:
+        persons = _persons(path.with_suffix(".fam" if first else ".psam"), header=not first)
+        variants = _bim(path.with_suffix(".bim")) if first else _pvar(path.with_suffix(".pvar"))
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        raise BadTable(f"what stands beside {path} cannot be read: {error}", remedy="check it with plink2") from error
+    kept = [(at, variant) for at, variant in enumerate(variants) if variant is not None]
+    names = tuple(variant.name for _, variant in kept)
+    _must_differ(names, persons)
+    found = {v.name: Variable(v.name, "number", unit=v.unit(build), minimum=0.0, maximum=2.0) for _, v in kept}
+    if first:
+        return InPlace(Bed(path.resolve(), names, len(persons)), persons, found)
+    at = np.array([at for at, _ in kept], dtype=np.intp)
+    return InPlace(Pgen(path.resolve(), names, len(persons), len(variants), at), persons, found)
+
+
+def _must_differ(names: Sequence[str], persons: Sequence[str]) -> None:
+    """Refuse a variant or a person that stands twice.
+
+    Raises:
+        BadTable: one does.
+
+    """
+    twice = {name for name, count in Counter(names).items() if count > 1}
+    if twice:
+        raise BadTable(
+            f"the variant {min(twice)!r} stands twice", remedy="give each a name of its own (plink2 --set-all-var-ids)"
+        )
+    again = {name for name, count in Counter(persons).items() if count > 1}
+    if again:
+        raise BadTable(f"the person {min(again)!r} stands twice", remedy="give each an identifier of its own")
 
 
 def read_genotypes(
@@ -64,19 +119,12 @@ def read_genotypes(
     except (OSError, ValueError, RuntimeError, KeyError, IndexError) as error:
         raise BadTable(f"{path} cannot be read: {error}", remedy="check it with plink2 or bcftools") from error
     names = [variant.name for variant, _ in held]
-    twice = {name for name, count in Counter(names).items() if count > 1}
-    if twice:
-        raise BadTable(
-            f"the variant {min(twice)!r} stands twice", remedy="give each a name of its own (plink2 --set-all-var-ids)"
-        )
+    _must_differ(names, persons)
     absent = wanted - set(names)
     if absent:
         raise BadTable(f"{path.name} has no variant {min(absent)!r}", remedy="check the names")
     if not names:
         raise BadTable(f"{path.name} holds no variant of two alleles", remedy="check the file")
-    again = {name for name, count in Counter(persons).items() if count > 1}
-    if again:
-        raise BadTable(f"the person {min(again)!r} stands twice", remedy="give each an identifier of its own")
     table = pd.DataFrame({v.name: copies for v, copies in held})
     table.insert(0, person, persons)
     variables = {person: Variable(person, "identifier")}

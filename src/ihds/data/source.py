@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 import pandas as pd
 
 from ihds.data.codebook import Codebook
+from ihds.data.wide import Table
 from ihds.errors import NotFound, Refused
 
 T = TypeVar("T")
@@ -49,11 +50,17 @@ class View:
     scope: Scope
     codebook: Codebook
     persons: int
-    _rows: Callable[[], pd.DataFrame]
+    _rows: Callable[[tuple[str, ...]], Table]
 
-    def apply(self, compute: Callable[[pd.DataFrame], T]) -> T:
-        """Run ``compute`` on the rows and return what it returns."""
-        return compute(self._rows())
+    def apply(self, compute: Callable[[Table], T], features: tuple[str, ...] = ()) -> T:
+        """Run ``compute`` on the rows and return what it returns; ``features`` are read in blocks.
+
+        Raises:
+            Refused: a feature is outside the scope.
+
+        """
+        _opened(self.codebook, frozenset(features), self.scope)
+        return compute(self._rows(features))
 
     def __repr__(self) -> str:
         return f"View({self.scope.dataset!r}, {len(self.scope.variables)} variables)"
@@ -87,8 +94,8 @@ class FrameSource:
         """Open the permitted columns."""
         book = scoped(self.codebook(scope.dataset), scope)
         persons = count_persons(self.frame, self.book)
-        columns = list(book.variables)
-        return View(scope, book, persons, lambda: self.frame[columns])
+        frame = self.frame[list(book.variables)]
+        return View(scope, book, persons, lambda features: Table.of(frame, features))
 
     def close(self) -> None:
         """Nothing is open."""
@@ -117,10 +124,14 @@ def scoped(codebook: Codebook, scope: Scope) -> Codebook:
         Refused: the scope names a variable the dataset does not have.
 
     """
-    unknown = sorted(scope.variables - set(codebook.variables))
+    _opened(codebook, scope.variables, scope)
+    return codebook.restricted(scope.variables)
+
+
+def _opened(codebook: Codebook, names: frozenset[str], scope: Scope) -> None:
+    unknown = sorted(names - set(codebook.variables))
     if unknown:
         raise Refused(
             f"the permit names variables that {scope.dataset!r} does not hold: {unknown}",
             remedy="ask for an amended permit that lists existing variables",
         )
-    return codebook.restricted(scope.variables)

@@ -18,6 +18,7 @@ import pandas as pd
 from ihds.analysis.method import Contribution
 from ihds.analysis.plan import Plan, PlanState, SiteWork, joined, must_have_shape
 from ihds.canonical import pack, unpack
+from ihds.data.wide import Table
 from ihds.errors import SetupFailed, SiteMissing
 
 
@@ -36,7 +37,7 @@ class Work(Protocol):
 class Engine(Protocol):
     """Computes a site's contributions."""
 
-    def work(self, plan: Plan, table: pd.DataFrame) -> Work:
+    def work(self, plan: Plan, table: Table) -> Work:
         """Return the computation of a plan on a site's rows."""
         ...
 
@@ -48,7 +49,7 @@ class Engine(Protocol):
 class Here:
     """The site's own process."""
 
-    def work(self, plan: Plan, table: pd.DataFrame) -> Work:
+    def work(self, plan: Plan, table: Table) -> Work:
         """Return the computation; its twin without rows guards the shape of what leaves."""
         return plan.work(table).with_twin()
 
@@ -70,7 +71,7 @@ def _cluster_faults() -> Iterator[None]:
 class _Part:
     """A part of the rows, on a worker of the cluster; kept there between the rounds of a study."""
 
-    def __init__(self, plan: Plan, table: pd.DataFrame) -> None:
+    def __init__(self, plan: Plan, table: Table) -> None:
         self.work = plan.work(table)
 
     def answer(self, state: bytes) -> tuple[Contribution, int] | Exception:
@@ -123,7 +124,7 @@ class Dask:
     _client: Any = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def work(self, plan: Plan, table: pd.DataFrame) -> Work:
+    def work(self, plan: Plan, table: Table) -> Work:
         """Return the computation, spread over the cluster if its sums are those of parts."""
         if not plan.agreement.ask.divisible or len(table) < 2:
             return Here().work(plan, table)
@@ -133,7 +134,7 @@ class Dask:
             count = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
             divided = divide(plan, table, count)
             parts = [client.submit(_Part, plan, part, actor=True, pure=False).result() for part in divided]
-        return _Divided(plan, parts, SiteWork(plan, table.iloc[:0]))
+        return _Divided(plan, parts, SiteWork(plan, table.empty()))
 
     def _connected(self) -> Any:
         if self._client is not None and self._client.status != "running":
@@ -166,19 +167,20 @@ class Dask:
             self._client = None
 
 
-def divide(plan: Plan, table: pd.DataFrame, count: int) -> list[pd.DataFrame]:
+def divide(plan: Plan, table: Table, count: int) -> list[Table]:
     """Return at most ``count`` parts of a table in which every person, and every cluster, is whole.
 
     Where clusters are others than persons, or computed, they are one part: thresholds count persons.
     """
     formula = plan.agreement.ask.formula
-    person = plan.codebook.person if plan.codebook.person in table.columns else ""
+    frame = table.frame
+    person = plan.codebook.person if plan.codebook.person in frame.columns else ""
     key = formula.label(formula.cluster) if formula.cluster else person
-    if formula.cluster and (key not in table.columns or person not in ("", key)):
+    if formula.cluster and (key not in frame.columns or person not in ("", key)):
         return [table]
-    code = pd.factorize(table[key])[0] if key else np.arange(len(table))
+    code = pd.factorize(frame[key])[0] if key else np.arange(len(table))
     of_part = np.where(code >= 0, code % count, 0)
-    parts = [table[of_part == at].reset_index(drop=True) for at in range(count)]
+    parts = [table.part(np.flatnonzero(of_part == at)) for at in range(count)]
     return [part for part in parts if len(part)]
 
 

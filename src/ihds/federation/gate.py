@@ -388,7 +388,7 @@ class Gate:
             announced = {h: bytes.fromhex(k) for h, k in body["roster"].items()}
             named = study.digest()
             pair_seeds = secagg.seeds(self._mask_key(body), self.me, announced, named)
-            work = view.apply(lambda table: self.engine.work(plan, table))
+            work = view.apply(lambda table: self.engine.work(plan, table), plan.agreement.ask.features)
             levels = plan.agreement.begin().levels
             self._works[study_id] = _Open(study, named, plan, work, pair_seeds, view.persons, levels)
         return self._works[study_id]

@@ -5,6 +5,7 @@ import pytest
 
 from ihds.analysis.features import Scale
 from ihds.analysis.methods import polygenic_score
+from ihds.data.wide import Wide
 from ihds.errors import BadInput, ConstantColumn, Refused
 from ihds.privacy.disclosure import Thresholds
 from tests.conftest import close, federate, genotypes, reference, split
@@ -52,13 +53,13 @@ def test_the_scores_themselves_equal_plink_and_a_missing_genotype_is_the_mean(co
     scale = Scale(None, None, None, copies.mean(axis=0), None, True, 0, 1)
 
     class Held:
-        features = copies
+        features = Wide.held(tuple(map(str, range(copies.shape[1]))), copies)
 
     state = polygenic_score.State(scale, weights, 1.0, None, None, None, len(copies))
     mean = float(scale.centre @ weights)
     assert np.allclose(polygenic_score.scores(state, Held) + mean, r["prs"]["scores"], atol=1e-9)
     gone = np.where(np.arange(len(copies))[:, None] == 0, np.nan, copies)
-    Held.features = gone
+    Held.features = Wide.held(Held.features.names, gone)
     assert polygenic_score.scores(state, Held)[0] == 0.0
 
 

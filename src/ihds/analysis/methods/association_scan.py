@@ -122,15 +122,10 @@ def local(params: Params, state: State, design: Design) -> Contribution:
     if params.family == "binomial":
         eta = x @ state.fit.at
         weight, residual = expit(eta) * expit(-eta), y - expit(eta)
-    count = design.features.shape[1]
-    gx, gy, gg, spread = np.zeros((count, p)), np.zeros(count), np.zeros(count), np.zeros((count, 2))
-    for part, block in features.centred(state.scale, design):
-        g = np.where(np.isfinite(block), block, 0.0)
-        gx[part] = g.T @ (x * weight[:, None])
-        gy[part] = residual @ g
-        gg[part] = weight @ (g * g)
-        spread[part] = features.weights(g, design.person)
-    return Scan(weighted_gram(x, weight), x.T @ residual, float(residual @ residual), gx, gy, gg, spread)
+    found = features.products(state.scale, design, np.column_stack([x * weight[:, None], residual]))
+    squares = features.squares(state.scale, design, weight if params.family == "binomial" else None)
+    own = (weighted_gram(x, weight), x.T @ residual, float(residual @ residual))
+    return Scan(*own, found[:, :p], found[:, p], *squares)
 
 
 def aggregate(params: Params, state: State, total: Any) -> State:

@@ -162,7 +162,7 @@ def local(params: Params, state: State, design: Design) -> Contribution:
 
 def _about(state: State, design: Design, arm: Any) -> Matrix:
     """Return an arm's outcomes about the mean of all (n, 1)."""
-    return np.asarray((design.features[arm] - state.scale.centre) / state.scale.scale)
+    return (design.features[arm] - state.scale.centre) / state.scale.scale
 
 
 def _arm_sums(params: Params, state: State, x: Matrix, y: Vector, held: Any, arms: tuple[Any, Any]) -> ArmSums:

@@ -80,11 +80,14 @@ def begin(params: Params, frame: Frame) -> State:
 def local(params: Params, state: State, design: Design) -> GenotypeCounts:
     """Count the genotypes: somebody with several rows counts by the first."""
     first = np.unique(design.person, return_index=True)[1]
-    count = design.features.shape[1]
+    held = design.features.of(first)
+    count = held.shape[1]
+    if held.packed:
+        copies, missing = held.counted[:, :3], held.counted[:, 3]
+        return GenotypeCounts(copies, missing, np.zeros(count), (missing < len(first)).astype(np.float64))
     copies, missing, other = np.zeros((count, 3)), np.zeros(count), np.zeros(count)
-    for at in range(0, count, features.WIDTH):
-        part = slice(at, at + features.WIDTH)
-        value = np.rint(design.features[first][:, part])
+    for part in held.parts():
+        value = np.rint(held[:, part])
         missing[part] = np.isnan(value).sum(axis=0)
         for k in range(3):
             copies[part, k] = (value == k).sum(axis=0)

@@ -122,7 +122,10 @@ def begin(params: Params, frame: Frame) -> State:
 
 def scores(state: State, design: Design) -> Vector:
     """Return each row's score (n,) less that of the mean person; it stays at the site."""
-    return np.asarray(np.nan_to_num(design.features - state.scale.centre) @ state.weights)
+    found = np.zeros(len(design.features))
+    for part in design.features.parts():
+        found += np.nan_to_num(design.features[:, part] - state.scale.centre[part]) @ state.weights[part]
+    return found
 
 
 def _standard(state: State, design: Design) -> Vector:

@@ -136,19 +136,16 @@ def local(params: Params, state: State, design: Design) -> Contribution:
     """Scale and centre the features, then apply the covariance to the basis."""
     if not state.scale.placed:
         return features.scaling(state.scale, design)
-    parts = [(part, np.where(np.isfinite(b), b, 0.0)) for part, b in features.centred(state.scale, design)]
     if not len(state.divisor):
-        square = np.concatenate([np.einsum("ij,ij->j", b, b) for _, b in parts])
-        return Spread(square, np.concatenate([features.weights(b, design.person) for _, b in parts]))
+        return Spread(*features.squares(state.scale, design))
     basis = state.found[:, : params.components] if state.settled else state.basis
     scores = np.zeros((len(design.features), basis.shape[1]))
-    for part, block in parts:
-        scores += block @ (basis[part] / state.divisor[part, None])
+    for part, block in features.centred(state.scale, design):
+        scores += np.nan_to_num(block) @ (basis[part] / state.divisor[part, None])
     if state.settled:
         deviation = np.sqrt(np.maximum(state.values[: basis.shape[1]] / max(state.rows - 1, 1), 1e-300))
         return Scores(features.weights(scores / deviation, design.person))
-    image = [block.T @ scores / state.divisor[part, None] for part, block in parts]
-    return Image(np.concatenate(image))
+    return Image(features.products(state.scale, design, scores) / state.divisor[:, None])
 
 
 def aggregate(params: Params, state: State, total: Any) -> State:

@@ -24,13 +24,14 @@ import numpy as np
 
 from ihds.analysis import features, genesets
 from ihds.analysis.design import Ask, Design, Frame, Ints
-from ihds.analysis.features import WIDTH, Magnitudes, Scale
+from ihds.analysis.features import Magnitudes, Scale
 from ihds.analysis.lowess import lowess
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.moderated import Fits, moderated
 from ihds.analysis.numerics import invert
 from ihds.analysis.result import Result
 from ihds.data.codebook import Codebook
+from ihds.data.wide import WIDTH
 from ihds.errors import BadTable, Refused
 
 #: The part of the genes whose square root of spread is smoothed at once (limma's default).
@@ -128,7 +129,7 @@ def local(params: Params, state: State, design: Design) -> Contribution:
     """Return the sums this round asks for."""
     if state.stage == "genes":
         return features.scaling(state.scale, design)
-    counts = design.features
+    counts = design.features[:, :]  # a sample's quartile needs all its genes
     library = counts.sum(axis=1)
     share = _quartiles(state, counts) / np.maximum(library, 1.0)
     if state.stage == "libraries":
