@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 
 from ihds.analysis.plan import Plan, run
+from ihds.cli import main
 from ihds.data.codebook import Codebook, Variable
 from ihds.data.genotypes import in_place
 from ihds.data.plink import Bed
@@ -21,6 +23,7 @@ from ihds.data.sources.tabular import Beside, Stored, TabularSource, load
 from ihds.data.wide import Table, Wide
 from ihds.errors import BadTable, Refused, SetupFailed
 from ihds.privacy.disclosure import Thresholds
+from ihds.roles.config import data_file
 
 RNG = np.random.default_rng(7)
 PERSONS, VARIANTS = 131, 70  # no multiple of 4, 32 or 64
@@ -203,6 +206,22 @@ def test_columns_too_many_for_memory_are_read_from_the_table_in_blocks(tmp_path,
     assert np.array_equal(pickle.loads(pickle.dumps(found[1000].wide))[:, 2:4], many.iloc[:, 2:4])
     plan = Plan("differential_expression", {"formula": "~ age", "features": "g*"}, book, Thresholds.none(), 1)
     assert alike(run(plan, [found[1000]]).to_dict(), run(plan, [Table.of(whole, names)]).to_dict())
+
+
+def test_a_holder_is_made_of_a_table_and_genotypes_beside_it(tmp_path, capsys):
+    frame, book = table(extra=2)
+    frame.to_csv(tmp_path / "clinical.csv", index=False)
+    book.write(tmp_path / "clinical.toml")
+    bed = write_bed(tmp_path)
+    made = ["node", "init", str(tmp_path / "lih"), "--role", "holder", "--country", "LU", "--json"]
+    made += ["--data", str(tmp_path / "clinical.csv"), "--codebook", str(tmp_path / "clinical.toml")]
+    assert main([*made, "--genotypes", str(bed)]) != 0
+    assert "--build" in capsys.readouterr().out
+    assert not (tmp_path / "lih").exists()
+    assert main([*made, "--genotypes", str(bed), "--build", "GRCh38"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == PERSONS + 2
+    source = TabularSource(data_file(tmp_path / "lih"))
+    assert source.codebook("clinical").variable("rs01").unit == "copies of A, GRCh38 1:2 G>A"
 
 
 @pytest.mark.skipif(shutil.which("plink2") is None, reason="plink2 is not installed")

@@ -170,9 +170,14 @@ def _block(scale: Scale, design: Design, part: slice) -> tuple[Any, ...]:
     about = values - scale.centre[part] if len(scale.centre) else values
     _, exponent = np.frexp(about)  # the power of two of each size, 0 for 0
     known = about != 0 if whole else present & (about != 0)
-    counts, nonzero = _summed(present, times), _summed(known, times)
-    magnitude = _summed(np.where(known, exponent, 0), times) - 0.5 * nonzero
-    persons = (counts, nonzero) if times is not None else [persons_with(f, design.person) for f in (present, known)]
+    counts = np.full(values.shape[1], float(len(values))) if whole else _summed(present, times)
+    if whole and known.all():
+        nonzero, powers = counts, exponent
+    else:
+        nonzero, powers = _summed(known, times), np.where(known, exponent, 0)
+    magnitude = _summed(powers, times) - 0.5 * nonzero
+    alone = distinct(design.person) == len(design.person)
+    persons = (counts, nonzero) if alone else [persons_with(f, design.person) for f in (present, known)]
     return counts, nonzero, np.column_stack(persons), (counts > 0).astype(np.float64), magnitude
 
 
@@ -211,15 +216,15 @@ def scaled(scale: Scale, total: Contribution) -> Scale:
 
 def weights(block: Matrix, person: Ints) -> Matrix:
     """Return a block's part (columns, 2) of ``Weights``, a person's rows taken together; NaN counts as the centre."""
-    square = per_person(np.nan_to_num(np.minimum(np.abs(block), _FAR)) ** 2, person)
-    square = np.minimum(square, _FAR**2)
+    near = np.nan_to_num(np.clip(block, -_FAR, _FAR))
+    square = np.minimum(per_person(near * near, person), _FAR**2)
     return np.column_stack([square.sum(axis=0), np.einsum("ij,ij->j", square, square)])
 
 
 def centred(scale: Scale, design: Design) -> Iterator[tuple[slice, Matrix]]:
     """Return the features in blocks of columns, centred and scaled, NaN where missing."""
     for part in design.features.parts():
-        yield part, (design.features[:, part] - scale.centre[part]) / scale.scale[part]
+        yield part, (design.features[:, part] - scale.centre[part]) * (1 / scale.scale[part])  # a power of two
 
 
 def products(scale: Scale, design: Design, values: Matrix) -> Matrix:
@@ -269,8 +274,11 @@ def table(columns: dict[str, Any], order: Iterable[int]) -> dict[str, list[Any]]
     kept = list(order)
     found: dict[str, list[Any]] = {}
     for name, values in columns.items():
-        plain = np.asarray(values)[kept].tolist() if len(kept) else []
-        found[name] = [None if isinstance(v, float) and not np.isfinite(v) else v for v in plain]
+        shown = np.asarray(values)[kept] if len(kept) else np.zeros(0)
+        plain: list[Any] = shown.tolist()
+        for at in np.flatnonzero(~np.isfinite(shown)) if shown.dtype.kind == "f" else ():
+            plain[at] = None
+        found[name] = plain
     return found
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ihds.data.codebook import Codebook
+    from ihds.data.sources.tabular import Beside
     from ihds.roles.config import DatasetConfig
 
 
@@ -41,6 +42,8 @@ def node_commands(sub: Any) -> None:
     init.add_argument("--legal-regime", default="contract", choices=("contract", "ehds"))
     init.add_argument("--data", type=Path, help="CSV or Parquet table of a holder")
     init.add_argument("--codebook", type=Path, help="its codebook in TOML (default: a draft is inferred)")
+    init.add_argument("--genotypes", type=Path, help=".bed or .pgen file of the same persons, read where it lies")
+    init.add_argument("--build", default="", help="its genome build, for example GRCh38")
     init.add_argument("--file", default="", help="a file a holder lets out (path or URL), instead of a table")
     init.add_argument("--artefact", default="METADATA", choices=("METADATA", "AGGREGATE", "MODEL"), help="what it is")
     init.add_argument("--evidence", action="append", default=[], help="what was checked of it: disclosure_check")
@@ -65,6 +68,10 @@ def _node_init(given: Any) -> None:
     port = given.port or urlsplit(url).port or 443
     rows = given.role == "holder" and not given.worker and not given.file
     holding = _read_holding(given, name) if rows else None
+    if given.genotypes and not (holding and given.build):
+        raise BadInput(
+            "genotypes need a holder's table and their genome build", remedy="give --data and --build GRCh38"
+        )
     dataset = given.dataset or Path(given.file).stem
     settings = _settings(given, dataset) if (given.worker or given.file) and dataset else None
     config = NodeConfig(
@@ -85,16 +92,17 @@ def _node_init(given: Any) -> None:
     node.create(given.folder, config)
     loaded = 0
     if holding:
-        dataset, table, book = holding
-        loaded = node.load_dataset(given.folder, dataset.id, table, book)
+        dataset, table, book, beside = holding
+        loaded = node.load_dataset(given.folder, dataset.id, table, book, beside)
         book.write(given.folder / "codebook.toml")
     answer = {"node": name, "did": config.did, "url": config.base_url, "folder": str(given.folder), "rows": loaded}
     show(given, answer, f"{name} is ready: {config.did}\nrun it with: ihds node run {given.folder}")
 
 
-def _read_holding(given: Any, name: str) -> tuple[DatasetConfig, pd.DataFrame, Codebook]:
-    """Read and check a holder's table before anything is made."""
+def _read_holding(given: Any, name: str) -> tuple[DatasetConfig, pd.DataFrame, Codebook, Beside | None]:
+    """Read and check a holder's table, and the genotypes beside it, before anything is made."""
     from ihds.data.codebook import Codebook
+    from ihds.data.sources.tabular import Beside
     from ihds.data.table import conform, draft_codebook, read_table
 
     if given.data is None:
@@ -102,7 +110,11 @@ def _read_holding(given: Any, name: str) -> tuple[DatasetConfig, pd.DataFrame, C
     table = read_table(given.data, name)
     book = Codebook.read(given.codebook) if given.codebook else draft_codebook(name, table, given.person)
     settings = _settings(given, given.dataset or given.data.stem)
-    return settings, conform(table, book, name), book
+    table = conform(table, book, name)
+    beside = Beside(given.genotypes, given.build) if given.genotypes else None
+    if beside:
+        beside.join(table, book)
+    return settings, table, book, beside
 
 
 def _settings(given: Any, dataset: str) -> DatasetConfig:
@@ -187,6 +199,8 @@ def worker_commands(sub: Any) -> None:
     init.add_argument("--connector", default="", help="the connector's address from here (default: the ticket's)")
     init.add_argument("--data", type=Path, required=True, help="CSV or Parquet table")
     init.add_argument("--codebook", type=Path, help="its codebook in TOML (default: a draft is inferred)")
+    init.add_argument("--genotypes", type=Path, help=".bed or .pgen file of the same persons, read where it lies")
+    init.add_argument("--build", default="", help="its genome build, for example GRCh38")
     init.add_argument("--file", default="", help="a file a holder lets out (path or URL), instead of a table")
     init.add_argument("--artefact", default="METADATA", choices=("METADATA", "AGGREGATE", "MODEL"), help="what it is")
     init.add_argument("--evidence", action="append", default=[], help="what was checked of it: disclosure_check")

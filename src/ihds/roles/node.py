@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
     from ihds.connector.outbox import Outbox
     from ihds.data.codebook import Codebook
+    from ihds.data.sources.tabular import Beside
 
 _log = logging.getLogger("ihds.node")
 
@@ -333,17 +334,19 @@ def create(folder: Path, config: NodeConfig) -> None:
     folders.begin_log(folder, config.did, ring, details, config.store_url(folder))
 
 
-def load_dataset(folder: Path, dataset: str, table: pd.DataFrame, book: Codebook) -> int:
+def load_dataset(folder: Path, dataset: str, table: pd.DataFrame, book: Codebook, beside: Beside | None = None) -> int:
     """Load a table into a holder's data file and say so in its log; return the number of rows.
 
+    Genotypes ``beside`` it stay where they lie.
+
     Raises:
-        BadTable: the table does not fit the codebook; nothing is changed.
+        BadTable: the table does not fit the codebook, or the genotypes not the table; nothing is changed.
 
     """
     from ihds.data.sources import tabular
 
     config = NodeConfig.read(folder)
-    rows = tabular.load(data_file(folder), dataset, table, book, config.name)
+    rows = tabular.load(data_file(folder), dataset, table, book, config.name, beside)
     ring = Keyring(folder, config.did, config.passphrase_file)
     store = Store(config.store_url(folder))
     details = {"dataset": dataset, "rows": rows, "variables": sorted(book.variables)}
