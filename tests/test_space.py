@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shlex
@@ -11,8 +12,10 @@ import httpx
 import pytest
 
 from ihds import errors
+from ihds.cli import main
 from ihds.demo import CURVES, pooled
 from ihds.ids import StudyId
+from ihds.roles.config import NodeConfig
 from ihds.roles.node import verify_folder
 from tests.conftest import ROOT
 from tests.space import APPLICATION, COX, Space, running
@@ -297,3 +300,47 @@ def test_the_tutorial_does_what_it_says(space, capsys, monkeypatch):
         if words[1:3] == ["permit", "decide"]:
             names["urn:uuid:PERMIT"] = re.search(r"urn:uuid:[0-9a-f-]{36}", out)[0]
     assert ran == 12
+
+
+def test_a_holder_looks_at_a_study_before_it_runs_and_lets_it_go_on(space, tmp_path, capsys):
+    def decides(how: str) -> None:
+        folder = space.folder / "us-site"
+        held = NodeConfig.read(folder)
+        datasets = tuple(dataclasses.replace(d, studies=how) for d in held.datasets)
+        dataclasses.replace(held, datasets=datasets).write(folder)
+        space.kill("us-site")
+        space.start("us-site")
+        space.wait()
+
+    at = ["--node", str(space.folder / "us-site")]
+    permit = space.permit()
+    decides("hand")
+    try:
+        researcher = space.space("researcher")
+        study = researcher.start("cox", {"formula": COX}, permit=permit)
+        steps = list(researcher.steps(study))
+        assert steps[-1]["step"] == "waiting"
+        assert researcher.study(study)["status"] == "waiting"
+        assert main(["study", "asked", "--json", *at]) == 0
+        (asked,) = [s for s in json.loads(capsys.readouterr().out) if s["state"] == "waits for approval"]
+        page = tmp_path / "preview.html"
+        assert main(["study", "preview", asked["study"], "--html", str(page), *at]) == 0
+        told = capsys.readouterr().out
+        assert "opened only as the sum over 3 holders" in told
+        assert "Dictionary (count table), once" in told
+        assert "<h2>What would leave</h2>" in page.read_text()
+        assert main(["study", "preview", "cox", "--formula", COX, "--json", *at]) == 0
+        thought = json.loads(capsys.readouterr().out)
+        assert thought["leaving"]
+        assert main(["study", "approve", asked["study"], *at]) == 0
+        capsys.readouterr()
+        assert researcher.resume(study).n > 0
+        other = researcher.start("cox", {"formula": COX}, permit=permit)
+        list(researcher.steps(other))
+        assert main(["study", "asked", "--json", *at]) == 0
+        (asked,) = [s for s in json.loads(capsys.readouterr().out) if s["state"] == "waits for approval"]
+        assert main(["study", "decline", asked["study"], *at]) == 0
+        with pytest.raises(errors.Refused, match="refuse"):
+            researcher.resume(other)
+    finally:
+        decides("rule")

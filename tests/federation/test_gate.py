@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from ihds.canonical import pack, sha256, unpack
 from ihds.connector.dcp.tokens import Identity
 from ihds.data.source import FrameSource
 from ihds.data.table import draft_codebook, read_table
-from ihds.errors import BadMessage, IhdsError, NotAuthenticated, Refused
+from ihds.errors import BadMessage, IhdsError, NotAuthenticated, Refused, SiteMissing
 from ihds.federation.gate import Gate, Grant
 from ihds.federation.study import Reply, Round, Study
 from ihds.governance.permit import Permit, PermitState
@@ -511,3 +512,67 @@ def test_a_revocation_noticed_inside_a_round_does_not_block_the_gate(world):
     gate.grants = Revoking()
     with pytest.raises(Refused, match="revoked"):
         gate.answer(study.id, "t", world.ask(study, study.plan().begin()))
+
+
+def test_a_study_waits_until_a_person_of_the_holder_approves_it(world):
+    study = world.study()
+    gate = world.gates["kr"]
+    gate.by_hand = frozenset({"table"})
+    for _ in range(2):
+        with pytest.raises(SiteMissing, match="has yet to approve"):
+            world.open(study)
+    kinds = [json.loads(e)["kind"] for e in world.logs["kr"].store.read()]
+    assert kinds.count("study.asked") == 1
+    assert "study.opened" not in kinds
+    gate.approve(study.id)
+    gate.approve(study.id)
+    world.begin(study)
+    world.sum(study, study.plan().begin())
+    kinds = [json.loads(e)["kind"] for e in world.logs["kr"].store.read()]
+    assert kinds.count("study.approved") == 1
+
+
+def test_no_round_is_answered_before_approval(world):
+    study = world.study()
+    world.gates["kr"].by_hand = frozenset({"table"})
+    with pytest.raises(SiteMissing):
+        world.open(study)
+    others = {
+        world.people[n].did: world.gates[n].open(world.user.sign({"study": study.to_dict()}), "t") for n in ("lu", "us")
+    }
+    forged = {**others, world.people["kr"].did: others[world.people["lu"].did]}
+    with pytest.raises(IhdsError):
+        world.gates["kr"].join(study.id, "t", forged)
+    with pytest.raises(IhdsError):
+        world.gates["kr"].answer(study.id, "t", world.ask(study, study.plan().begin()))
+
+
+def test_the_holder_sees_in_words_what_would_leave_and_nothing_is_written(world):
+    study = world.study()
+    world.begin(study)
+    before = len(list(world.logs["lu"].store.read()))
+    seen = world.gates["lu"].preview(study.id)
+    assert len(list(world.logs["lu"].store.read())) == before
+    assert (seen.method, seen.persons, seen.variables) == ("cox", 30, ("age", "status", "time"))
+    assert [part.contribution for part in seen.leaving][:2] == ["Dictionary", "Moments"]
+    state, sizes = study.plan().begin(), {}
+    for _ in range(3):
+        reply = unpack(Reply, world.gates["lu"].answer(study.id, "t", world.ask(study, state)))
+        sizes[reply.kind] = len(reply.words) - 1
+        state = world.sum(study, state)
+    told = {part.contribution: part.numbers for part in seen.leaving}
+    assert all(told[kind] == size for kind, size in sizes.items() if kind in ("Dictionary", "Moments"))
+    assert "secret" not in str(seen.to_dict())
+
+
+def test_a_preview_says_what_this_site_would_refuse(world):
+    limits = Thresholds(min_site_persons=31)
+    plan = world.study().plan()
+    seen = world.gates["lu"].preview_of(plan, "table", world.permit.variables, limits)
+    assert seen.refused == ("min_site_persons: a site needs 31 persons to take part",)
+    assert seen.leaving
+    alone = world.gates["lu"].preview_of(plan, "table", world.permit.variables, Thresholds(min_residual_dof=100))
+    assert "min_residual_dof" in alone.alone
+    assert not alone.refused
+    with pytest.raises(Refused):
+        world.gates["lu"].preview_of(plan, "table", frozenset({"time", "secret"}), limits)

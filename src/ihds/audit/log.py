@@ -55,6 +55,8 @@ EVENTS: dict[str, str] = {
     "study.connected": "a study has its agreements and transfers",
     "study.settled": "a study finished, paused, waits for a site or failed",
     "study.witnessed": "the holders' checkpoints were added to a result",
+    "study.asked": "a study waits for a person of the holder to approve it",
+    "study.approved": "a person of the holder approved a study",
     "study.opened": "a holder agreed to take part in a study",
     "study.started": "a user started a study",
     "study.round": "a total was opened and the study moved on",

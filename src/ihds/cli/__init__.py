@@ -7,7 +7,7 @@ import logging
 import sys
 
 import ihds
-from ihds.cli import cohorts, gaiax, genotypes, nodes, participants, policies, studies
+from ihds.cli import approvals, cohorts, gaiax, genotypes, nodes, participants, policies, studies
 from ihds.cli.words import ERR, group, show_json
 from ihds.errors import IhdsError
 
@@ -62,7 +62,9 @@ def build_parser() -> argparse.ArgumentParser:
     studies.catalogue_commands(group(sub, "catalogue", "find datasets"))
     studies.apply_command(sub)
     studies.permit_commands(group(sub, "permit", "list, decide and revoke permits"))
-    studies.study_commands(group(sub, "study", "run and show studies"))
+    study = group(sub, "study", "run and show studies; look at, approve and decline those that came to a holder")
+    studies.study_commands(study)
+    approvals.approval_commands(study)
     cohorts.cohort_commands(group(sub, "cohort", "the cohorts: variables, simulated persons, studies"))
     nodes.audit_commands(group(sub, "audit", "prove logs"))
     studies.simulate_command(sub)

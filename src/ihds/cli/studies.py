@@ -164,14 +164,15 @@ def study_commands(sub: Any) -> None:
     run.add_argument("--dataset", action="append", default=[], help="without a permit: where to ask")
     run.add_argument("--purpose", help="default: the permit's")
     run.add_argument("--stop-after", type=int, help="pause after so many rounds")
-    _param_options(run)
+    param_options(run)
     shown = command(
         sub, "show", "show a study, or list all", "ihds study show urn:uuid:… --node researcher", _study_show
     )
     shown.add_argument("id", nargs="?")
 
 
-def _param_options(parser: argparse.ArgumentParser) -> None:
+def param_options(parser: argparse.ArgumentParser) -> None:
+    """Declare the parameters of methods that people use most, and any other by NAME=VALUE."""
     parser.add_argument("--formula", help='R formula, for example "Surv(time, status) ~ age + C(stage)"')
     parser.add_argument("--ties", choices=("efron", "breslow"), help="cox: treatment of ties")
     parser.add_argument("--time-bin", type=float, help="width of the pooled time grid")
@@ -181,7 +182,8 @@ def _param_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--param", action="append", default=[], help="NAME=VALUE, any other parameter")
 
 
-def _params(given: Any) -> dict[str, Any]:
+def params(given: Any) -> dict[str, Any]:
+    """Return a method's parameters as they were typed."""
     found: dict[str, Any] = {
         name: getattr(given, name)
         for name in ("formula", "ties", "time_bin", "strata", "family", "variables")
@@ -245,7 +247,7 @@ def _study_run(given: Any) -> None:
                 more["permit"] = given.permit or space.only_permit()
             else:
                 more["datasets"] = given.dataset
-            study = space.start(given.method, _params(given), **more)
+            study = space.start(given.method, params(given), **more)
             if not given.json:
                 ERR.print(f"study {study}", highlight=False)
             result = space.follow(study, report)
@@ -287,7 +289,7 @@ def simulate_command(sub: Any) -> None:
     declared.add_argument(
         "--engine", default="", help="where sites compute: dask, or dask:tcp://host:8786 (default: here)"
     )
-    _param_options(declared)
+    param_options(declared)
 
 
 def _simulate(given: Any) -> None:
@@ -299,7 +301,7 @@ def _simulate(given: Any) -> None:
         sites[name] = path
     federation = ihds.local_federation(sites, given.codebook, numbers(given.permit), given.engine)
     with _Steps(given) as report:
-        result = federation.run(given.method, progress=lambda w, d: report({"step": w, **d}), **_params(given))
+        result = federation.run(given.method, progress=lambda w, d: report({"step": w, **d}), **params(given))
     if given.plot:
         result.plot().savefig(given.plot)
     show(given, result.to_dict(), result.summary())

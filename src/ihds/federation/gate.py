@@ -20,9 +20,10 @@ from ihds.analysis.method import Contribution
 from ihds.analysis.plan import Plan, PlanState
 from ihds.audit.log import Event, Log, now
 from ihds.canonical import pack, sha256, unpack
-from ihds.data.source import Scope, Source
+from ihds.data.source import Scope, Source, View
 from ihds.errors import AnalysisFailed, BadMessage, IhdsError, NotAuthenticated, NotFound, Refused, SiteMissing
 from ihds.federation.engine import Engine, Here, Work
+from ihds.federation.preview import Preview, preview
 from ihds.federation.study import Reply, Round, Study
 from ihds.governance.jurisdiction import Export, may_leave, thresholds
 from ihds.governance.jurisdictions.usa import COUNTRIES_OF_CONCERN
@@ -118,7 +119,10 @@ class _Open:
 
 @dataclass
 class Gate:
-    """One site's gate. ``_works`` keeps opened designs between the rounds of a study."""
+    """One site's gate. ``_works`` keeps opened designs between the rounds of a study.
+
+    Studies of the datasets ``by_hand`` wait until a person of the site has approved them.
+    """
 
     me: Did
     country: str
@@ -128,6 +132,7 @@ class Gate:
     signatures: Signatures
     clock: Callable[[], datetime] = now
     engine: Engine = field(default_factory=Here)
+    by_hand: frozenset[str] = frozenset()
     _works: dict[str, _Open] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -140,6 +145,7 @@ class Gate:
 
         Raises:
             Refused: permit, policy, thresholds or jurisdiction say no.
+            SiteMissing: a person of this site has yet to approve the study.
             NotAuthenticated: the study is not signed by the permit's user.
 
         """
@@ -149,6 +155,11 @@ class Gate:
         self._judge(study, study.plan(), grant)
         with self._lock:  # a call repeated while the first is on its way finds its key
             record = self._begin(study, transfer, grant)
+        if not record["approved"]:
+            raise SiteMissing(
+                f"{self.me} has yet to approve the study; a person looks at it there",
+                remedy=f"resume later: ihds study run --resume {study.id}",
+            )
         return self._announcement(study, record)
 
     def _begin(self, study: Study, transfer: str, grant: Grant) -> dict[str, Any]:
@@ -159,6 +170,7 @@ class Gate:
                 "transfer": transfer,
                 "key": self.signatures.seal(MaskKey.new().raw),
                 "roster": None,
+                "approved": grant.dataset not in self.by_hand,
                 "round": -1,
                 "digest": "",
                 "reply": "",
@@ -167,7 +179,8 @@ class Gate:
                 "frame": "",
             }
             details = {**self._ids(study, grant), "method": study.method, "params": study.params}
-            self.log.commit(Event("study.opened", study.user, details), Put("gate.study", study.id, 0, record))
+            kind = "study.opened" if record["approved"] else "study.asked"
+            self.log.commit(Event(kind, study.user, details), Put("gate.study", study.id, 0, record))
         else:
             record = found.body
             if record["study"] != study.to_dict() or record["transfer"] != transfer:
@@ -175,6 +188,29 @@ class Gate:
         if record["closed"]:
             raise Refused("this study is closed here", remedy="start a new study")
         return record
+
+    def approve(self, study_id: str) -> None:
+        """Let a study go on that waited for a person of this site."""
+        with self._lock:
+            record = self._known(study_id)
+            if not record.body["approved"]:
+                details = {"study": record.id, "permit": record.body["study"]["permit"]}
+                self.log.commit(
+                    Event("study.approved", self.me, details),
+                    Put("gate.study", record.id, record.version, {**record.body, "approved": True}),
+                )
+
+    def preview(self, study_id: str) -> Preview:
+        """Return what an open study would take from here; see ``preview``."""
+        record = self._known(study_id)
+        grant = self.grants.in_force(record.body["transfer"])
+        plan = Study.from_dict(record.body["study"]).plan()
+        return self.preview_of(plan, grant.dataset, grant.permit.variables, self._thresholds(grant))
+
+    def preview_of(self, plan: Plan, dataset: str, variables: frozenset[str], limits: Thresholds) -> Preview:
+        """Return what a study would take from here of permitted variables; nothing is written or sent."""
+        view = self._view(plan, dataset, variables)
+        return view.apply(lambda table: preview(plan, table, view.persons, limits), plan.agreement.ask.features)
 
     def _announcement(self, study: Study, record: dict[str, Any]) -> str:
         key = self._mask_key(record)
@@ -304,7 +340,19 @@ class Gate:
         found = self.log.get("gate.study", StudyId.parse(study_id))
         if found is None or found.body["transfer"] != transfer:
             raise NotFound(f"no study {study_id} on this transfer", remedy="open the study first")
-        if found.body["closed"] and not closed:
+        return found if closed else self._known(study_id)
+
+    def _known(self, study_id: str) -> Record:
+        """Return the record of a study that is not closed.
+
+        Raises:
+            NotFound, Refused: there is none, or it is closed.
+
+        """
+        found = self.log.get("gate.study", StudyId.parse(study_id))
+        if found is None:
+            raise NotFound(f"no study {study_id} here", remedy="ihds study list lists them")
+        if found.body["closed"]:
             raise Refused("this study is closed here", remedy="start a new study")
         return found
 
@@ -382,9 +430,7 @@ class Gate:
                 raise Refused("the holders' mask keys are not known here yet", remedy="send the roster first")
             study = Study.from_dict(body["study"])
             plan = study.plan()
-            wanted = plan.variables | ({plan.codebook.person} if plan.codebook.person else frozenset())
-            permitted = grant.permit.variables | {self.source.codebook(grant.dataset).person}
-            view = self.source.open(Scope(grant.dataset, frozenset(wanted & permitted)))
+            view = self._view(plan, grant.dataset, grant.permit.variables)
             announced = {h: bytes.fromhex(k) for h, k in body["roster"].items()}
             named = study.digest()
             pair_seeds = secagg.seeds(self._mask_key(body), self.me, announced, named)
@@ -392,6 +438,14 @@ class Gate:
             levels = plan.agreement.begin().levels
             self._works[study_id] = _Open(study, named, plan, work, pair_seeds, view.persons, levels)
         return self._works[study_id]
+
+    def _view(self, plan: Plan, dataset: str, variables: frozenset[str]) -> View:
+        """Open what a study needs of the permitted variables, and the column that tells persons apart."""
+        outside = plan.variables - variables
+        if outside:
+            raise Refused(f"the study reads {min(outside)!r}, which is not permitted here", remedy="leave it out")
+        person = {plan.codebook.person} & {self.source.codebook(dataset).person} - {""}
+        return self.source.open(Scope(dataset, plan.variables | person))
 
     def _check_round(self, record: Record, study: Study, claims: dict[str, Any], state: bytes) -> int:
         digest = sha256(state)

@@ -52,6 +52,7 @@ class DatasetConfig:
     artefact: Artefact = "AGGREGATE"
     evidence: tuple[str, ...] = ()
     approval: Literal["rule", "hand"] = "rule"
+    studies: Literal["rule", "hand"] = "rule"
 
     def __post_init__(self) -> None:
         if self.file and self.artefact not in MOVABLE:

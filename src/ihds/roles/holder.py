@@ -29,6 +29,7 @@ from ihds.governance.jurisdiction import applying
 from ihds.governance.permit import Permit, PermitState, Use, decide
 from ihds.governance.policy import Granted, evaluate
 from ihds.governance.policy import Refused as No
+from ihds.roles.approvals import Approvals
 from ihds.roles.config import data_file
 from ihds.roles.files import Files
 from ihds.roles.offers import offer
@@ -59,7 +60,11 @@ class Holder:
         self._configs = {d.id: d for d in config.datasets}
         self.files = Files(node, {d.id: d for d in config.datasets if d.file}, self.proof)
         self.engine = engine_of(config.engine)
-        gate = Gate(node.did, config.country, self.source, node.log, self, node.signatures, engine=self.engine)
+        by_hand = frozenset(d.id for d in config.datasets if d.studies == "hand")
+        gate = Gate(
+            node.did, config.country, self.source, node.log, self, node.signatures, engine=self.engine, by_hand=by_hand
+        )
+        self.approvals = Approvals(node, gate)
         self.gate: Threshold = self.relay or gate
         self._entries: list[dict[str, Any]] = []
         self.refresh()
@@ -318,17 +323,9 @@ class Holder:
         relayed: dict[str, Command] = {"worker.ticket": lambda _a: relay.ticket()} if relay else {}
         return {
             **relayed,
+            **self.approvals.commands(),
             "negotiation.approve": lambda a: self.approve(str(a["pid"])),
             "datasets": lambda _a: [self.record(d).summary() for d in self.node.config.datasets if not d.file],
-            "studies": lambda _a: [
-                {
-                    "study": r.id,
-                    "method": r.body["study"]["method"],
-                    "round": r.body["round"],
-                    "closed": r.body["closed"],
-                }
-                for r in self.node.store.list("gate.study")
-            ],
         }
 
     def _transfer(self, call: Call) -> str:
