@@ -15,7 +15,7 @@ from ihds import errors
 from ihds.cli import main
 from ihds.demo import CURVES, pooled
 from ihds.ids import StudyId
-from ihds.roles.config import NodeConfig
+from ihds.roles.config import DatasetConfig, NodeConfig
 from ihds.roles.node import verify_folder
 from tests.conftest import ROOT
 from tests.space import APPLICATION, COX, Space, running
@@ -344,3 +344,18 @@ def test_a_holder_looks_at_a_study_before_it_runs_and_lets_it_go_on(space, tmp_p
             researcher.resume(other)
     finally:
         decides("rule")
+
+
+def test_a_setting_that_would_not_be_heeded_is_refused():
+    with pytest.raises(errors.SetupFailed, match="write rule or hand"):
+        DatasetConfig("d", "D", studies="Hand")
+    with pytest.raises(errors.SetupFailed, match="inner zone"):
+        NodeConfig(
+            "n",
+            "holder",
+            "LU",
+            "http://127.0.0.1:1",
+            1,
+            worker=True,
+            datasets=(DatasetConfig("d", "D", studies="hand"),),
+        )

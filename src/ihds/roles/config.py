@@ -35,7 +35,8 @@ class DatasetConfig:
 
     ``policy`` names a JSON file with ODRL rules instead of those the other settings make. ``file`` (a
     path or URL) makes it a file that is moved instead of rows that are studied; then ``artefact`` says
-    what it is, and what was checked before stands in ``evidence``.
+    what it is, and what was checked before stands in ``evidence``. ``approval`` of contracts, and of each
+    study in ``studies``, is by rule or by hand.
     """
 
     id: str
@@ -60,6 +61,9 @@ class DatasetConfig:
                 f"dataset {self.id!r}: a file of kind {self.artefact!r} does not leave its holder",
                 remedy=f"X0: records of persons are studied where they lie; a file is one of {', '.join(MOVABLE)}",
             )
+        for name, chosen in (("approval", self.approval), ("studies", self.studies)):
+            if chosen not in ("rule", "hand"):
+                raise SetupFailed(f"dataset {self.id!r}: {name} is {chosen!r}", remedy="write rule or hand")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +101,13 @@ class NodeConfig:
     notaries: tuple[str, ...] = ()
     counter_offers: Literal["refuse", "hand"] = "refuse"
     datasets: tuple[DatasetConfig, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if self.worker and any(d.studies == "hand" for d in self.datasets):
+            raise SetupFailed(
+                "studies of rows in an inner zone cannot wait for approval by hand yet",
+                remedy='use approval = "hand": a person then agrees to the contract',
+            )
 
     @property
     def did(self) -> Did:
