@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from tests.analysis.methods import test_consensus_clustering as clustered
 from tests.analysis.methods import test_penalised_cox as penalised
 from tests.analysis.methods.test_differential_expression import bladder
 from tests.analysis.methods.test_polygenic_score import weighted
@@ -176,7 +177,7 @@ def cases() -> dict[str, Case]:
     described, causal, scans = reference("describe"), reference("causal"), reference("scans")
     cox = "Surv(time, status == 2) ~ age + albumin + log(bili)"
     pbc_efron, lmm, mmrm = survival["pbc_efron_30"], mixed["slope"]["reml"], mixed["mmrm"]["reml"]
-    together = reference("co_occurrence")
+    together, subtyped = reference("co_occurrence"), reference("consensus_clustering")["cohorts"]
     net = reference("penalised_cox")["monthly"][0]
     lasso, weibull, gee = reg["elastic_net"]["binomial"], reg["parametric"]["weibull"], reg["gee"]["exchangeable"]
     columns = ["age", "albumin", "bili", "chol", "copper", "`alk.phos`", "ast", "trig", "platelet", "protime"]
@@ -198,6 +199,12 @@ def cases() -> dict[str, Case]:
 
     def components(result: Result) -> Pairs:
         yield result.details["sd"], omics["bladder"]["pca"]["sdev"]
+
+    def subtypes(result: Result) -> Pairs:
+        for mine, theirs in zip(result.details["clusterings"], subtyped["found"], strict=True):
+            for one, other in (("persons", "size"), ("within", "withinss"), ("cdf", "cdf"), ("consensus", "consensus")):
+                yield mine[one], theirs[other]
+            yield [mine["area"], mine["pac"], mine["agreement"]], [theirs[n] for n in ("area", "pac", "agreement")]
 
     def scanned(result: Result) -> Pairs:
         yield features(result, scans["genes"], "gene_")["chi_square"], scans["efron"]["chi"]
@@ -285,6 +292,12 @@ def cases() -> dict[str, Case]:
             lambda: mutations(SHARED, together["genes"]),
             {"features": "mut_*"},
             lambda r: [([row["p"] for row in r.details["pairs"]], sorted(pair["p"] for pair in together["pairs"]))],
+        ),
+        "consensus_clustering": Case(
+            "stats::kmeans, consensus written out",
+            lambda: clustered.sites_of(SHARED, "cohorts"),
+            {**clustered.SAME, **clustered.ASKED["cohorts"]},
+            subtypes,
         ),
         "contingency": Case("stats::chisq.test", trial, {"formula": "~ sex + spiders"}, two_by_two),
         "correlation": Case("stats::cor", lung, {"formula": "~ age + `meal.cal` + `wt.loss` + `ph.karno`"}, correlated),

@@ -86,6 +86,9 @@ CALLS = {
         {"formula": "event ~ age", "variants": ("count", "start"), "weights": (0.5, 1.0), "family": "binomial"},
     ],
     "co_occurrence": [{"features": "event,arm_b,count"}],
+    "consensus_clustering": [
+        {"features": "age,size,count", "max_k": 3, "resamples": 5, "starts": 2, "formula": "~ time + arm"}
+    ],
     "voom": [{"formula": "~ sex", "features": "count,time,start", "scaling": "none"}],
     "penalised_cox": [{"formula": "Surv(time, event) ~ age + size + sex", "steps": 3, "folds": 0}],
     "differential_expression": [{"formula": "~ sex", "features": "age,size,count"}],
@@ -113,8 +116,8 @@ CALLS = {
 }
 #: Methods whose patients must lie within one site: rows are split between patients of four visits.
 NESTED = {"gee", "lmm", "glmm", "mmrm"}
-#: Methods in which each site has a model of its own: another split of rows is another answer.
-BY_SITE = {"cox_scan", "glm_imputed", "meta_analysis"}
+#: Methods in which each site has a model of its own, or pairs within sites: another split of rows is another answer.
+BY_SITE = {"consensus_clustering", "cox_scan", "glm_imputed", "meta_analysis"}
 CASES = [(name, call) for name, calls in CALLS.items() for call in calls]
 SPLITTABLE = [(name, call) for name, call in CASES if name not in BY_SITE]
 LAWS = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))

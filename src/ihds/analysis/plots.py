@@ -267,12 +267,32 @@ def _tenths(result: Result, axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _consensus(result: Result, axes: Axes) -> None:
+    """Draw how consensus is spread over pairs, per number of clusters; flat in the middle is firm."""
+    chosen = result.details["chosen"]
+    for index, row in enumerate(result.details["clusterings"]):
+        cdf = [np.nan if v is None else v for v in row["cdf"]]
+        persons = "hidden" if row["persons"] is None else " + ".join(map(str, row["persons"]))
+        axes.step(
+            np.linspace(0, 1, len(cdf)),
+            cdf,
+            where="post",
+            color=_COLOURS[index % len(_COLOURS)],
+            linewidth=2.5 if row["k"] == chosen else 1.2,
+            label=f"{row['k']} clusters: {persons}",
+        )
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="consensus of two persons", ylabel="share of pairs up to it")
+    axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 #: Methods whose picture is neither curves nor a forest of coefficients.
 _OF_METHOD: dict[str, Callable[[Result, Axes], None]] = {
     "anova": _means,
     "association_scan": _scan,
     "causal_effect": _love,
     "co_occurrence": _carriers,
+    "consensus_clustering": _consensus,
     "contingency": _shares,
     "correlation": _correlations,
     "cox_scan": _volcano,

@@ -27,6 +27,7 @@ def render(result: Result) -> str:
         _random(result),
         _quantiles(result),
         _histograms(result),
+        _clusterings(result),
         _table_one(result),
         _features(result),
         _sets(result),
@@ -63,6 +64,7 @@ def number(value: Any, digits: int = 4) -> str:
 
 #: Features of a scan that a summary shows; all of them are in the result.
 _SHOWN = 20
+_LISTED = (("persons", 0), ("consensus", 2))
 _HAZARD, _ODDS, _RATE = "hazard ratio", "odds ratio", "rate ratio"
 _RATIOS = {
     "cox": _HAZARD,
@@ -105,9 +107,29 @@ def _random(result: Result) -> list[str]:
     return columns(rows) + ([f"intraclass correlation {number(share)}"] if share is not None else [])
 
 
+def _of_chosen(result: Result) -> Any:
+    """Return the centroids of the clusters chosen, the features that tell most first."""
+    rows = result.details.get("clusterings", ())
+    return next((row["features"] for row in rows if row["k"] == result.details["chosen"]), None)
+
+
+def _clusterings(result: Result) -> list[str]:
+    """Return sizes of clusters and how firm they are, for each number of them."""
+    found = result.details.get("clusterings", ())
+    rows = [["clusters", "persons", "between", "agreement", "consensus", "area", "delta", "PAC"]]
+    for row in found:
+        lists = [" ".join(number(v, digits) for v in row[n] or ()) or "hidden" for n, digits in _LISTED]
+        told = [number(row[n], 3) for n in ("share_between", "agreement")]
+        firm = [number(row[n], 3) for n in ("area", "delta_area", "pac")]
+        rows.append([str(row["k"]), lists[0], *told, lists[1], *firm])
+    notes = [f"{row['k']} clusters are hidden: {row['hidden']}" for row in found if row["hidden"]]
+    notes += [f"{row['k']} clusters: a better start had a small one" for row in found if row["passed_over"]]
+    return [*columns(rows), *notes] if found else []
+
+
 def _features(result: Result) -> list[str]:
     """Return the first features of a scan, in the order of the result."""
-    found = result.details.get("features")
+    found = result.details.get("features") or _of_chosen(result)
     if not found:
         return []
     names = list(found)
@@ -162,9 +184,9 @@ def _histograms(result: Result) -> list[str]:
 
 def _table_one(result: Result) -> list[str]:
     """Return the table as papers print it: mean (sd) or n (per cent), one column per group."""
-    if result.method != "table_one":
+    told = result.details if result.method == "table_one" else result.details.get("compared")
+    if not told:
         return []
-    told = result.details
     persons = told["persons"]
     rows = [["", *(f"{g} (n = {n})" for g, n in zip(told["groups"], persons, strict=True)), "p", "smd"]]
     for row in told["rows"]:
