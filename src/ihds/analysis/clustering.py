@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ihds.analysis.design import Design, Ints
-from ihds.analysis.features import WIDTH, Scale, centred, weights
+from ihds.analysis.features import Scale, centred, weights
 from ihds.analysis.method import Matrix, Vector
 from ihds.analysis.rows import distinct, per_person
+from ihds.data.wide import Wide
 
 Words = NDArray[np.uint64]
 
@@ -130,17 +131,17 @@ def _mixed(words: Words) -> Words:
     return np.asarray(words ^ (words >> np.uint64(31)))
 
 
-def marks(values: Matrix, person: Ints, seed: int) -> Words:
+def marks(values: Wide, person: Ints, seed: int) -> Words:
     """Return a mark per person (persons,), made of the seed and of all the person's values as they are.
 
     It is the same at whatever site and place the person stands; persons alike in all values have one mark.
     """
     key = _mixed(np.array([seed], dtype=np.uint64))
     row = np.zeros(len(values), dtype=np.uint64)
-    for at in range(0, values.shape[1], WIDTH):
-        block = values[:, at : at + WIDTH] + 0.0  # -0 is 0
+    for part in values.parts():
+        block = values[:, part] + 0.0  # -0 is 0
         block[np.isnan(block)] = np.nan
-        place = np.arange(at, at + block.shape[1], dtype=np.uint64)
+        place = np.arange(part.start, part.start + block.shape[1], dtype=np.uint64)
         words = _mixed(np.ascontiguousarray(block).view(np.uint64)) ^ _mixed(place ^ key)
         row += _mixed(words).sum(axis=1, dtype=np.uint64)
     mark: Any = _mixed(row)[:, None]

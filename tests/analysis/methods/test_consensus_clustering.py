@@ -13,6 +13,7 @@ from ihds.analysis import clustering
 from ihds.analysis.plan import Plan
 from ihds.data.codebook import agree
 from ihds.data.table import conform, draft_codebook, read_table
+from ihds.data.wide import Wide
 from ihds.errors import BadInput, ConstantColumn, DidNotConverge, IhdsError, Refused
 from ihds.privacy.disclosure import Thresholds
 from tests.analysis.methods.test_differential_expression import bladder
@@ -24,6 +25,11 @@ ASKED: dict[str, dict[str, Any]] = {
     "one": {"scaling": "none", "formula": "~ stage"},
 }
 SAME = {"features": "g_*", "most_variable": 40, "max_k": 4, "resamples": 12, "starts": 2}
+
+
+def marks_of(values: np.ndarray, person: np.ndarray, seed: int) -> np.ndarray:
+    wide = Wide.held(tuple(map(str, range(values.shape[1]))), values)
+    return clustering.marks(wide, person, seed)
 
 
 def staged(shared: Path) -> list[pd.DataFrame]:
@@ -69,7 +75,7 @@ def given(parts: list[pd.DataFrame], asked: dict[str, Any]) -> dict[str, Any]:
         starts[str(k)] = own
     names = [c for c in parts[0].columns if c.startswith("g_")]
     values = np.vstack([p[sorted(names)].to_numpy(dtype=float) for p in parts])
-    drawn = clustering.draws(clustering.marks(values, np.arange(len(values)), 1), SAME["resamples"], 0.8)
+    drawn = clustering.draws(marks_of(values, np.arange(len(values)), 1), SAME["resamples"], 0.8)
     return {"drawn": ["".join("01"[int(d)] for d in column) for column in drawn.T], "starts": starts}
 
 
@@ -185,18 +191,18 @@ def test_a_mark_is_a_persons_own_wherever_the_person_is():
     rng = np.random.default_rng(1)
     values = rng.normal(size=(4000, 700))
     values[7, 3], values[8, 3] = np.nan, -0.0
-    mark = clustering.marks(values, np.arange(4000), 5)
+    mark = marks_of(values, np.arange(4000), 5)
     order = rng.permutation(4000)
-    assert np.array_equal(clustering.marks(values[order], np.arange(4000), 5), mark[order])
+    assert np.array_equal(marks_of(values[order], np.arange(4000), 5), mark[order])
     other = values[7:9].copy()
     other[0, 3], other[1, 3] = np.float64("-nan"), 0.0
-    assert np.array_equal(clustering.marks(other, np.arange(2), 5), mark[7:9])
+    assert np.array_equal(marks_of(other, np.arange(2), 5), mark[7:9])
     assert len(set(mark.tolist())) == 4000
-    assert not np.any(clustering.marks(values, np.arange(4000), 6) == mark)
+    assert not np.any(marks_of(values, np.arange(4000), 6) == mark)
     drawn = clustering.draws(mark, 60, 0.8)
     assert np.all(np.abs(drawn.mean(axis=0) - 0.8) < 0.03)
     assert abs((drawn[:, 0] & drawn[:, 1]).mean() - 0.64) < 0.03
-    twice = clustering.marks(values[[0, 1, 1, 0]], np.array([0, 1, 1, 0]), 5)
+    twice = marks_of(values[[0, 1, 1, 0]], np.array([0, 1, 1, 0]), 5)
     assert len(twice) == 2, "a person's rows make one mark"
 
 
