@@ -206,6 +206,12 @@ def centred(scale: Scale, design: Design) -> Iterator[tuple[slice, Matrix]]:
         yield part, (design.features[:, part] - scale.centre[part]) / scale.scale[part]
 
 
+def chosen(scale: Scale, design: Design, which: Ints) -> Matrix:
+    """Return some features (n, chosen), centred and scaled; what is missing is at the centre."""
+    block = (design.features[:, which] - scale.centre[which]) / scale.scale[which]
+    return np.where(np.isfinite(block), block, 0.0)
+
+
 def shown_counts(count: Vector, rows: int, least: int) -> Vector:
     """Return counts of values per feature; where few rows lack one, it is not told that any does."""
     lacking = rows - count

@@ -1,0 +1,113 @@
+"""The hits of a scan, fitted again one by one: R's and plink2's numbers, and what few persons have."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ihds.analysis import hits
+from ihds.errors import BadInput
+from ihds.privacy.disclosure import Thresholds
+from tests.conftest import federate, genotypes, reference, split
+
+RARE = {"formula": "y ~ age + sex", "features": "rs_*", "family": "binomial", "confirm": "firth"}
+
+
+def table(result):
+    return pd.DataFrame(result.details["features"]).set_index("feature")
+
+
+def rare():
+    return pd.DataFrame(reference("hits")["rare"]["data"])
+
+
+def test_hits_equal_firths_regression_in_r_and_plink(shared):
+    r = reference("hits")["toy"]
+    call = {"formula": "B1 ~ V1 + V2 + V3", "features": "snp_*", "family": "binomial", "confirm": "firth"}
+    result = federate(split(genotypes(shared), 3), "association_scan", **call)
+    mine = table(result)
+    chosen = [f"snp_{i}" for i in r["id"]]
+    assert set(mine.index[mine["firth_p"].notna()]) == set(chosen)
+    assert result.details["confirmed"] == len(chosen)
+    for name, theirs in (("firth_estimate", "estimate"), ("firth_se", "se"), ("firth_p", "p")):
+        assert np.allclose(mine.loc[chosen, name], r[theirs], rtol=1e-7)
+    assert np.allclose(mine.loc[chosen, "firth_estimate"], r["plink2"]["beta"], rtol=3e-4)
+
+
+@pytest.mark.parametrize("sites", [1, 3, 7])
+def test_variants_that_only_cases_carry_equal_r(sites):
+    r = reference("hits")["rare"]
+    result = federate(split(rare(), sites), "association_scan", confirm_below=1.0, **RARE)
+    mine = table(result).loc[r["id"]]
+    for name, theirs in (("firth_estimate", "estimate"), ("firth_se", "se"), ("firth_p", "p"), ("p", "rao_p")):
+        assert np.allclose(mine[name], r[theirs], rtol=1e-6)
+    assert result.rounds < 60
+
+
+def test_the_unit_of_a_variant_only_rescales_its_estimate():
+    frame, r = rare(), reference("hits")["rare"]
+    for name, unit in zip(r["id"], (1e-9, 1e9, 1e-3, 1e3, 1e6, 1e-6), strict=True):
+        frame[name] *= unit
+        one = table(federate(split(frame, 3), "association_scan", **(RARE | {"features": name}))).loc[name]
+        at = r["id"].index(name)
+        assert one["firth_estimate"] * unit == pytest.approx(r["estimate"][at], rel=1e-6)
+        assert one["firth_p"] == pytest.approx(r["p"][at], rel=1e-6)
+
+
+def test_the_smallest_p_values_are_chosen_and_no_more_than_asked():
+    mine = table(federate(split(rare(), 3), "association_scan", confirm_most=2, **RARE))
+    assert set(mine.index[mine["firth_p"].notna()]) == {"rs_cases", "rs_all"}
+    none = federate(split(rare(), 3), "association_scan", confirm_below=1e-30, **RARE)
+    assert none.details["confirmed"] == 0
+    assert none.details["features"]["firth_p"] == [None] * 6
+
+
+def test_variants_that_are_hidden_are_never_confirmed():
+    frame = rare()
+    cases = np.flatnonzero(frame["y"] == 1)
+    frame["rs_few"] = 0.0
+    frame.loc[cases[:4], "rs_few"] = 1.0
+    frame["rs_others"] = 2.0 - frame["rs_few"]
+    seen = []
+    kept = hits.begin
+
+    def watched(base, which, unit, size):
+        seen.extend(which)
+        return kept(base, which, unit, size)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hits, "begin", watched)
+        result = federate(split(frame, 3), "association_scan", thresholds=Thresholds(), **RARE)
+    assert result.details["hidden_features"] == 2
+    names = sorted(c for c in frame if c.startswith("rs_"))
+    assert {names[g] for g in seen} == set(reference("hits")["rare"]["id"])
+
+
+def test_a_hit_without_an_answer_is_told_and_harms_no_other():
+    r, frame = reference("hits")["rare"], rare().assign(rs_flat=1.0)
+    frame["rs_sum"] = frame["age"] + 2 * frame["sex"]  # the covariates determine it
+    result = federate(split(frame, 3), "association_scan", confirm_below=1.0, max_rounds=12, **RARE)
+    assert (result.details["confirmed"], result.details["not_confirmed"]) == (4, 2)  # two need more steps
+    mine = table(result)
+    fitted = mine["firth_p"].dropna()
+    assert np.allclose(fitted, pd.Series(r["p"], r["id"])[fitted.index], rtol=1e-6)
+    assert mine.loc[["rs_flat", "rs_sum"], ["p", "firth_p"]].isna().all(axis=None)
+
+
+def test_a_missing_genotype_counts_as_the_mean_in_hits_too():
+    frame = rare()
+    names = [c for c in frame if c.startswith("rs_")]
+    frame[names] = frame[names].mask(np.add.outer(7 * np.arange(len(frame)), 13 * np.arange(6)) % 29 == 0)
+    filled = frame.fillna(frame[names].mean())
+    gaps, whole = (table(federate(split(f, 3), "association_scan", **RARE)) for f in (frame, filled))
+    assert np.allclose(gaps["firth_estimate"], whole["firth_estimate"], rtol=1e-8, equal_nan=True)
+
+
+def test_what_a_hit_cannot_be_is_refused():
+    frame = rare()
+    with pytest.raises(BadInput, match="binary traits"):
+        federate(split(frame, 3), "association_scan", **(RARE | {"family": "gaussian"}))
+    for wrong in ({"confirm_below": 0.0}, {"confirm_below": 1.5}, {"confirm_most": 0}, {"confirm_most": 10**6}):
+        with pytest.raises(BadInput, match="cannot be confirmed"):
+            federate(split(frame, 3), "association_scan", **RARE, **wrong)
