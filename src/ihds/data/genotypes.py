@@ -91,10 +91,13 @@ def _plink(path: Path, wanted: frozenset[str]) -> tuple[list[str], Iterator[tupl
 
     first = path.suffix == ".bed"
     persons = _persons(path.with_suffix(".fam" if first else ".psam"), header=not first)
-    variants = _bim(path.with_suffix(".bim")) if first else _pvar(path.with_suffix(".pvar"))
+    variants, alleles = _bim(path.with_suffix(".bim")) if first else _pvar(path.with_suffix(".pvar"))
+    offsets = np.cumsum([0, *alleles], dtype=np.uintp)  # the reader asks for these where a variant has many alleles
 
     def each() -> Iterator[tuple[Variant, Copies]]:
-        reader = pgenlib.PgenReader(bytes(path), raw_sample_ct=len(persons), variant_ct=len(variants))
+        reader = pgenlib.PgenReader(
+            bytes(path), raw_sample_ct=len(persons), variant_ct=len(variants), allele_idx_offsets=offsets
+        )
         buffer = np.empty(len(persons), dtype=np.float32)
         try:
             for index, variant in enumerate(variants):
@@ -117,16 +120,19 @@ def _persons(path: Path, *, header: bool) -> list[str]:
     return [line[column] for line in lines]
 
 
-def _bim(path: Path) -> list[Variant | None]:
+def _bim(path: Path) -> tuple[list[Variant | None], list[int]]:
+    """Return the variants and how many alleles each has."""
     found: list[Variant | None] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         chromosome, name, _, position, counted, other = line.split()[:6]
         found.append(_variant(name, chromosome, int(position), other, counted))
-    return found
+    return found, [2] * len(found)
 
 
-def _pvar(path: Path) -> list[Variant | None]:
+def _pvar(path: Path) -> tuple[list[Variant | None], list[int]]:
+    """Return the variants, None for those of more than two alleles, and how many alleles each has."""
     found: list[Variant | None] = []
+    alleles: list[int] = []
     columns = ["CHROM", "POS", "ID", "REF", "ALT"]
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("##"):
@@ -135,9 +141,10 @@ def _pvar(path: Path) -> list[Variant | None]:
             columns = line.lstrip("#").split("\t")
             continue
         row = dict(zip(columns, line.split("\t"), strict=False))
-        several = "," in row["ALT"]
-        found.append(None if several else _variant(row["ID"], row["CHROM"], int(row["POS"]), row["REF"], row["ALT"]))
-    return found
+        alleles.append(2 + row["ALT"].count(","))
+        variant = _variant(row["ID"], row["CHROM"], int(row["POS"]), row["REF"], row["ALT"])
+        found.append(variant if alleles[-1] == 2 else None)
+    return found, alleles
 
 
 def _variant(name: str, chromosome: str, position: int, other: str, counted: str) -> Variant:
