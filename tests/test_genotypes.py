@@ -13,7 +13,7 @@ import pytest
 
 from ihds.cli import main
 from ihds.data.codebook import Codebook, agree
-from ihds.data.genotypes import read_genotypes
+from ihds.data.genotypes import place, read_genotypes
 from ihds.data.table import read_table
 from ihds.errors import BadLevel, BadTable
 from tests.conftest import genotypes, unavailable
@@ -66,6 +66,8 @@ def test_every_kind_gives_the_same_table(tmp_path, make):
     assert list(table["person_id"]) == PERSONS
     assert np.allclose(table[NAMES].to_numpy().T, COPIES, atol=1e-4, equal_nan=True)
     assert book.variable("rs2").unit == "copies of A, GRCh38 22:101 G>A"
+    assert place(book.variable("rs2").unit) == ("22", 101)
+    assert place("mg/dl, at 12:30") is None
     assert book.person == "person_id"
 
 

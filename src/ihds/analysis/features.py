@@ -14,8 +14,10 @@ from ihds.analysis import formula as formulas
 from ihds.analysis.design import Ask, Design, Frame, Ints
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.outcomes import categories
+from ihds.analysis.result import Result
 from ihds.analysis.rows import per_person, persons_with
 from ihds.data.codebook import Codebook
+from ihds.data.genotypes import place
 from ihds.errors import BadFormula, BadInput, Refused
 
 #: Features worked on at once, so that memory stays a few columns more than the data.
@@ -226,6 +228,21 @@ def table(columns: dict[str, Any], order: Iterable[int]) -> dict[str, list[Any]]
         plain = np.asarray(values)[kept].tolist() if len(kept) else []
         found[name] = [None if isinstance(v, float) and not np.isfinite(v) else v for v in plain]
     return found
+
+
+def placed(result: Result, codebook: Codebook) -> Result:
+    """Return a result whose variants have chromosome and position beside their names, where the codebook tells."""
+    found: dict[str, list[Any]] = result.details.get("features") or {"feature": []}
+    units = {name: variable.unit for name, variable in codebook.variables.items()}
+    places = [place(units.get(name, "")) for name in found["feature"]]
+    if not any(places):
+        return result
+    told = {
+        "feature": found["feature"],
+        "chromosome": [p[0] if p else None for p in places],
+        "position": [p[1] if p else None for p in places],
+    }
+    return replace(result, details={**result.details, "features": {**told, **found}})
 
 
 def false_discovery(p: Vector) -> Vector:

@@ -51,9 +51,11 @@ def columns(rows: list[list[str]]) -> list[str]:
 
 
 def number(value: Any, digits: int = 4) -> str:
-    """Return a number with some significant digits; nothing for None."""
+    """Return a number with some significant digits; nothing for None; text as it is."""
     if value is None or value != value:
         return "-"
+    if isinstance(value, str):
+        return value
     if math.isinf(value):
         return "Inf" if value > 0 else "-Inf"
     if isinstance(value, (int, np.integer)):

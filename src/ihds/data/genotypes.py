@@ -5,6 +5,7 @@ Parsing is left to maintained readers (Pgenlib, cyvcf2, bgen), installed with ``
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from ihds.errors import BadTable, SetupFailed
 
 Copies = NDArray[np.float64]
 
+_PLACE = re.compile(r"copies of \S+, .+ (\S+):(\d+) \S+>\S+")
+
 
 @dataclass(frozen=True, slots=True)
 class Variant:
@@ -34,6 +37,12 @@ class Variant:
     def unit(self, build: str) -> str:
         """Return what the copies are copies of: sites whose units differ are not joined."""
         return f"copies of {self.counted}, {build} {self.chromosome}:{self.position} {self.other}>{self.counted}"
+
+
+def place(unit: str) -> tuple[str, int] | None:
+    """Return the chromosome and position that the unit of a variant tells, None for another unit."""
+    found = _PLACE.fullmatch(unit)
+    return (found[1], int(found[2])) if found else None
 
 
 def read_genotypes(
