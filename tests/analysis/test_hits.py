@@ -45,6 +45,35 @@ def test_variants_that_only_cases_carry_equal_r(sites):
     assert result.rounds < 60
 
 
+def test_saddlepoint_tails_equal_r(shared):
+    r = reference("hits")["toy"]
+    call = {"formula": "B1 ~ V1 + V2 + V3", "features": "snp_*", "family": "binomial", "confirm": "saddlepoint"}
+    result = federate(split(genotypes(shared), 3), "association_scan", **call)
+    mine = table(result).loc[[f"snp_{i}" for i in r["id"]], "saddlepoint_p"]
+    assert np.allclose(mine, r["saddlepoint_p"], rtol=1e-7)
+    assert "firth_p" not in result.details["features"]
+
+
+@pytest.mark.parametrize("sites", [1, 3, 7])
+def test_saddlepoint_tails_of_rare_variants_equal_r(sites):
+    r = reference("hits")["rare"]
+    call = RARE | {"confirm": "saddlepoint", "confirm_below": 1.0}
+    result = federate(split(rare(), sites), "association_scan", **call)
+    assert np.allclose(table(result).loc[r["id"], "saddlepoint_p"], r["saddlepoint_p"], rtol=1e-7)
+    assert result.rounds < 30
+
+
+def test_a_score_at_the_end_of_its_range_has_no_saddlepoint_and_is_told():
+    frame = rare()
+    frame["rs_cases"] = frame["y"]  # whoever is a case carries it: nothing is further out
+    call = RARE | {"formula": "y ~ 1", "confirm": "saddlepoint", "confirm_below": 1.0}
+    result = federate(split(frame, 3), "association_scan", **call)
+    mine = table(result)["saddlepoint_p"]
+    assert result.details["not_confirmed"] == 1
+    assert np.isnan(mine["rs_cases"])
+    assert mine.drop("rs_cases").notna().all()
+
+
 def test_the_unit_of_a_variant_only_rescales_its_estimate():
     frame, r = rare(), reference("hits")["rare"]
     for name, unit in zip(r["id"], (1e-9, 1e9, 1e-3, 1e3, 1e6, 1e-6), strict=True):
@@ -53,6 +82,9 @@ def test_the_unit_of_a_variant_only_rescales_its_estimate():
         at = r["id"].index(name)
         assert one["firth_estimate"] * unit == pytest.approx(r["estimate"][at], rel=1e-6)
         assert one["firth_p"] == pytest.approx(r["p"][at], rel=1e-6)
+        call = RARE | {"features": name, "confirm": "saddlepoint"}
+        one = table(federate(split(frame, 3), "association_scan", **call)).loc[name]
+        assert one["saddlepoint_p"] == pytest.approx(r["saddlepoint_p"][at], rel=1e-6)
 
 
 def test_the_smallest_p_values_are_chosen_and_no_more_than_asked():

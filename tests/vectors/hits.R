@@ -1,5 +1,6 @@
 # Reference numbers for the hits of a scan of binary traits: Firth's regression and its ratio test, by the modified
-# score written out and by plink2. Run: Rscript hits.R SHARED_DATA OUT.json
+# score written out and by plink2; and the saddlepoint approximation of the score test, written out (as SAIGE has it).
+# Run: Rscript hits.R SHARED_DATA OUT.json
 suppressMessages(library(jsonlite))
 args <- commandArgs(trailingOnly = TRUE)
 at <- file.path(args[1], "gwas-toy/regenie")
@@ -21,15 +22,31 @@ firth <- function(x, y, free = seq_len(ncol(x))) {
   list(b = b, se = sqrt(diag(solve(crossprod(x, p * (1 - p) * x)))),
        value = sum(y * e - log1p(exp(e))) + determinant(crossprod(x, dlogis(e) * x))$modulus[1] / 2)
 }
+# --- both tails of the score of what covariates leave of g, by Barndorff-Nielsen's formula.
+spa <- function(v, y, x) {
+  mu <- glm.fit(x, y, family = binomial(), control = glm.control(epsilon = 1e-15, maxit = 100))$fitted.values
+  w <- mu * (1 - mu); g <- v - drop(x %*% solve(crossprod(x, w * x), crossprod(x, w * v))); s <- sum(g * (y - mu))
+  k <- function(t) sum(log1p(mu * expm1(g * t)) - t * g * mu)
+  k1 <- function(t) sum(g * (plogis(qlogis(mu) + g * t) - mu)); k2 <- function(t) sum(g^2 * dlogis(qlogis(mu) + g * t))
+  tail <- function(s) {
+    far <- sign(s) / max(abs(g)); while (abs(k1(far)) < abs(s)) { far <- 2 * far; if (abs(far) * max(abs(g)) > 500) return(0) }
+    t <- uniroot(function(t) k1(t) - s, sort(c(0, far)), tol = 1e-15, maxiter = 10000)$root
+    for (i in 1:5) t <- t - (k1(t) - s) / k2(t)
+    stopifnot(abs(k1(t) / s - 1) < 1e-9)
+    r <- sign(t) * sqrt(2 * (t * s - k(t))); z <- r + log(t * sqrt(k2(t)) / r) / r
+    pnorm(-abs(z))
+  }
+  tail(s) + tail(-s)
+}
 tested <- function(g, y, covariates) {
   found <- apply(g, 2, function(v) {
     x <- cbind(1, covariates, v - mean(v)); k <- ncol(x)
     whole <- firth(x, y); held <- firth(x, y, seq_len(k - 1))
     null <- glm(y ~ covariates, family = binomial, control = glm.control(epsilon = 1e-14, maxit = 100))
     rao <- anova(null, glm(y ~ covariates + v, family = binomial), test = "Rao")$`Pr(>Chi)`[2]
-    c(whole$b[k], whole$se[k], pchisq(2 * (whole$value - held$value), 1, lower.tail = FALSE), rao)
+    c(whole$b[k], whole$se[k], pchisq(2 * (whole$value - held$value), 1, lower.tail = FALSE), rao, spa(v, y, cbind(1, covariates)))
   })
-  list(estimate = found[1, ], se = found[2, ], p = found[3, ], rao_p = found[4, ])
+  list(estimate = found[1, ], se = found[2, ], p = found[3, ], rao_p = found[4, ], saddlepoint_p = found[5, ])
 }
 # plink2 stops early, at about 1e-4, and its p values are Wald's.
 plink <- function(prefix, pheno, covar, kind) {

@@ -232,7 +232,8 @@ def _many(values: Floats) -> bool:
 
 def _evidence(found: dict[str, list[Any]]) -> tuple[Floats, NDArray[np.bool_]]:
     """Return -log10 of each variant's p value, that of its confirmation where there is one, and where that is."""
-    confirmed = _strength(found.get("firth_p", [None] * len(found["p"])))
+    none = [None] * len(found["p"])
+    confirmed = _strength(found.get("firth_p", found.get("saddlepoint_p", none)))
     known = np.isfinite(confirmed)
     return np.where(known, confirmed, _strength(found["p"])), known
 

@@ -2,34 +2,36 @@
 
 Model      gaussian: trait = x · beta + g_v gamma_v, the t test of gamma_v (plink2 --glm). binomial: the
            score test of adding g_v to the logistic model of the covariates.
-           confirm = "firth": binary traits' smallest p values (confirm_below, confirm_most of them) are then
-           fitted with the covariates by Firth's logistic regression: odds ratios and tests that hold for
-           rare variants, few cases and separation, as plink2 and regenie give them.
-Down       for binary traits beta of the model without variants; each variant's centre and scale; then each
-           hit's coefficients and inverse information.
+           Hits of binary traits (p below confirm_below, confirm_most at most) may be fitted again.
+           confirm = "firth": by Firth's logistic regression with the covariates, for effects and tests that
+           hold for rare variants, few cases and separation, as plink2 and regenie give them. "saddlepoint":
+           p values of the score test alone, as SAIGE gives them, in half the rounds.
+Down       for binary traits beta of the model without variants; each variant's centre and scale; each hit's
+           coefficients and inverse information, or where its cumulants are wanted.
 Up         Likelihood in turns for binary traits; Magnitudes, Means, then Scan; Informations and Scores in
-           turns for hits; as sums over sites.
-Rounds     4; 4 and about 6 for binary traits; hits 2 a step, about 25 in all whatever their number.
+           turns, or Cumulants, for hits; as sums over sites.
+Rounds     4; 4 and about 6 for binary traits; hits about 25, or 10, whatever their number.
 Reveals    frequencies of many variants over all sites identify members of small cohorts (Homer et
            al. 2008): no frequency is released, and n below 500 refuses more than 1000 variants. Variants
-           of fewer than min_cell carriers are left out and counted.
+           of fewer than min_cell carriers are left out and counted, and never fitted again.
 Errors     Refused, Separation, Collinear, BadInput.
-Source     Rao 1948; Chang et al. 2015 (plink2); Firth 1993; Mbatchou et al. 2021 (regenie). Checked
-           against plink2 and R (tests/vectors/genetics.sh, hits.sh). A missing genotype counts as the
-           variant's mean; plink2 leaves the person out.
+Source     Rao 1948; Chang et al. 2015 (plink2); Firth 1993; Mbatchou et al. 2021 (regenie); Dey et al. 2017;
+           Zhou et al. 2018 (SAIGE). Checked against plink2 and R (tests/vectors/genetics.sh, hits.R). A
+           missing genotype counts as the variant's mean; plink2 leaves the person out.
 Status     experimental
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc, expit, stdtr
 
-from ihds.analysis import features, hits, likelihood
+from ihds.analysis import features, hits, likelihood, saddlepoint
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.features import Magnitudes, Means, Scale
 from ihds.analysis.hits import Hits, Informations, Scores
@@ -38,6 +40,7 @@ from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.numerics import blocks, invert, weighted_gram
 from ihds.analysis.outcomes import plain_formula
 from ihds.analysis.result import Result
+from ihds.analysis.saddlepoint import Cumulants, Tails
 from ihds.data.codebook import Codebook
 from ihds.errors import BadInput, Refused
 
@@ -59,7 +62,7 @@ class Params:
     features: str
     family: Literal["gaussian", "binomial"] = "gaussian"
     max_rounds: int = 60
-    confirm: Literal["none", "firth"] = "none"
+    confirm: Literal["none", "firth", "saddlepoint"] = "none"
     confirm_below: float = 0.05
     confirm_most: int = 100
 
@@ -79,7 +82,7 @@ class Scan(Contribution):
     weights: features.Weights
 
 
-CONTRIBUTIONS = (Likelihood, Magnitudes, Means, Scan, Informations, Scores)
+CONTRIBUTIONS = (Likelihood, Magnitudes, Means, Scan, Informations, Scores, Cumulants)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ class State:
     fit: Fit
     scale: Scale
     total: Scan | None
-    hits: Hits | None
+    hits: Hits | Tails | None
 
 
 STATE = State
@@ -148,8 +151,11 @@ def local(params: Params, state: State, design: Design) -> Contribution:
         return Likelihood(score, information, value)
     if not state.scale.placed:
         return features.scaling(state.scale, design)
-    if state.hits is not None:
-        return hits.local(state.hits, design, lambda which: features.chosen(state.scale, design, which))
+    match state.hits:
+        case Hits():
+            return hits.local(state.hits, design, partial(features.chosen, state.scale, design))
+        case Tails():
+            return saddlepoint.local(state.hits, state.fit.at, design, partial(features.chosen, state.scale, design))
     weight, residual = np.ones(len(y)), y
     if params.family == "binomial":
         eta = x @ state.fit.at
@@ -174,8 +180,11 @@ def aggregate(params: Params, state: State, total: Any) -> State:
             state = replace(state, total=total)
             return state if params.confirm == "none" else replace(state, hits=_hits(params, state, total))
         case Informations() | Scores():
-            assert state.hits is not None
+            assert isinstance(state.hits, Hits)
             return replace(state, hits=hits.aggregate(state.hits, total, params.max_rounds))
+        case Cumulants():
+            assert isinstance(state.hits, Tails)
+            return replace(state, hits=saddlepoint.aggregate(state.hits, total))
     return replace(state, scale=features.scaled(state.scale, total))
 
 
@@ -193,14 +202,19 @@ def _few(state: State, total: Scan) -> NDArray[np.bool_]:
     return state.scale.few(total.weights) | ((other > 1e-6) & (other < state.scale.least - 1e-6))
 
 
-def _hits(params: Params, state: State, total: Scan) -> Hits:
+def _hits(params: Params, state: State, total: Scan) -> Hits | Tails:
     """Choose the hits by their score tests, among the variants that are shown."""
-    held, _, varies = _left(total, invert(total.xx, state.fit.terms))
+    held, on_covariates, varies = _left(total, invert(total.xx, state.fit.terms))
     p = chdtrc(1, total.gy**2 / held)
-    which = hits.choose(p, varies & ~_few(state, total), params.confirm_below, params.confirm_most)
+    firth = params.confirm == "firth"
+    below = params.confirm_below if firth else min(params.confirm_below, saddlepoint.CENTRE)
+    which = hits.choose(p, varies & ~_few(state, total), below, params.confirm_most)
     unit = np.sqrt(total.xx[0, 0] / total.gg[which])
     square, fourth = total.weights[which].T
-    return hits.begin(state.fit, which, unit, np.sqrt(fourth / square) * unit)
+    size = np.sqrt(fourth / square) * unit
+    if firth:
+        return hits.begin(state.fit, which, unit, size)
+    return saddlepoint.begin(which, unit, size, on_covariates[which], total.gy[which], held[which])
 
 
 def finish(params: Params, frame: Frame, state: State) -> Result | None:
@@ -234,9 +248,13 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     }
     confirmed: dict[str, Any] = {}
     if state.hits is not None:
-        shown |= hits.table(state.hits, len(frame.features), state.scale.scale)
-        lost = int(state.hits.lost.sum())
-        confirmed = {"confirmed": len(state.hits.which) - lost, "not_confirmed": lost}
+        if isinstance(state.hits, Hits):
+            again = hits.table(state.hits, len(frame.features), state.scale.scale)
+        else:
+            again = saddlepoint.table(state.hits, len(frame.features))
+        fitted = int(np.isfinite(again[f"{params.confirm}_p"]).sum())
+        confirmed = {"confirmed": fitted, "not_confirmed": len(state.hits.which) - fitted}
+        shown |= again
     few = _few(state, total)
     tested = chi[varies & ~few]
     return Result(
