@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from ihds.analysis import hits
-from ihds.errors import BadInput
+from ihds.analysis import hits, jeffreys, likelihood
+from ihds.errors import BadInput, Collinear
 from ihds.privacy.disclosure import Thresholds
 from tests.conftest import federate, genotypes, reference, split
 
@@ -90,9 +92,11 @@ def test_the_unit_of_a_variant_only_rescales_its_estimate():
 def test_the_smallest_p_values_are_chosen_and_no_more_than_asked():
     mine = table(federate(split(rare(), 3), "association_scan", confirm_most=2, **RARE))
     assert set(mine.index[mine["firth_p"].notna()]) == {"rs_cases", "rs_all"}
-    none = federate(split(rare(), 3), "association_scan", confirm_below=1e-30, **RARE)
-    assert none.details["confirmed"] == 0
-    assert none.details["features"]["firth_p"] == [None] * 6
+    for confirm in ("firth", "saddlepoint"):
+        call = RARE | {"confirm": confirm, "confirm_below": 1e-30}
+        none = federate(split(rare(), 3), "association_scan", **call)
+        assert none.details["confirmed"] == 0
+        assert none.details["features"][f"{confirm}_p"] == [None] * 6
 
 
 def test_variants_that_are_hidden_are_never_confirmed():
@@ -104,9 +108,9 @@ def test_variants_that_are_hidden_are_never_confirmed():
     seen = []
     kept = hits.begin
 
-    def watched(base, which, unit, size):
+    def watched(base, which, unit):
         seen.extend(which)
-        return kept(base, which, unit, size)
+        return kept(base, which, unit)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hits, "begin", watched)
@@ -116,11 +120,41 @@ def test_variants_that_are_hidden_are_never_confirmed():
     assert {names[g] for g in seen} == set(reference("hits")["rare"]["id"])
 
 
+def test_a_step_to_where_nothing_is_known_is_halved():
+    none, at = np.zeros((2, 2)), np.array([0.5, 4.0])
+    fit = likelihood.begin(("(Intercept)", "variant"), at)
+    fit = replace(fit, step=np.array([0.0, 4.0]), log_likelihood=-9.0, rounds=1)
+    model = jeffreys.take_information(jeffreys.begin(fit), none, -20.0)
+    assert jeffreys.take_score(model, np.ones(2), "firth", 60).fit.at.tolist() == [0.5, 2.0]
+    with pytest.raises(Collinear):
+        jeffreys.take_information(jeffreys.begin(replace(fit, log_likelihood=-np.inf)), none, -20.0)
+
+
+def uncommon(n: int = 6000):
+    """Return 12 cases among many, of whom 5 are all that carry a variant."""
+    rng = np.random.default_rng(5)
+    frame = pd.DataFrame({"age": rng.normal(size=n), "sex": np.arange(n) % 2.0, "y": 0.0, "rs_a": 0.0, "rs_b": 0.0})
+    frame.loc[np.arange(12) * 17, "y"] = 1.0
+    frame.loc[np.arange(5) * 17, "rs_a"] = 1.0
+    frame.loc[np.arange(900) * 5 + 3, "rs_b"] = 1.0
+    return frame
+
+
+def test_where_nearly_nobody_is_a_case_steps_are_bounded():
+    found = {}
+    for reach in (hits._REACH, np.inf):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(hits, "_REACH", reach)
+            found[reach] = federate(split(uncommon(), 3), "association_scan", confirm_below=1.0, **RARE)
+    assert found[hits._REACH].details["not_confirmed"] == 0
+    assert found[hits._REACH].rounds < found[np.inf].rounds
+
+
 def test_a_hit_without_an_answer_is_told_and_harms_no_other():
     r, frame = reference("hits")["rare"], rare().assign(rs_flat=1.0)
     frame["rs_sum"] = frame["age"] + 2 * frame["sex"]  # the covariates determine it
     result = federate(split(frame, 3), "association_scan", confirm_below=1.0, max_rounds=12, **RARE)
-    assert (result.details["confirmed"], result.details["not_confirmed"]) == (4, 2)  # two need more steps
+    assert (result.details["confirmed"], result.details["not_confirmed"]) == (5, 1)  # one needs more steps
     mine = table(result)
     fitted = mine["firth_p"].dropna()
     assert np.allclose(fitted, pd.Series(r["p"], r["id"])[fitted.index], rtol=1e-6)

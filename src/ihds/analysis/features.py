@@ -232,13 +232,14 @@ def table(columns: dict[str, Any], order: Iterable[int]) -> dict[str, list[Any]]
 
 def placed(result: Result, codebook: Codebook) -> Result:
     """Return a result whose variants have chromosome and position beside their names, where the codebook tells."""
-    found: dict[str, list[Any]] = result.details.get("features") or {"feature": []}
+    found: dict[str, list[Any]] = result.details.get("features", {})
+    names = found.get("feature", [])
     units = {name: variable.unit for name, variable in codebook.variables.items()}
-    places = [place(units.get(name, "")) for name in found["feature"]]
+    places = [place(units.get(name, "")) for name in names]
     if not any(places):
         return result
     told = {
-        "feature": found["feature"],
+        "feature": names,
         "chromosome": [p[0] if p else None for p in places],
         "position": [p[1] if p else None for p in places],
     }

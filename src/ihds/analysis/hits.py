@@ -67,20 +67,24 @@ def choose(p: Vector, may: NDArray[np.bool_], below: float, most: int) -> Ints:
     return np.asarray([g for g in order if may[g] and p[g] < below], dtype=np.int64)
 
 
-def begin(base: Fit, which: Ints, unit: Vector, size: Vector) -> Hits:
-    """Start at the model without variants.
+def sizes(unit: Vector) -> Vector:
+    """Return how large the genotypes of those who carry a variant are (hits,), in units of a mean square near 1.
 
-    Args:
-        base: that model.
-        which: the hits (hits,).
-        unit: brings each one's genotypes to a mean square near 1, else information of few carriers is lost.
-        size: of the genotypes that carry it, in these units.
+    Genotypes come scaled by how far most persons are from the mean (``features.scaling``). Where a part f of the
+    persons carries a variant, the others are at f, the carriers at 1/f of that; 1/f is then the mean square too.
+    """
+    return np.maximum(1 / unit, 1.0)
 
+
+def begin(base: Fit, which: Ints, unit: Vector) -> Hits:
+    """Start at the model without variants, ``base``.
+
+    ``unit`` (hits,) brings each hit's genotypes to a mean square near 1, else information of few carriers is lost.
     """
     terms, at = (*base.terms, "variant"), np.append(base.at, 0.0)
     held = jeffreys.begin(likelihood.begin(terms, at, np.arange(len(at)) < len(base.at)))
     free = jeffreys.begin(likelihood.begin(terms, at))
-    return Hits(which, unit, _REACH / size, (held, free) * len(which), np.zeros(len(which), dtype=np.int64))
+    return Hits(which, unit, _REACH / sizes(unit), (held, free) * len(which), np.zeros(len(which), dtype=np.int64))
 
 
 def local(state: Hits, design: Design, genotypes: Callable[[Ints], Matrix]) -> Contribution:

@@ -108,14 +108,16 @@ def _random(result: Result) -> list[str]:
 
 
 def _features(result: Result) -> list[str]:
-    """Return the first features of a scan, in the order of the result."""
+    """Return the first features of a scan, the smallest p values first where there are some."""
     found = result.details.get("features")
     if not found:
         return []
     names = list(found)
     many = len(found["feature"])
     rows = [[n.replace("_", " ") for n in names]]
-    rows += [[str(found["feature"][i]), *(number(found[n][i]) for n in names[1:])] for i in range(min(many, _SHOWN))]
+    p = found.get("p", [None] * many)
+    order = sorted(range(many), key=lambda i: math.inf if p[i] is None else p[i])[:_SHOWN]
+    rows += [[str(found["feature"][i]), *(number(found[n][i]) for n in names[1:])] for i in order]
     more = [f"... and {many - _SHOWN} more"] if many > _SHOWN else []
     return [*columns(rows), *more]
 

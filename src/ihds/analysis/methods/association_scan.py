@@ -210,11 +210,9 @@ def _hits(params: Params, state: State, total: Scan) -> Hits | Tails:
     below = params.confirm_below if firth else min(params.confirm_below, saddlepoint.CENTRE)
     which = hits.choose(p, varies & ~_few(state, total), below, params.confirm_most)
     unit = np.sqrt(total.xx[0, 0] / total.gg[which])
-    square, fourth = total.weights[which].T
-    size = np.sqrt(fourth / square) * unit
     if firth:
-        return hits.begin(state.fit, which, unit, size)
-    return saddlepoint.begin(which, unit, size, on_covariates[which], total.gy[which], held[which])
+        return hits.begin(state.fit, which, unit)
+    return saddlepoint.begin(which, unit, hits.sizes(unit), on_covariates[which], total.gy[which], held[which])
 
 
 def finish(params: Params, frame: Frame, state: State) -> Result | None:
