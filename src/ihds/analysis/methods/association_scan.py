@@ -13,7 +13,8 @@ Up         Likelihood in turns for binary traits; Magnitudes, Means, then Scan; 
 Rounds     4; 4 and about 6 for binary traits; hits about 25, or 10, whatever their number.
 Reveals    frequencies of many variants over all sites identify members of small cohorts (Homer et
            al. 2008): no frequency is released, and n below 500 refuses more than 1000 variants. Variants
-           of fewer than min_cell carriers are left out and counted, and never fitted again.
+           of fewer than min_cell carriers are left out and counted, and never fitted again. Sums of hits at
+           every step say more of few carriers, to the user's code, than those of the score test.
 Errors     Refused, Separation, Collinear, BadInput.
 Source     Rao 1948; Chang et al. 2015 (plink2); Firth 1993; Mbatchou et al. 2021 (regenie); Dey et al. 2017;
            Zhou et al. 2018 (SAIGE). Checked against plink2 and R (tests/vectors/genetics.sh, hits.R). A
