@@ -99,6 +99,12 @@ def test_the_smallest_p_values_are_chosen_and_no_more_than_asked():
         assert none.details["features"][f"{confirm}_p"] == [None] * 6
 
 
+def test_the_largest_statistics_come_first_where_their_p_values_are_all_0():
+    chi, may = np.array([2000.0, 9.0, 4000.0, 1.0, 3000.0]), np.array([True, True, True, True, False])
+    assert hits.choose(chi, may, 0.05, 5).tolist() == [2, 0, 1]
+    assert hits.choose(chi, may, 0.05, 1).tolist() == [2]
+
+
 def test_variants_that_are_hidden_are_never_confirmed():
     frame = rare()
     cases = np.flatnonzero(frame["y"] == 1)

@@ -19,7 +19,7 @@ from ihds.analysis.design import Design, Ints
 from ihds.analysis.jeffreys import Penalised
 from ihds.analysis.likelihood import Fit
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
-from ihds.errors import Collinear, DidNotConverge, OutOfRange
+from ihds.errors import Collinear, DidNotConverge
 
 #: The furthest that a log-odds may move in a step, for a covariate's unit or for a person who carries the variant.
 _REACH = 5.0
@@ -61,10 +61,10 @@ class Hits:
         return [m for m, model in enumerate(self.models) if not self.lost[m // 2] and not _settled(model)]
 
 
-def choose(p: Vector, may: NDArray[np.bool_], below: float, most: int) -> Ints:
-    """Return the features with p values below a limit, of those that may be chosen, the smallest first."""
-    order = np.argsort(np.where(may, p, np.inf), kind="stable")[:most]
-    return np.asarray([g for g in order if may[g] and p[g] < below], dtype=np.int64)
+def choose(chi: Vector, may: NDArray[np.bool_], below: float, most: int) -> Ints:
+    """Return the features that may be chosen with p values below a limit, the largest chi-squares first."""
+    fit = np.flatnonzero(may & (chdtrc(1, chi) < below))
+    return np.asarray(fit[np.argsort(-chi[fit], kind="stable")][:most], dtype=np.int64)
 
 
 def sizes(unit: Vector) -> Vector:
@@ -114,7 +114,7 @@ def aggregate(state: Hits, total: Any, max_steps: int) -> Hits:
             else:
                 reach = np.append(np.full(total.score.shape[1] - 1, _REACH), state.reach[m // 2])
                 models[m] = jeffreys.take_score(models[m], total.score[i], "association_scan", max_steps, reach)
-        except (Collinear, DidNotConverge, OutOfRange):
+        except (Collinear, DidNotConverge):
             lost[m // 2] = 1
     return replace(state, models=tuple(models), lost=lost)
 

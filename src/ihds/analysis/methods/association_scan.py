@@ -56,7 +56,7 @@ class Params:
     """``features`` is a pattern of names of allele counts or dosages, for example ``rs*``.
 
     With ``confirm`` variants of binary traits with p below ``confirm_below``, ``confirm_most`` at most and the
-    smallest p first, are fitted again, one by one.
+    largest statistics first, are fitted again, one by one.
     """
 
     formula: str
@@ -206,10 +206,9 @@ def _few(state: State, total: Scan) -> NDArray[np.bool_]:
 def _hits(params: Params, state: State, total: Scan) -> Hits | Tails:
     """Choose the hits by their score tests, among the variants that are shown."""
     held, on_covariates, varies = _left(total, invert(total.xx, state.fit.terms))
-    p = chdtrc(1, total.gy**2 / held)
     firth = params.confirm == "firth"
     below = params.confirm_below if firth else min(params.confirm_below, saddlepoint.CENTRE)
-    which = hits.choose(p, varies & ~_few(state, total), below, params.confirm_most)
+    which = hits.choose(total.gy**2 / held, varies & ~_few(state, total), below, params.confirm_most)
     unit = np.sqrt(total.xx[0, 0] / total.gg[which])
     if firth:
         return hits.begin(state.fit, which, unit)
