@@ -22,8 +22,8 @@ from ihds.analysis.numerics import blocks
 CENTRE = 0.3
 #: A tail is found when t moves by no more than this part of it.
 _STILL = 1e-9
-#: A tail is 0 where the logarithm of its probability is below this; the opposite one also so far below the other.
-_NOTHING, _OPPOSITE = -700.0, -40.0
+#: A tail is 0 where the logarithm of its probability is below this.
+_NOTHING = -700.0
 #: One for which t grows beyond this, in log-odds of who carries the variant, has no answer.
 _FURTHEST = 1000.0
 #: The search starts no further, in log-odds of who carries the variant.
@@ -128,7 +128,7 @@ def aggregate(state: Tails, total: Cumulants) -> Tails:
         step = -slope / curvature * np.log(reached) if reached > 0 and curvature > 0 else np.inf * t
         if abs(step) <= _STILL * abs(t):
             p[k], waiting[k] = _tail(t, score, value, curvature), 0
-        elif reached < 1 and value - t * score < _least(p, k):  # Chernoff's bound of the tail's probability
+        elif reached < 1 and value - t * score < _NOTHING:  # Chernoff's bound of the tail's probability
             p[k], waiting[k] = 0.0, 0
         elif state.steps >= _MOST_STEPS or abs(t) * state.size[k // 2] > _FURTHEST:
             waiting[k] = 0
@@ -145,12 +145,6 @@ def table(state: Tails, count: int) -> dict[str, Vector]:
     found = np.full(count, np.nan)
     found[state.which] = np.minimum(state.p.reshape(-1, 2).sum(axis=1), 1.0)
     return {"saddlepoint_p": found}
-
-
-def _least(p: Vector, k: int) -> float:
-    """Return below which logarithm of its probability a tail is 0; even tails are those where the scores are."""
-    known = k % 2 == 1 and p[k - 1] > 0  # NaN is no such number
-    return max(_NOTHING, float(np.log(p[k - 1])) + _OPPOSITE) if known else _NOTHING
 
 
 def _tail(t: float, score: float, value: float, curvature: float) -> float:
