@@ -96,6 +96,10 @@ CALLS = {
     "association_scan": [
         {"formula": "size ~ sex", "features": "age,count"},
         {"formula": "event ~ sex", "features": "age,count", "family": "binomial"},
+        {"formula": "event ~ sex", "features": "age,count", "family": "binomial", "confirm": "firth"}
+        | {"confirm_below": 1.0},
+        {"formula": "event ~ sex", "features": "age,count", "family": "binomial", "confirm": "saddlepoint"}
+        | {"confirm_below": 1.0},
     ],
     "genotype_qc": [{"features": "event"}],
     "principal_components": [{"features": "age,size,count", "components": 2, "scaling": "unit"}],

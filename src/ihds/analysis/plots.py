@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from scipy import special
 
 from ihds.analysis.design import Floats
@@ -17,6 +19,11 @@ from ihds.errors import BadInput
 
 # Colours of Okabe and Ito, told apart by people who see few colours.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+_SHADES = ("#0072B2", "#56B4E9")  # chromosomes in turns
+#: Below this p value a variant is taken to be associated, there being about a million independent ones.
+_GENOME_WIDE = 5e-8
 
 
 def draw(result: Result) -> Figure:
@@ -31,8 +38,14 @@ def draw(result: Result) -> Figure:
     if chosen is None:
         raise BadInput(f"{result.method} has no plot", remedy="print(result.summary())")
     height = 1.4 + 0.42 * len(result.coefficients) if chosen is _forest else 4.5
-    figure = Figure(figsize=(7, height), layout="constrained")
-    chosen(result, figure.add_subplot())
+    beside = _BESIDE.get(result.method)
+    figure = Figure(figsize=(11 if beside else 7, height), layout="constrained")
+    if beside is None:
+        chosen(result, figure.add_subplot())
+        return figure
+    left, right = figure.subplots(1, 2, width_ratios=(2, 1))
+    chosen(result, left)
+    beside(result, right)
     return figure
 
 
@@ -212,12 +225,66 @@ def _volcano(result: Result, axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _scan(result: Result, axes: Axes) -> None:
+def _many(values: Floats) -> bool:
+    """Return whether points are so many that a picture is better of dots than of shapes."""
+    return len(values) > 5000
+
+
+def _evidence(found: dict[str, list[Any]]) -> tuple[Floats, NDArray[np.bool_]]:
+    """Return -log10 of each variant's p value, that of its confirmation where there is one, and where that is."""
+    none = [None] * len(found["p"])
+    confirmed = _strength(found.get("firth_p", found.get("saddlepoint_p", none)))
+    known = np.isfinite(confirmed)
+    return np.where(known, confirmed, _strength(found["p"])), known
+
+
+def _chromosome(name: str | None) -> tuple[float, str]:
+    """Return what chromosomes are ordered by: their numbers, then X, Y and MT, then other names, then none."""
+    known = {"X": 23.0, "Y": 24.0, "XY": 25.0, "M": 26.0, "MT": 26.0}
+    if name is None:
+        return math.inf, ""
+    return (float(name) if name.isdecimal() else known.get(name, 1e6)), name
+
+
+def _manhattan(result: Result, axes: Axes) -> None:
+    """Draw the evidence of each variant along the genome, without places in the order of the table."""
+    found = result.details["features"]
+    strength, confirmed = _evidence(found)
+    names = found.get("chromosome", [None] * len(strength))
+    order = sorted(set(names), key=_chromosome)
+    place = np.array([np.nan if p is None else p for p in found.get("position", names)], dtype=np.float64)
+    place = np.where(np.isfinite(place), place, np.arange(len(place)))
+    along, middles, start = np.zeros(len(place)), [], 0.0
+    for index, name in enumerate(order):
+        here = np.array([n == name for n in names])
+        along[here] = start + place[here] - place[here].min()
+        length = float(np.ptp(place[here]))
+        middles.append(start + length / 2)
+        start += length * 1.02 + 1
+        axes.scatter(along[here], strength[here], s=6, color=_SHADES[index % 2], linewidths=0, rasterized=_many(place))
+    axes.scatter(along[confirmed], strength[confirmed], s=14, color="#D55E00", linewidths=0, label="fitted again")
+    axes.axhline(-math.log10(_GENOME_WIDE), color="#888888", linestyle="--", linewidth=1)
+    if confirmed.any():
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(0.0, 1.08))
+    if order == [None]:
+        axes.set(xlabel="variant")
+    else:
+        readable = [0]  # names that lie too close to the one before are left out
+        for index in range(1, len(middles)):
+            if middles[index] - middles[readable[-1]] > 0.028 * start:
+                readable.append(index)
+        axes.set_xticks([middles[i] for i in readable], [order[i] or "other" for i in readable], fontsize=8)
+        axes.set(xlabel="chromosome")
+    axes.set(ylim=(0, None), ylabel="-log10 p")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _expected_p(result: Result, axes: Axes) -> None:
     """Draw observed against expected p values, with the line of no association and the inflation."""
-    strength = np.sort(_strength(result.details["features"]["p"]))
-    strength = strength[np.isfinite(strength)]
+    strength, _ = _evidence(result.details["features"])
+    strength = np.sort(strength[np.isfinite(strength)])
     expected = -np.log10((np.arange(len(strength), 0, -1) - 0.5) / max(len(strength), 1))
-    axes.scatter(expected, strength, s=8, color="#0072B2", linewidths=0)
+    axes.scatter(expected, strength, s=8, color="#0072B2", linewidths=0, rasterized=_many(strength))
     top = float(expected.max(initial=1.0))
     axes.plot([0, top], [0, top], color="#888888", linestyle="--")
     inflation = result.details["inflation"]
@@ -289,7 +356,7 @@ def _consensus(result: Result, axes: Axes) -> None:
 #: Methods whose picture is neither curves nor a forest of coefficients.
 _OF_METHOD: dict[str, Callable[[Result, Axes], None]] = {
     "anova": _means,
-    "association_scan": _scan,
+    "association_scan": _manhattan,
     "causal_effect": _love,
     "co_occurrence": _carriers,
     "consensus_clustering": _consensus,
@@ -310,3 +377,5 @@ _OF_METHOD: dict[str, Callable[[Result, Axes], None]] = {
     "table_one": _balance,
     "voom": _volcano,
 }
+#: What is drawn beside the picture of a method.
+_BESIDE: dict[str, Callable[[Result, Axes], None]] = {"association_scan": _expected_p}

@@ -52,9 +52,11 @@ def columns(rows: list[list[str]]) -> list[str]:
 
 
 def number(value: Any, digits: int = 4) -> str:
-    """Return a number with some significant digits; nothing for None."""
+    """Return a number with some significant digits; nothing for None; text as it is."""
     if value is None or value != value:
         return "-"
+    if isinstance(value, str):
+        return value
     if math.isinf(value):
         return "Inf" if value > 0 else "-Inf"
     if isinstance(value, (int, np.integer)):
@@ -128,14 +130,16 @@ def _clusterings(result: Result) -> list[str]:
 
 
 def _features(result: Result) -> list[str]:
-    """Return the first features of a scan, in the order of the result."""
+    """Return the first features of a scan, the smallest p values first where there are some."""
     found = result.details.get("features") or _of_chosen(result)
     if not found:
         return []
     names = list(found)
     many = len(found["feature"])
     rows = [[n.replace("_", " ") for n in names]]
-    rows += [[str(found["feature"][i]), *(number(found[n][i]) for n in names[1:])] for i in range(min(many, _SHOWN))]
+    p = found.get("p", [None] * many)
+    order = sorted(range(many), key=lambda i: math.inf if p[i] is None else p[i])[:_SHOWN]
+    rows += [[str(found["feature"][i]), *(number(found[n][i]) for n in names[1:])] for i in order]
     more = [f"... and {many - _SHOWN} more"] if many > _SHOWN else []
     return [*columns(rows), *more]
 
