@@ -48,6 +48,7 @@ CALLS = {
         {"formula": "Surv(time, event) ~ age + arm"},
         {"formula": "Surv(start, time, event) ~ age + size", "ties": "breslow", "robust": True},
         {"formula": "Surv(time, event) ~ age + strata(arm)", "time_bin": 0.0},
+        {"formula": "Surv(start, time, event) ~ age + weights(size)"},
     ],
     "glm": [
         {"formula": "size ~ age * arm"},

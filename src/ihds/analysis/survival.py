@@ -116,7 +116,8 @@ class Ties:
     """What the Efron (or Breslow) treatment of ties makes of the risk-set sums, per cell.
 
     With a0_l = S0 - f_l D0 and f_l = l/d (0 for Breslow), l = 0..d-1: ``a`` sum 1/a0, ``b`` sum
-    f/a0, ``aa`` sum 1/a0^2, ``ab`` sum f/a0^2, ``bb`` sum f^2/a0^2, ``log`` sum log a0.
+    f/a0, ``aa`` sum 1/a0^2, ``ab`` sum f/a0^2, ``bb`` sum f^2/a0^2, ``log`` sum log a0; each times
+    the mean weight of the cell's events.
     """
 
     a: Floats
@@ -127,8 +128,8 @@ class Ties:
     log: Floats
 
 
-def break_ties(d: Floats, s0: Floats, d0: Floats, ties: str) -> Ties:
-    """Return the sums over tied events of each cell; all shapes (cells,)."""
+def break_ties(d: Floats, s0: Floats, d0: Floats, ties: str, dw: Floats | None = None) -> Ties:
+    """Return the sums over tied events of each cell; all shapes (cells,). ``dw`` is what the events weigh."""
     cells = len(d)
     filled = np.flatnonzero(d > 0.5)
     counts = np.rint(d[filled]).astype(np.int64)
@@ -137,9 +138,10 @@ def break_ties(d: Floats, s0: Floats, d0: Floats, ties: str) -> Ties:
     fraction = rank / d[which] if ties == "efron" else np.zeros(len(which))
     a0 = s0[which] - fraction * d0[which]
     inverse = 1 / a0
+    mean = 1.0 if dw is None or not len(dw) else dw[which] / d[which]
 
     def per_cell(values: Floats) -> Floats:
-        return np.bincount(which, weights=values, minlength=cells).astype(np.float64)
+        return np.bincount(which, weights=values * mean, minlength=cells).astype(np.float64)
 
     return Ties(
         a=per_cell(inverse),
