@@ -169,6 +169,22 @@ def per_group(name: str) -> Callable[[Result], Pairs]:
     return pairs
 
 
+def two_arms(name: str) -> Callable[[Result], Pairs]:
+    """Compare a hazard ratio, both curves at R's times, and restricted means."""
+    r = reference("weighted")[name]
+
+    def pairs(result: Result) -> Pairs:
+        (row,) = result.coefficients
+        yield (row.estimate, row.robust_se), (r["cox"]["coef"], r["cox"]["robust_se"])
+        for k, curve in enumerate(result.curves):
+            at = np.searchsorted(curve.time, np.array(r["time"][k]) - 1e-9)
+            yield np.array(curve.estimate)[at], r["surv"][k]
+            yield np.array(curve.se)[at], r["se"][k]
+            yield (curve.rmst, curve.rmst_se), (r["rmst"][k], r["rmst_se"][k])
+
+    return pairs
+
+
 def cases() -> dict[str, Case]:
     """Return the comparison of every method."""
     reg, comp, mixed, omics = (reference(n) for n in ("regression", "competing", "mixed", "omics"))
@@ -438,6 +454,18 @@ def cases() -> dict[str, Case]:
             trial,
             {"formula": "bili ~ sex", "step": 0.1},
             lambda r: [(r.tests[0].p, ranks["wilcoxon"]["p"])],
+        ),
+        "survival_effect": Case(
+            "stats::glm, survival::coxph, survfit",
+            treated,
+            {
+                "formula": "treated ~ age + albumin + log(bili)",
+                "outcome": "Surv(time, status == 2)",
+                "time_bin": 30.0,
+                "ties": "breslow",
+                "tau": 3000.0,
+            },
+            two_arms("effect_grid"),
         ),
         "table_one": Case(
             "stats::oneway.test, chisq.test", trial, {"formula": "~ age + stage", "by": "sex"}, first_table

@@ -101,6 +101,10 @@ CALLS = {
         {"formula": "event ~ age + sex", "outcome": "size"},
         {"formula": "arm_b ~ age", "outcome": "event", "family": "binomial"},
     ],
+    "survival_effect": [
+        {"formula": "arm_b ~ age + sex", "outcome": "Surv(time, event)"},
+        {"formula": "arm_b ~ age", "outcome": "Surv(time, event)", "bounds": (0.5, 2.0), "tau": 8.0},
+    ],
     "meta_analysis": [{"formula": "size ~ age"}],
     "glm_imputed": [{"formula": "size ~ age + sex + time", "imputations": 3}],
     "firth": [{"formula": "event ~ age + sex"}],

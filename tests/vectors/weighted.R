@@ -25,4 +25,50 @@ for (ties in c("efron", "breslow"))
 out$strata <- cox(coxph(Surv(start, stop, event) ~ rx + size + number + strata(enum) + cluster(id), b2, weights = w, control = ctl))
 pbc$site <- (seq_len(nrow(pbc)) - 1) %% 3
 out$by_site <- cox(coxph(Surv(time, status == 2) ~ age + log(bili) + albumin + strata(site), pbc, weights = w, robust = TRUE, control = ctl))
+
+# Hazard ratio, curves and restricted means of two arms of weighted rows (start, stop], errors by person.
+arms <- function(d, tau, ties = "efron") {
+  fit <- coxph(Surv(start, stop, event) ~ a, d, weights = w, cluster = id, ties = ties, control = ctl)
+  f <- survfit(Surv(start, stop, event) ~ a, d, weights = w, id = id, robust = TRUE, influence = TRUE, timefix = FALSE)
+  arm <- rep(0:1, f$strata)
+  means <- lapply(0:1, function(k) {
+    at <- f$time[arm == k]
+    width <- diff(pmin(c(at, Inf), tau))
+    list(mean = min(at[1], tau) + sum(width * f$surv[arm == k]), influence = drop(f$influence.surv[[k + 1]] %*% width))
+  })
+  ids <- unique(d$id)
+  own <- sapply(means, function(m) { v <- m$influence[match(ids, names(m$influence))]; ifelse(is.na(v), 0, v) })
+  some <- lapply(0:1, function(k) { at <- which(arm == k & f$n.event > 0); at[seq(1, length(at), by = 4)] })
+  curve <- function(v) lapply(some, function(at) v[at])
+  list(cox = cox(fit), time = curve(f$time), surv = curve(f$surv), se = curve(f$std.err), lower = curve(f$lower), upper = curve(f$upper),
+       rmst = sapply(means, `[[`, "mean"), rmst_se = sqrt(colSums(own^2)),
+       difference = means[[2]]$mean - means[[1]]$mean, difference_se = sqrt(sum((own[, 2] - own[, 1])^2)))
+}
+tight <- glm.control(epsilon = 1e-15, maxit = 100)
+treated <- pbc[!is.na(pbc$trt), ]
+treated$a <- as.integer(treated$trt == 1)
+treated$start <- -1
+treated$event <- treated$status == 2
+one <- function(width, stabilised, low, high, ties, tau) {
+  d <- treated
+  d$stop <- grid(d$time, width)
+  ps <- glm(a ~ age + albumin + log(bili), binomial, d, control = tight)
+  e <- fitted(ps)
+  share <- if (stabilised) mean(d$a) else 1
+  rest <- if (stabilised) 1 - share else 1
+  raw <- ifelse(d$a == 1, share / e, rest / (1 - e))
+  d$w <- pmin(pmax(raw, low), high)
+  smd <- function(x, w) {
+    m <- c(weighted.mean(x[d$a == 1], w[d$a == 1]), weighted.mean(x[d$a == 0], w[d$a == 0]))
+    (m[1] - m[2]) / sqrt((var(x[d$a == 1]) + var(x[d$a == 0])) / 2)
+  }
+  x <- list(d$age, d$albumin, log(d$bili))
+  c(arms(d, tau, ties),
+    list(smd_before = sapply(x, smd, rep(1, nrow(d))), smd_after = sapply(x, smd, d$w), propensity = unname(coef(ps)),
+         mean_weight = c(mean(d$w[d$a == 0]), mean(d$w[d$a == 1])), cut = c(sum((d$w != raw)[d$a == 0]), sum((d$w != raw)[d$a == 1])),
+         effective = sapply(0:1, function(k) sum(d$w[d$a == k])^2 / sum(d$w[d$a == k]^2))))
+}
+out$effect_plain <- one(0, FALSE, 0, Inf, "efron", 3000)
+out$effect_grid <- one(30, TRUE, 0, Inf, "breslow", 3000)
+out$effect_cut <- one(30, TRUE, 0.9, 1.2, "efron", 2000)
 write(toJSON(out, digits = 17, auto_unbox = TRUE, pretty = TRUE), args[2])

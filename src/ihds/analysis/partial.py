@@ -9,7 +9,7 @@ import numpy as np
 
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
-from ihds.analysis.numerics import has_settled, invert, newton_decrement, runs_away, weighted_gram
+from ihds.analysis.numerics import SETTLED, has_settled, invert, newton_decrement, runs_away, weighted_gram
 from ihds.analysis.outcomes import own_clusters
 from ihds.analysis.survival import Ties, break_ties, cells_of, grid_end, grid_width, survival_formula
 from ihds.data.codebook import Codebook
@@ -317,8 +317,9 @@ def _newton(params: CoxParams, state: State, information: Matrix, phase: Any) ->
     gain = newton_decrement(step, state.score)
     gains = (*state.gains[1:], gain)
     state = replace(state, covariance=covariance, gains=gains)
-    if has_settled(gain, gains[1]):
-        done: Any = "meat" if wants_robust(params) else "done"
+    robust = wants_robust(params)  # its sums are of the means before this step, so no step may be left
+    if has_settled(gain, gains[1]) and not (robust and gain > SETTLED**2):
+        done: Any = "meat" if robust else "done"
         return replace(state, phase=done, beta=state.beta + step, step=step)
     if runs_away(gains):
         term = state.terms[int(np.argmax(np.abs(step)))]

@@ -259,9 +259,15 @@ class Steps:
 
     @classmethod
     def of(cls, times: Vector, leave: Vector, enter: Vector, events: Any, min_cell: int) -> Steps:
-        """Choose the steps; who leaves one row and enters the next is not counted as an exit."""
+        """Choose the steps; who leaves one row and enters the next is not counted as an exit.
+
+        Of several curves, ``leave`` and ``enter`` being (curves, bins), the steps that all may have.
+        """
         exits = np.maximum(leave - enter, 0.0) if min_cell > 1 else leave
         risk = at_risk(leave, enter)
+        if leave.ndim == 2:
+            exits = exits.min(axis=0) if min_cell > 1 else exits.max(axis=0)
+            risk = risk.min(axis=0)
         ends = merge_bins(exits, events, risk, min_cell).astype(np.int64)
         first = np.flatnonzero(risk > 0)[:1].astype(np.int64)  # with late entries nobody may be at risk at first
         starts = np.concatenate([first, ends[:-1] + 1]) if len(ends) else ends
@@ -302,3 +308,20 @@ def at_risk(leave: Vector, enter: Vector) -> Vector:
     left = np.cumsum(leave[..., ::-1], axis=-1)[..., ::-1]
     entered = np.cumsum(enter[..., ::-1], axis=-1)[..., ::-1]
     return np.asarray(left - entered)
+
+
+#: R's survfit takes a curve for one half within this (the square root of the machine's epsilon).
+_HALF_TOLERANCE = 1.5e-8
+
+
+def median_of(times: Vector, survival: Vector, falls: Any) -> float | None:
+    """Return the first time the curve is at or below one half; midway over an exact flat, as R."""
+    below = np.flatnonzero((survival <= 0.5 + _HALF_TOLERANCE) & falls)
+    if not len(below):
+        return None
+    first = int(below[0])
+    if abs(survival[first] - 0.5) < _HALF_TOLERANCE:
+        lower = np.flatnonzero(survival < 0.5 - _HALF_TOLERANCE)
+        if len(lower):
+            return float((times[first] + times[lower[0]]) / 2)
+    return float(times[first])

@@ -16,7 +16,6 @@ Status     reviewed
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.special import ndtri
@@ -24,12 +23,9 @@ from scipy.special import ndtri
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.method import Vector
 from ihds.analysis.result import Curve, Result
-from ihds.analysis.survival import Counted, Exits, Steps, at_risk, count_cells, groups_ask, survival_formula
+from ihds.analysis.survival import Counted, Exits, Steps, at_risk, count_cells, groups_ask, median_of, survival_formula
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula
-
-#: R's survfit takes a curve for one half within this (the square root of the machine's epsilon).
-_HALF_TOLERANCE = 1.5e-8
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,21 +116,8 @@ def _curve(label: str, frame: Frame, tau: float | None, d: Vector, leave: Vector
         d,
         {"estimate": survival, "se": se, "lower": lower, "upper": upper},
         group=label,
-        median=_median(shown.times, survival[shown.ends], shown.sums(d) > 0),
+        median=median_of(shown.times, survival[shown.ends], shown.sums(d) > 0),
         rmst=mean,
         rmst_se=float(np.sqrt(beyond**2 @ grown)) if len(beyond) else float("nan"),
         tau=end if len(beyond) else float("nan"),
     )
-
-
-def _median(times: Vector, survival: Vector, falls: Any) -> float | None:
-    """Return the first time the curve is at or below one half; midway over an exact flat, as R."""
-    below = np.flatnonzero((survival <= 0.5 + _HALF_TOLERANCE) & falls)
-    if not len(below):
-        return None
-    first = int(below[0])
-    if abs(survival[first] - 0.5) < _HALF_TOLERANCE:
-        lower = np.flatnonzero(survival < 0.5 - _HALF_TOLERANCE)
-        if len(lower):
-            return float((times[first] + times[lower[0]]) / 2)
-    return float(times[first])
