@@ -227,21 +227,22 @@ def hazard_ratio(state: partial.State, term: str) -> Coefficient:
 # -- weights and balance ------------------------------------------------------------------------
 
 
-def refuse_few_events(events: Vector, persons: Vector, least: int, names: tuple[str, str]) -> None:
-    """Refuse arms of few persons, or whose events are few persons'.
+def refuse_few(persons: Vector, events: Vector, sites: Vector, frame: Frame, names: tuple[str, str]) -> None:
+    """Refuse arms of few persons, or whose events are few persons', or that too few sites hold.
 
     Raises:
         NoEvents: an arm has none.
         Refused: an arm tells of too few.
 
     """
-    for name, had, held in zip(names, np.rint(events), np.rint(persons), strict=True):
-        if held >= max(least, 1) and had == 0:
+    least = max(frame.min_cell, 1)
+    for name, held, had, where in zip(names, np.rint(persons), np.rint(events), np.rint(sites), strict=True):
+        if held >= least and had == 0:
             raise NoEvents(f"nobody in the arm {name!r} has the event", remedy="wait for events, or name another")
-        if min(had, held) < max(least, 1):
+        if min(had, held) < least or where < frame.min_sites:
             raise Refused(
-                f"the arm {name!r} tells of too few persons",
-                reasons=(f"min_cell: at least {max(least, 1)} persons in each arm, and as many with the event",),
+                f"the arm {name!r} tells of too few persons, or of one site",
+                reasons=(f"min_cell: at least {least} persons in each arm, as many with the event, at several sites",),
                 remedy="name another treatment or outcome",
             )
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -111,6 +113,14 @@ def test_arms_of_few_persons_or_few_events_are_refused():
     frame.loc[frame["treated"] == 1, "event"] = 0.0
     with pytest.raises(NoEvents, match="treated=1"):
         effect(frame)
+
+
+def test_an_arm_that_one_site_alone_holds_is_refused():
+    frame = made()
+    parts = [frame[frame["treated"] == k].reset_index(drop=True) for k in (0, 1)]
+    call = {"formula": "treated ~ x", "outcome": "Surv(time, event)", "time_bin": 1.0}
+    with pytest.raises(Refused, match="one site"):
+        federate(parts, "survival_effect", thresholds=replace(PROTECTED, min_level_sites=2), **call)
 
 
 def test_hard_treatments_are_named():

@@ -64,6 +64,7 @@ class Arms(Contribution):
 
     persons: Annotated[Vector, Leaves("(2,)", "persons", bound=1, counts_persons=True)]
     events: Annotated[Vector, Leaves("(2,)", "persons", bound=1, counts_persons=True)]
+    sites: Annotated[Vector, Leaves("(2,)", "sites with such persons", bound=1, per="site")]
     wrong: Annotated[Vector, Leaves("(2,)", "rows", bound=1)]
 
 
@@ -162,7 +163,7 @@ def local(params: Params, state: State, design: Design) -> Contribution:
         repeated = float(len(treated) - distinct(design.person))
         had = persons_with(flags & design.event[:, None], design.person)
         wrong = np.array([float((~flags.any(axis=1)).sum()), repeated])
-        return Arms(persons_with(flags, design.person), had, wrong)
+        return Arms(persons_with(flags, design.person), had, flags.any(axis=0).astype(np.float64), wrong)
     if state.propensity.phase != "done":
         eta = x @ state.propensity.at
         mean = expit(eta)
@@ -228,7 +229,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     """Return hazard ratio, curves and balance; refuse as soon as an arm tells of too few."""
     names, found = _names(params), state.arms
     if found is not None:
-        arms.refuse_few_events(found.events, found.persons, frame.min_cell, names)
+        arms.refuse_few(found.persons, found.events, found.sites, frame, names)
     weighing = state.weighing
     if weighing is not None:
         arms.refuse_dominated(weighing.moments, frame.min_cell)
