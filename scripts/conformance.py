@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from tests.analysis.methods import test_penalised_cox as penalised
+from tests.analysis.methods import test_target_trial as emulation
 from tests.analysis.methods.test_differential_expression import bladder
 from tests.analysis.methods.test_polygenic_score import weighted
 from tests.analysis.methods.test_voom import counted
@@ -469,6 +470,12 @@ def cases() -> dict[str, Case]:
         ),
         "table_one": Case(
             "stats::oneway.test, chisq.test", trial, {"formula": "~ age + stage", "by": "sex"}, first_table
+        ),
+        "target_trial": Case(
+            "stats::glm, survival::coxph, survfit",
+            lambda: split(emulation.simulated(), 4),
+            {**emulation.CASES["clones_grid"], "formula": "Surv(time, event) ~ x + sex", "treated_at": "treated_at"},
+            two_arms("clones_grid"),
         ),
         "voom": Case(
             "limma::voom, edgeR",

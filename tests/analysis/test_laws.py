@@ -105,6 +105,16 @@ CALLS = {
         {"formula": "arm_b ~ age + sex", "outcome": "Surv(time, event)"},
         {"formula": "arm_b ~ age", "outcome": "Surv(time, event)", "bounds": (0.5, 2.0), "tau": 8.0},
     ],
+    "target_trial": [
+        {"formula": "Surv(time, event) ~ age + sex", "treated_at": "start", "grace": 2.0, "tau": 9.0},
+        {
+            "formula": "Surv(time, event) ~ age",
+            "treated_at": "start",
+            "grace": 3.0,
+            "cuts": (1.0,),
+            "bounds": (0.2, 5.0),
+        },
+    ],
     "meta_analysis": [{"formula": "size ~ age"}],
     "glm_imputed": [{"formula": "size ~ age + sex + time", "imputations": 3}],
     "firth": [{"formula": "event ~ age + sex"}],

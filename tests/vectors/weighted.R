@@ -29,12 +29,13 @@ out$by_site <- cox(coxph(Surv(time, status == 2) ~ age + log(bili) + albumin + s
 # Hazard ratio, curves and restricted means of two arms of weighted rows (start, stop], errors by person.
 arms <- function(d, tau, ties = "efron") {
   fit <- coxph(Surv(start, stop, event) ~ a, d, weights = w, cluster = id, ties = ties, control = ctl)
-  f <- survfit(Surv(start, stop, event) ~ a, d, weights = w, id = id, robust = TRUE, influence = TRUE, timefix = FALSE)
-  arm <- rep(0:1, f$strata)
+  each <- lapply(0:1, function(k) survfit(Surv(start, stop, event) ~ 1, d[d$a == k, ], weights = w, id = id, robust = TRUE, influence = TRUE))
+  f <- sapply(c("time", "n.event", "surv", "std.err", "lower", "upper"), function(v) c(each[[1]][[v]], each[[2]][[v]]), simplify = FALSE)
+  arm <- rep(0:1, sapply(each, function(e) length(e$time)))
   means <- lapply(0:1, function(k) {
     at <- f$time[arm == k]
     width <- diff(pmin(c(at, Inf), tau))
-    list(mean = min(at[1], tau) + sum(width * f$surv[arm == k]), influence = drop(f$influence.surv[[k + 1]] %*% width))
+    list(mean = min(at[1], tau) + sum(width * f$surv[arm == k]), influence = drop(each[[k + 1]]$influence.surv %*% width))
   })
   ids <- unique(d$id)
   own <- sapply(means, function(m) { v <- m$influence[match(ids, names(m$influence))]; ifelse(is.na(v), 0, v) })
@@ -71,4 +72,71 @@ one <- function(width, stabilised, low, high, ties, tau) {
 out$effect_plain <- one(0, FALSE, 0, Inf, "efron", 3000)
 out$effect_grid <- one(30, TRUE, 0, Inf, "breslow", 3000)
 out$effect_cut <- one(30, TRUE, 0.9, 1.2, "efron", 2000)
+
+# Clones of two strategies: no start of treatment within the grace period, a start within it.
+set.seed(20160415)
+n <- 600
+sim <- data.frame(id = seq_len(n), x = round(rnorm(n), 2), sex = sample(c("f", "m"), n, TRUE))
+start <- ceiling(rexp(n, exp(-4 + 0.5 * sim$x + 0.4 * (sim$sex == "m"))))
+death <- ceiling(rexp(n, exp(-4.6 + 0.6 * sim$x)))
+late <- start < death
+death[late] <- (start + ceiling((death - start) * 1.6))[late]
+end <- pmin(death, sample(30:200, n, TRUE))
+sim$time <- end
+sim$event <- as.integer(death <= end)
+sim$treated_at <- ifelse(start < end, start, NA)
+sim$time[1:3] <- 0:2
+sim$treated_at[1:3] <- NA
+sim$treated_at[4] <- 0
+cloned <- function(width, grace, cuts, stabilised, low, high, ties, tau) {
+  d <- sim
+  d$t <- grid(d$time, width)
+  d$b <- grid(ifelse(is.na(d$treated_at), Inf, d$treated_at), width)
+  d$b[d$b >= d$t] <- Inf
+  started <- d$b <= grace
+  ends <- c(cuts, grace)
+  before <- c(-Inf, cuts)
+  past <- d$t > grace
+  m1 <- glm(!started ~ x + sex, binomial, d, subset = past, control = tight)
+  seen <- do.call(rbind, lapply(seq_along(ends), function(j) {
+    s <- d[d$b > before[j] & d$t > ends[j], ]
+    transform(s, j = j, y = b <= ends[j])
+  }))
+  right <- if (length(ends) > 1) y ~ 0 + factor(j) + x + sex else y ~ x + sex
+  m0 <- glm(right, binomial, seen, control = tight)
+  stay1 <- if (stabilised) mean(started[past]) else 1
+  w1 <- stay1 / (1 - predict(m1, d, type = "response"))
+  w0 <- list()
+  whole <- 1
+  for (j in seq_along(ends)) {
+    stay <- if (stabilised) 1 - mean(seen$y[seen$j == j]) else 1
+    whole <- whole * stay / (1 - predict(m0, transform(d, j = j), type = "response"))
+    w0[[j]] <- whole
+  }
+  dead <- d$event == 1
+  passed <- past & !started
+  until <- list(ifelse(started, d$b, d$t), ifelse(passed, grace, d$t))
+  had <- list(dead & !started, dead & !passed)
+  rows <- NULL
+  for (a in 0:1) {
+    edges <- c(-1, if (a == 1) grace else ends, Inf)
+    weights <- c(list(rep(1, n)), if (a == 1) list(w1) else w0)
+    for (k in seq_along(weights)) {
+      keep <- until[[a + 1]] > edges[k]
+      rows <- rbind(rows, data.frame(id = d$id, a = a, start = edges[k], stop = pmin(until[[a + 1]], edges[k + 1]),
+                                     event = had[[a + 1]] & until[[a + 1]] <= edges[k + 1], w = pmin(pmax(weights[[k]], low), high))[keep, ])
+    }
+  }
+  x <- cbind(d$x, as.numeric(d$sex == "m"))
+  w <- pmin(pmax(ifelse(started, w1, w0[[length(ends)]]), low), high)
+  smd <- function(w) apply(x, 2, function(v) {
+    (weighted.mean(v[past & started], w[past & started]) - weighted.mean(v[passed], w[passed])) / sqrt((var(v[past & started]) + var(v[passed])) / 2)
+  })
+  c(arms(rows, tau, ties), list(smd_before = smd(rep(1, n)), smd_after = smd(w), persons = c(sum(passed), sum(past & started)),
+                                mean_weight = c(mean(w[passed]), mean(w[past & started]))))
+}
+out$simulated <- as.list(sim)
+out$clones_exact <- cloned(0, 30, numeric(0), TRUE, 0, Inf, "efron", 120)
+out$clones_grid <- cloned(5, 30, c(10, 20), FALSE, 0, Inf, "breslow", 120)
+out$clones_cut <- cloned(5, 40, 20, TRUE, 0.8, 1.3, "efron", 100)
 write(toJSON(out, digits = 17, auto_unbox = TRUE, pretty = TRUE), args[2])

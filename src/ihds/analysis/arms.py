@@ -42,12 +42,15 @@ class ArmExits(Contribution):
 
 @dataclass(frozen=True, slots=True)
 class Spread(Contribution):
-    """Squared influences of persons on the curves' logarithms and on the restricted means, in units of 1 / rows."""
+    """Squared influences of persons on the curves' logarithms and on the restricted means, in Greenwood's units.
+
+    Those are what the variance would be if weights were persons; public, for they follow from ``ArmExits``.
+    """
 
     kind: ClassVar[str] = "moment"
 
-    curve: Annotated[Vector, Leaves("(steps of both arms,)", "squared influence", bound=2**26)]
-    mean: Annotated[Vector, Leaves("(3,)", "squared influence on each mean, their product", bound=2**26)]
+    curve: Annotated[Vector, Leaves("(steps of both arms,)", "squared influence / Greenwood", bound=2**8)]
+    mean: Annotated[Vector, Leaves("(3,)", "squares and product of both influences / Greenwood", bound=2**8)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,13 @@ class Arm:
     survival: Floats
     persons: Floats
     events: Floats
+
+    def units(self, end: float) -> tuple[Floats, float]:
+        """Return Greenwood's sum at each step (k,), and the error of the mean to ``end``, if weights were persons."""
+        grown = np.cumsum(np.divide(self.hazard, self.left, out=np.zeros(len(self.left)), where=self.left > 0))
+        at = grown[self.steps.ends]
+        beyond = self.steps.area(self.survival[self.steps.ends], end)[1]
+        return at, float(np.sqrt(beyond**2 @ np.diff(at, prepend=0.0)))
 
 
 def begin(tau: float | None) -> Curves:
@@ -128,10 +138,10 @@ def _end(curves: Curves, arms: tuple[Arm, Arm]) -> float:
 
 
 def _influences(design: Design, code: int, arm: Arm) -> Iterator[Vector]:
-    """Return, per step of an arm, each row's influence (n,) on the logarithm of the curve there, times all rows."""
+    """Return, per step of an arm, each row's influence (n,) on the logarithm of the curve there."""
     mine = np.flatnonzero((design.group == code) & (design.exit > design.entry))
     entry, exit_ = design.entry[mine], design.exit[mine]
-    weight = _weight(design)[mine] * design.frame.rows
+    weight = _weight(design)[mine]
     inverse = np.divide(1.0, arm.left, out=np.zeros(len(arm.left)), where=arm.left > 0)
     grown = np.concatenate([[0.0], np.cumsum(arm.hazard * inverse)])  # grown[k + 1] is up to bin k
     fallen = np.where(design.event[mine], inverse[exit_], 0.0)
@@ -149,12 +159,13 @@ def _spread(curves: Curves, design: Design) -> Spread:
     squares, means = [np.zeros(0)], []
     for code, arm in enumerate(arms):
         widths = np.diff(np.minimum([*arm.steps.times, np.inf], end)) * arm.survival[arm.steps.ends]
+        units, unit = arm.units(end)
         mean = np.zeros(len(design.group))
-        for width, influence in zip(widths, _influences(design, code, arm), strict=True):
+        for width, square, influence in zip(widths, units, _influences(design, code, arm), strict=True):
             mean += width * influence
-            squares.append(per_person(influence[:, None], design.person)[:, 0] ** 2)
-            squares[-1] = squares[-1].sum(keepdims=True)
-        means.append(per_person(mean[:, None], design.person)[:, 0] / max(end, 1e-300))
+            each = per_person(influence[:, None], design.person)[:, 0]
+            squares.append(np.array([each @ each / (square or 1.0)]))
+        means.append(per_person(mean[:, None], design.person)[:, 0] / (unit or 1.0))
     return Spread(np.concatenate(squares), np.array([means[0] @ means[0], means[1] @ means[1], means[0] @ means[1]]))
 
 
@@ -162,13 +173,13 @@ def shown(curves: Curves, frame: Frame, names: tuple[str, str]) -> tuple[tuple[C
     """Return the curves with log-transformed limits, and the difference of their restricted means."""
     assert curves.spread is not None
     arms = both(curves, frame)
-    end, rows, at, z = _end(curves, arms), frame.rows, 0, float(ndtri(0.975))
-    unit = (end / rows) ** 2
-    found, means = [], []
+    end, at, z = _end(curves, arms), 0, float(ndtri(0.975))
+    found, means, errors = [], [], []
     for code, arm in enumerate(arms):
         ends = arm.steps.ends
+        units, unit = arm.units(end)
         error = np.full(len(arm.survival), np.nan)
-        error[ends] = np.sqrt(np.maximum(curves.spread.curve[at : at + len(ends)], 0.0)) / rows
+        error[ends] = np.sqrt(np.maximum(curves.spread.curve[at : at + len(ends)], 0.0) * units)
         at += len(ends)
         survival = arm.survival
         with np.errstate(over="ignore", invalid="ignore"):
@@ -179,6 +190,7 @@ def shown(curves: Curves, frame: Frame, names: tuple[str, str]) -> tuple[tuple[C
                 "upper": np.where(survival > 0, np.minimum(1.0, survival * np.exp(z * error)), np.nan),
             }
         means.append(arm.steps.area(survival[ends], end)[0])
+        errors.append(unit)
         found.append(
             arm.steps.curve(
                 arm.persons,
@@ -187,15 +199,15 @@ def shown(curves: Curves, frame: Frame, names: tuple[str, str]) -> tuple[tuple[C
                 group=names[code],
                 median=median_of(arm.steps.times, survival[ends], arm.steps.sums(arm.events) > 0),
                 rmst=means[-1],
-                rmst_se=float(np.sqrt(max(curves.spread.mean[code], 0.0) * unit)),
+                rmst_se=float(np.sqrt(max(curves.spread.mean[code], 0.0))) * unit,
                 tau=end,
             )
         )
     if not end:
         return tuple(found), ()
     first, second, crossed = curves.spread.mean
-    variance = max(float(first + second - 2 * crossed), 0.0) * unit
-    row = wald_row("", means[1] - means[0], float(np.sqrt(variance)), np.inf)
+    variance = first * errors[0] ** 2 + second * errors[1] ** 2 - 2 * crossed * errors[0] * errors[1]
+    row = wald_row("", means[1] - means[0], float(np.sqrt(max(variance, 0.0))), np.inf)
     told = {"difference": row.estimate, "se": row.se, "lower": row.lower, "upper": row.upper}
     return tuple(found), (Test("difference of restricted means", row.z, float("nan"), row.p, (told,)),)
 
@@ -262,10 +274,30 @@ def refuse_dominated(moments: Matrix, least: int) -> None:
         )
 
 
-def hidden_if_few(count: float, whole: float, least: int) -> int | None:
-    """Return a count, or None where it or the rest is of few persons."""
-    known = all(part == 0 or part >= least for part in (round(count), round(whole - count)))
-    return round(count) if known else None
+def weights_table(
+    names: tuple[str, str], persons: Vector, weight: Vector, squares: Vector, cut: Vector, frame: Frame
+) -> list[dict[str, Any]]:
+    """Return what the weights of each arm are worth, from sums (2,) that begin with the treated; no extremes.
+
+    Where few persons are in neither arm it is not told how many are in each, for the rest of all would tell.
+    """
+
+    def told(*counts: float) -> bool:
+        return all(count == 0 or count >= frame.min_cell for count in counts)
+
+    rows: list[dict[str, Any]] = []
+    for name, k in zip(names, (1, 0), strict=True):
+        held, lost = round(float(persons[k])), round(float(cut[k]))
+        rows.append(
+            {
+                "group": name,
+                "persons": held if told(frame.rows - round(float(persons.sum()))) else None,
+                "mean": float(weight[k] / persons[k]),
+                "effective_persons": float(weight[k] ** 2 / squares[k]),
+                "cut": lost if told(lost, held - lost) else None,
+            }
+        )
+    return rows
 
 
 def balance(names: tuple[str, ...], persons: Vector, plain: Matrix, weight: Vector, balanced: Matrix) -> Any:

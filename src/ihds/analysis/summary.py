@@ -143,7 +143,7 @@ def _weights(result: Result) -> list[str]:
     found = result.details.get("weights", ())
     rows = [["group", "persons", "mean weight", "worth equal persons", "cut"]]
     for row in found:
-        told = [str(row["persons"]), number(row["mean"]), number(row["effective_persons"], 1)]
+        told = [number(row["persons"]), number(row["mean"]), number(row["effective_persons"], 1)]
         rows.append([row["group"], *told, "hidden" if row["cut"] is None else str(row["cut"])])
     return columns(rows) if found else []
 

@@ -163,7 +163,7 @@ def local(params: Params, state: State, design: Design) -> Contribution:
         repeated = float(len(treated) - distinct(design.person))
         had = persons_with(flags & design.event[:, None], design.person)
         wrong = np.array([float((~flags.any(axis=1)).sum()), repeated])
-        return Arms(persons_with(flags, design.person), had, flags.any(axis=0).astype(np.float64), wrong)
+        return Arms(persons_with(flags, design.person), had, np.asarray(flags.any(axis=0), dtype=np.float64), wrong)
     if state.propensity.phase != "done":
         eta = x @ state.propensity.at
         mean = expit(eta)
@@ -251,16 +251,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
         tests=tests,
         details={
             "outcome": params.outcome,
-            "weights": [
-                {
-                    "group": names[1 - k],
-                    "persons": round(float(persons[k])),
-                    "mean": float(weight[k] / persons[k]),
-                    "effective_persons": float(weight[k] ** 2 / squares[k]),
-                    "cut": arms.hidden_if_few(weighing.cut[k], persons[k], frame.min_cell),
-                }
-                for k in (1, 0)
-            ],
+            "weights": arms.weights_table(names, persons, weight, squares, weighing.cut, frame),
             "balance": arms.balance(fit.terms, persons, weighing.plain, weight, weighing.balanced),
             "propensity": dict(zip(fit.terms, (float(v) for v in transform @ fit.at), strict=True)),
             "ties": params.ties,
