@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ihds.errors import BadFormula, BadInput, BadTable, IhdsError, NoEvents, Refused, Separation
+from ihds.errors import BadFormula, BadInput, BadTable, Collinear, IhdsError, NoEvents, Refused, Separation
 from ihds.privacy.disclosure import Thresholds
 from tests.conftest import close, federate, pbc, reference, split
 
@@ -157,3 +157,34 @@ def test_sites_without_one_arm_or_without_rows_change_nothing():
     assert close(whole.coefficients[0].robust_se, apart.coefficients[0].robust_se)
     assert close(whole.tests[0].statistic, apart.tests[0].statistic)
     assert np.allclose(whole.curves[0].se, apart.curves[0].se)
+
+
+def test_names_of_any_form_and_values_of_any_scale_change_nothing():
+    frame, plain = made(), effect(made())
+    named = frame.rename(columns={"treated": "trt 1.a"})
+    for text in ("`trt 1.a` ~ x", "(`trt 1.a`) ~ x"):
+        other = effect(named, formula=text)
+        assert other.coefficients[0].estimate == plain.coefficients[0].estimate
+        assert [c.group for c in other.curves] == ["trt 1.a=0", "trt 1.a=1"]
+    for unit in (1e-12, 1e12):
+        far = effect(frame.assign(x=frame["x"] * unit, time=frame["time"] * unit), time_bin=0.0)
+        near = effect(frame, time_bin=0.0)
+        assert close(far.coefficients[0].estimate, near.coefficients[0].estimate)
+        assert close(far.tests[0].statistic, near.tests[0].statistic, 1e-7)
+        assert close(far.curves[0].rmst / unit, near.curves[0].rmst)
+
+
+def test_many_sites_of_one_row_and_collinear_covariates():
+    frame = made()
+    parts = [frame.iloc[i : i + 1].reset_index(drop=True) for i in range(25)] + [frame.iloc[25:].reset_index(drop=True)]
+    call = {"formula": "treated ~ x", "outcome": "Surv(time, event)", "time_bin": 1.0}
+    many = federate(parts, "survival_effect", **call)
+    assert close(many.coefficients[0].robust_se, effect(frame).coefficients[0].robust_se)
+    with pytest.raises(Collinear):
+        effect(frame.assign(twice=2 * frame["x"]), formula="treated ~ x + twice")
+
+
+def test_the_summary_tells_what_the_weights_are_worth():
+    text = effect(made()).summary()
+    assert "worth equal persons" in text
+    assert "difference of restricted means" in text

@@ -187,3 +187,49 @@ def test_hard_rows_and_parameters_are_named():
             emulate(frame, formula=wrong)
     with pytest.raises(BadFormula, match="number of its own"):
         emulate(frame, treated_at="sex")
+
+
+def test_curves_end_while_enough_are_followed_in_both_arms():
+    frame = simulated()
+    starts = frame["treated_at"] <= 30
+    short = starts & (np.cumsum(starts & (frame["time"] > 70)) > 3)
+    frame.loc[short, ["time", "event"]] = np.column_stack([np.minimum(frame["time"], 70), frame["event"]])[short]
+    result = emulate(frame, PROTECTED)
+    last = result.curves[0].time[-1]
+    assert last <= 70
+    followed = int(((frame["time"] > last) & starts).sum())
+    assert followed == 0 or followed >= 5
+
+
+def test_scales_and_many_sites_change_nothing():
+    frame, plain = simulated(), emulate(simulated(), time_bin=0.0)
+    for unit in (1e-12, 1e12):
+        other = frame.assign(**{n: frame[n] * unit for n in ("time", "treated_at", "x")})
+        far = emulate(other, time_bin=0.0, grace=30.0 * unit)
+        assert close(far.coefficients[0].estimate, plain.coefficients[0].estimate)
+        assert close(far.tests[0].statistic, plain.tests[0].statistic, 1e-7)
+    many = emulate(frame, sites=40, time_bin=0.0)
+    assert close(many.coefficients[0].robust_se, plain.coefficients[0].robust_se)
+
+
+def test_a_treatment_without_effect_has_none():
+    """Those who start have lived until then, and are other persons: both are undone."""
+    rng = np.random.default_rng(7)
+    n = 6000
+    x = rng.normal(size=n).round(3)
+    start, death = (np.ceil(rng.exponential(np.exp(rate - 0.7 * x))) for rate in (4.0, 4.6))
+    end = np.minimum(death, rng.integers(60, 300, n))
+    frame = pd.DataFrame({"x": x, "time": end, "event": (death <= end) * 1.0})
+    frame["treated_at"] = np.where(start < end, start, np.nan)
+    call = {"formula": "Surv(time, event) ~ x", "time_bin": 1.0, "tau": 200.0}
+    fine = emulate(frame, cuts=(5.0, 10.0, 15.0, 20.0, 25.0), **call)
+    assert abs(fine.coefficients[0].z) < 1.96
+    assert "warning" not in fine.details
+    naive = federate(
+        split(frame.assign(treated=(frame["treated_at"] <= 30) * 1.0), 4),
+        "cox",
+        formula="Surv(time, event) ~ treated + x",
+        time_bin=1.0,
+    )
+    assert naive.coefficients[0].z < -5
+    assert "give cuts" in emulate(frame, **call).summary()

@@ -135,7 +135,7 @@ def _words(label: str) -> set[str]:
 
 def _names(params: Params) -> tuple[str, str]:
     """Return the labels of both arms, the untreated first."""
-    name = params.formula.split("~")[0].strip().strip("`")
+    name = params.formula.split("~")[0].strip("() `")
     return f"{name}=0", f"{name}=1"
 
 

@@ -113,6 +113,7 @@ class State:
 
 
 STATE = State
+_COARSE = "who starts is not weighed for before the end of the grace period: give cuts within it"
 TERM = "treated within the grace period"
 
 
@@ -344,5 +345,6 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
             "ties": params.ties,
             "time_bin": frame.time_bin,
             "left_out_missing": frame.left_out,
+            **({} if params.cuts else {"warning": _COARSE}),
         },
     )
