@@ -133,11 +133,10 @@ def parse(text: str, columns: Iterable[str], categories: Iterable[str] = ()) -> 
         ) from error
     terms: list[str] = []
     specials: dict[str, list[str]] = {name: [] for name in _SPECIALS}
-    intercept = False
+    intercept = ["1"] in all_terms
     forced: set[str] = set()
     for factors in all_terms:
         if factors in (["1"], ["0"]):
-            intercept = intercept or factors == ["1"]
             continue
         head = re.fullmatch(rf"({'|'.join(_SPECIALS)})\((.*)\)", factors[0], re.DOTALL)
         if head and len(factors) == 1:
@@ -153,18 +152,16 @@ def parse(text: str, columns: Iterable[str], categories: Iterable[str] = ()) -> 
         if len(specials[name]) > 1:
             raise BadFormula(f"{text!r} names two {name.rstrip('s')}s", remedy=f"keep one {name}()")
     used: set[str] = set()
-    for expression in (*response, *specials["offset"], *specials["weights"]):
+    for expression in (
+        *response,
+        *(e for name in _SPECIALS for e in specials[name] if (name, e) != ("strata", "site")),
+    ):
         _check(expression, known, text)
-    for expression in (*specials["strata"], *specials["cluster"]):
-        if expression != "site" or expression in specials["cluster"]:
-            _check(expression, known, text)
     for expression in (*response, *terms, *(e for v in specials.values() for e in v)):
         used |= _names(expression) & known
     back = {a: n for n, a in alias}
-    in_terms = {n for t in terms for n in _names(t)}
-    plain = {n for n in in_terms if back.get(n, n) in set(categories)}
-    whole = {n for e in specials["strata"] for n in _names(e) if n in known}
-    category_names = forced | plain | whole
+    plain = {n for t in terms for n in _names(t) if back.get(n, n) in set(categories)}
+    category_names = forced | plain | {n for e in specials["strata"] for n in _names(e) if n in known}
     return Formula(
         text=text,
         survival=survival,
