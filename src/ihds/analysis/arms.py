@@ -28,7 +28,10 @@ ARMS = ("untreated", "treated")
 
 @dataclass(frozen=True, slots=True)
 class ArmExits(Contribution):
-    """Who leaves each arm and what those at risk weigh; ``apart`` are kinds of persons that two curves tell apart."""
+    """Who leaves each arm and what those at risk weigh.
+
+    ``apart`` are the kinds of persons that two curves tell apart, ``alone`` those at risk in one of them only.
+    """
 
     kind: ClassVar[str] = "curve"
 
@@ -36,6 +39,7 @@ class ArmExits(Contribution):
     leave: Annotated[Vector, Leaves("(2 bins,)", "rows", bound=1, counts_persons=True)]
     enter: Annotated[Vector, Leaves("(2 bins,)", "rows", bound=1)]
     apart: Annotated[Matrix, Leaves("(kinds, bins)", "persons", bound=1, counts_persons=True)]
+    alone: Annotated[Matrix, Leaves("(groups, bins)", "persons", bound=1, counts_persons=True)]
     risk: Annotated[Vector, Leaves("(2 bins,)", "weights at risk")]
     fall: Annotated[Vector, Leaves("(2 bins,)", "weights of events")]
 
@@ -86,13 +90,13 @@ def begin(tau: float | None) -> Curves:
     return Curves(tau or 0.0)
 
 
-def local(curves: Curves, design: Design, apart: Matrix) -> Contribution:
-    """Return the sums that the curves need next; ``apart`` (kinds, bins) counts the kinds of persons."""
+def local(curves: Curves, design: Design, apart: Matrix, alone: Matrix) -> Contribution:
+    """Return the sums that the curves need next; ``apart`` (kinds, bins) and ``alone`` as in ``ArmExits``."""
     if curves.exits is None:
         cells = _cells(design)
         weight = _weight(design)
         events, leave, enter = count_cells(design, design.group, 2)
-        return ArmExits(events, leave, enter, apart, cells.at_risk(weight), cells.at_event(weight))
+        return ArmExits(events, leave, enter, apart, alone, cells.at_risk(weight), cells.at_event(weight))
     return _spread(curves, design)
 
 
@@ -117,7 +121,10 @@ def both(curves: Curves, frame: Frame) -> tuple[Arm, Arm]:
     bins = len(frame.times)
     counts = [np.rint(v.reshape(2, bins)) for v in (total.events, total.leave, total.enter)]
     events, leave, enter = counts
-    shared = Steps.of(frame.times, leave, enter, np.rint(total.apart), frame.min_cell) if len(total.apart) else None
+    shared = None
+    if len(total.apart):
+        apart, alone = np.rint(total.apart), np.rint(total.alone)
+        shared = Steps.of(frame.times, leave, enter, apart, frame.min_cell, alone)
     found = []
     for arm in range(2):
         part = slice(arm * bins, (arm + 1) * bins)
@@ -275,26 +282,29 @@ def refuse_dominated(moments: Matrix, least: int) -> None:
 
 
 def weights_table(
-    names: tuple[str, str], persons: Vector, weight: Vector, squares: Vector, cut: Vector, frame: Frame
+    names: tuple[str, str],
+    persons: Vector,
+    weight: Vector,
+    squares: Vector,
+    cut: Vector,
+    frame: Frame,
+    *,
+    counted: bool = True,
 ) -> list[dict[str, Any]]:
     """Return what the weights of each arm are worth, from sums (2,) that begin with the treated; no extremes.
 
-    Where few persons are in neither arm it is not told how many are in each, for the rest of all would tell.
+    ``counted`` says whether it may be told how many persons they are of.
     """
-
-    def told(*counts: float) -> bool:
-        return all(count == 0 or count >= frame.min_cell for count in counts)
-
     rows: list[dict[str, Any]] = []
     for name, k in zip(names, (1, 0), strict=True):
         held, lost = round(float(persons[k])), round(float(cut[k]))
         rows.append(
             {
                 "group": name,
-                "persons": held if told(frame.rows - round(float(persons.sum()))) else None,
+                "persons": held if counted else None,
                 "mean": float(weight[k] / persons[k]),
-                "effective_persons": float(weight[k] ** 2 / squares[k]),
-                "cut": lost if told(lost, held - lost) else None,
+                "effective_persons": float(weight[k] ** 2 / squares[k]) if counted else None,
+                "cut": lost if counted and all(c == 0 or c >= frame.min_cell for c in (lost, held - lost)) else None,
             }
         )
     return rows

@@ -114,3 +114,9 @@ def kinds(clones: Clones, design: Design) -> Matrix:
     found += [(m, _bin(design, clones.until[arm])) for arm, m in enumerate(alone)]  # where the other clone is left
     counted = [np.bincount(where[m & (where >= 0)], minlength=len(design.times)) for m, where in found]
     return np.array(counted, dtype=np.float64).reshape(_KINDS, len(design.times))
+
+
+def alone(kinds: Matrix) -> Matrix:
+    """Return, from ``kinds``, the persons at risk in one arm only, treated and untreated, per bin (2, bins)."""
+    changes = kinds[[6, 7]] - kinds[[4, 5]]
+    return np.asarray(np.cumsum(changes, axis=1) - changes)

@@ -258,16 +258,21 @@ class Steps:
     times: Vector
 
     @classmethod
-    def of(cls, times: Vector, leave: Vector, enter: Vector, events: Any, min_cell: int) -> Steps:
+    def of(
+        cls, times: Vector, leave: Vector, enter: Vector, events: Any, min_cell: int, followed: Vector | None = None
+    ) -> Steps:
         """Choose the steps; who leaves one row and enters the next is not counted as an exit.
 
-        Of several curves, ``leave`` and ``enter`` being (curves, bins), the steps that all may have.
+        Of several curves, ``leave`` and ``enter`` being (curves, bins), the steps that all may have;
+        ``followed`` (groups, bins) are then persons at risk in some curves only.
         """
         exits = np.maximum(leave - enter, 0.0) if min_cell > 1 else leave
         risk = at_risk(leave, enter)
         if leave.ndim == 2:
             exits = exits.min(axis=0) if min_cell > 1 else exits.max(axis=0)
             risk = risk.min(axis=0)
+        for group in followed if followed is not None else ():  # a step's end shows those who are left
+            risk = np.where(group > 0, np.minimum(risk, group), risk)
         ends = merge_bins(exits, events, risk, min_cell).astype(np.int64)
         first = np.flatnonzero(risk > 0)[:1].astype(np.int64)  # with late entries nobody may be at risk at first
         starts = np.concatenate([first, ends[:-1] + 1]) if len(ends) else ends

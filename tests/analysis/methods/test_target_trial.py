@@ -129,13 +129,34 @@ def test_intervals_and_arms_of_few_persons_are_refused():
         emulate(frame.assign(event=np.where(frame["treated_at"] <= 30, frame["event"], 0.0)), time_bin=0.0)
 
 
-def test_few_persons_in_neither_arm_are_not_told():
+def test_weights_are_counted_at_the_end_of_a_step_only():
+    """Else those still followed at the end of the grace period would be another point of the curve."""
     frame = simulated()
-    gone = np.flatnonzero(frame["time"] <= 30)
+    gone = np.flatnonzero((frame["time"] > 5) & (frame["time"] <= 30))
     few = frame.drop(index=gone[3:]).reset_index(drop=True)  # three persons end before the grace period does
-    assert all(w["persons"] for w in emulate(few).details["weights"])
-    assert all(w["persons"] is None for w in emulate(few, PROTECTED).details["weights"])
-    assert "-" in emulate(few, PROTECTED).summary()
+    hidden = emulate(few, PROTECTED)
+    assert 30.0 not in hidden.curves[0].time
+    for name in ("persons", "effective_persons", "cut"):
+        assert all(w[name] is not None for w in emulate(few).details["weights"])
+        assert all(w[name] is None for w in hidden.details["weights"])
+    assert "hidden" in hidden.summary()
+    shown = emulate(frame, PROTECTED)
+    assert 30.0 in shown.curves[0].time
+    assert all(w["persons"] for w in shown.details["weights"])
+
+
+def test_no_step_ends_while_few_treated_are_followed():
+    """Within the grace period those are the difference of the curves' persons at risk."""
+    frame = simulated()
+    frame.loc[frame["treated_at"] <= 30, "treated_at"] = 30.0
+    early = np.flatnonzero(frame["treated_at"] == 30)[:12]
+    frame.loc[early, "treated_at"] = 2.0  # twelve start at once, nine of them are gone at 10
+    frame.loc[early[:9], "time"] = 10.0
+    frame.loc[early[:9], "event"] = 0.0
+    one, two = emulate(frame, PROTECTED).curves
+    treated = np.array(two.at_risk)[np.array(one.time) <= 30] - np.array(one.at_risk)[np.array(one.time) <= 30]
+    assert len(treated)
+    assert all(n == 0 or n >= 5 for n in treated)
 
 
 def test_an_arm_that_one_site_alone_holds_is_refused():

@@ -176,7 +176,8 @@ def local(params: Params, state: State, design: Design) -> Contribution:
     weighted = arms.placed(design, arm, weight)
     if state.cox.phase != "done":
         return partial.local(arms.model(params.ties, params.max_rounds), state.cox, weighted)
-    return arms.local(state.curves, weighted, np.zeros((0, len(design.times))))
+    none = np.zeros((0, len(design.times)))
+    return arms.local(state.curves, weighted, none, none)
 
 
 def _weights(params: Params, state: State, arm: Ints, eta: Vector) -> tuple[Vector, Any]:

@@ -205,7 +205,8 @@ def local(params: Params, state: State, design: Design) -> Contribution:
     whole: Design = design.cache["clones"][1]
     if state.cox.phase != "done":
         return partial.local(arms.model(params.ties, params.max_rounds), state.cox, whole)
-    return arms.local(state.curves, whole, clones.kinds(followed, design))
+    apart = clones.kinds(followed, design)
+    return arms.local(state.curves, whole, apart, clones.alone(apart))
 
 
 def _starts(params: Params, followed: Clones, design: Design) -> Starts:
@@ -330,6 +331,9 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     curves, tests = arms.shown(state.curves, frame, names)
     last = np.searchsorted(frame.times, curves[0].time[-1], side="right") if curves[0].time else 0
     persons, (weight, squares) = weighing.persons, weighing.moments[:2].T
+    # elsewhere than at a step's end those still followed would tell of few, against those at risk in the curves
+    grace = clones.on_grid(np.array([params.grace]), frame.time_bin)[0]
+    counted = frame.min_cell <= 1 or bool(np.isclose(curves[0].time, grace, rtol=1e-12).any())
     return Result(
         method="target_trial",
         n=frame.rows,
@@ -339,7 +343,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
         tests=tests,
         details={
             "strategies": list(names),
-            "weights": arms.weights_table(names, persons, weight, squares, weighing.cut, frame),
+            "weights": arms.weights_table(names, persons, weight, squares, weighing.cut, frame, counted=counted),
             "balance": arms.balance(frame.columns, persons, weighing.plain, weight, weighing.balanced),
             "intervals": [0.0, *_ends(params)],
             "ties": params.ties,
