@@ -42,7 +42,11 @@ CALLS = {
     "contingency": [{"formula": "~ sex + arm"}, {"formula": "~ sex + grade + strata(arm)"}],
     "correlation": [{"formula": "~ age + size + time"}],
     "describe": [{}],
-    "kaplan_meier": [{"formula": "Surv(time, event) ~ arm"}, {"formula": "Surv(start, time, event) ~ 1"}],
+    "kaplan_meier": [
+        {"formula": "Surv(time, event) ~ arm"},
+        {"formula": "Surv(start, time, event) ~ 1"},
+        {"formula": "Surv(start, time, event) ~ sex + weights(size)"},
+    ],
     "logrank": [{"formula": "Surv(time, event) ~ arm"}],
     "cox": [
         {"formula": "Surv(time, event) ~ age + arm"},

@@ -139,4 +139,17 @@ out$simulated <- as.list(sim)
 out$clones_exact <- cloned(0, 30, numeric(0), TRUE, 0, Inf, "efron", 120)
 out$clones_grid <- cloned(5, 30, c(10, 20), FALSE, 0, Inf, "breslow", 120)
 out$clones_cut <- cloned(5, 40, 20, TRUE, 0.8, 1.3, "efron", 100)
+
+# Curves of weighted rows by group, errors by person.
+curves <- function(d, tau) lapply(split(d, d$g), function(one) {
+  f <- survfit(Surv(start, stop, event) ~ 1, one, weights = w, id = id, robust = TRUE, influence = TRUE)
+  width <- diff(pmin(c(f$time, Inf), tau))
+  some <- which(f$n.event > 0)
+  list(time = f$time[some], surv = f$surv[some], se = f$std.err[some], lower = f$lower[some], upper = f$upper[some],
+       rmst = min(f$time[1], tau) + sum(width * f$surv), rmst_se = sqrt(sum((f$influence.surv %*% width)^2)))
+})
+by_sex <- transform(pbc, g = sex, start = -1, event = status == 2)
+out$curves_exact <- curves(transform(by_sex, stop = time), 3000)
+out$curves_grid <- curves(transform(by_sex, stop = grid(time, 30), w = near), 3000)
+out$curves_late <- curves(transform(b2, g = "all"), 24)
 write(toJSON(out, digits = 17, auto_unbox = TRUE, pretty = TRUE), args[2])

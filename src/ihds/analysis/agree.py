@@ -337,7 +337,7 @@ class Agreement:
             times=self._grid(total),
             weighting=Weighting(scale=2.0 ** float(np.round(np.sum(total.weight) / rows))),
         )
-        numeric = bool(columns) or self.ask.outcome == "number"
+        numeric = bool(columns) or self.ask.outcome == "number" or bool(self.ask.formula.weights)
         if numeric:
             return replace(state, phase="moments", levels=levels, frame=frame)
         return self._after_moments(replace(state, levels=levels, frame=frame))

@@ -1,4 +1,4 @@
-"""Two arms whose persons are weighted: balance, hazard ratio and curves, with variances that let weights vary.
+"""Arms whose persons are weighted: balance, hazard ratio and curves, with variances that let weights vary.
 
 Methods of causal inference weigh each row at its site; here is what they then have in common. A row's arm
 is its ``group``: 0 for the untreated, 1 for the treated.
@@ -35,13 +35,13 @@ class ArmExits(Contribution):
 
     kind: ClassVar[str] = "curve"
 
-    events: Annotated[Vector, Leaves("(2 bins,)", "persons", bound=1, counts_persons=True)]
-    leave: Annotated[Vector, Leaves("(2 bins,)", "rows", bound=1, counts_persons=True)]
-    enter: Annotated[Vector, Leaves("(2 bins,)", "rows", bound=1)]
+    events: Annotated[Vector, Leaves("(arms*bins,)", "persons", bound=1, counts_persons=True)]
+    leave: Annotated[Vector, Leaves("(arms*bins,)", "rows", bound=1, counts_persons=True)]
+    enter: Annotated[Vector, Leaves("(arms*bins,)", "rows", bound=1)]
     apart: Annotated[Matrix, Leaves("(kinds, bins)", "persons", bound=1, counts_persons=True)]
     alone: Annotated[Matrix, Leaves("(groups, bins)", "persons", bound=1, counts_persons=True)]
-    risk: Annotated[Vector, Leaves("(2 bins,)", "weights at risk")]
-    fall: Annotated[Vector, Leaves("(2 bins,)", "weights of events")]
+    risk: Annotated[Vector, Leaves("(arms*bins,)", "weights at risk")]
+    fall: Annotated[Vector, Leaves("(arms*bins,)", "weights of events")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +53,20 @@ class Spread(Contribution):
 
     kind: ClassVar[str] = "moment"
 
-    curve: Annotated[Vector, Leaves("(steps of both arms,)", "squared influence / Greenwood", bound=2**8)]
-    mean: Annotated[Vector, Leaves("(3,)", "squares and product of both influences / Greenwood", bound=2**8)]
+    curve: Annotated[Vector, Leaves("(steps of all arms,)", "squared influence / Greenwood", bound=2**8)]
+    mean: Annotated[Matrix, Leaves("(arms, arms)", "products of influences / Greenwood", bound=2**8)]
 
 
 @dataclass(frozen=True, slots=True)
 class Curves:
-    """What is opened of both curves; ``tau`` is where restricted means end, 0 for where the shorter curve does."""
+    """What is opened of the curves of some arms; ``tau`` is where restricted means end, 0 for where the curve does.
+
+    With ``joint`` they end with the shortest curve, so that they can be compared.
+    """
 
     tau: float
+    arms: int
+    joint: bool
     exits: ArmExits | None = None
     spread: Spread | None = None
 
@@ -85,17 +90,17 @@ class Arm:
         return at, float(np.sqrt(beyond**2 @ np.diff(at, prepend=0.0)))
 
 
-def begin(tau: float | None) -> Curves:
+def begin(tau: float | None, arms: int = 2, *, joint: bool = True) -> Curves:
     """Start with nothing counted."""
-    return Curves(tau or 0.0)
+    return Curves(tau or 0.0, arms, joint)
 
 
 def local(curves: Curves, design: Design, apart: Matrix, alone: Matrix) -> Contribution:
     """Return the sums that the curves need next; ``apart`` (kinds, bins) and ``alone`` as in ``ArmExits``."""
     if curves.exits is None:
-        cells = _cells(design)
         weight = _weight(design)
-        events, leave, enter = count_cells(design, design.group, 2)
+        cells = Cells.of(design.exit, design.entry, design.event, design.group, curves.arms, len(design.times))
+        events, leave, enter = count_cells(design, design.group, curves.arms)
         return ArmExits(events, leave, enter, apart, alone, cells.at_risk(weight), cells.at_event(weight))
     return _spread(curves, design)
 
@@ -110,23 +115,19 @@ def _weight(design: Design) -> Vector:
     return design.weight
 
 
-def _cells(design: Design) -> Cells:
-    return Cells.of(design.exit, design.entry, design.event, design.group, 2, len(design.times))
-
-
-def both(curves: Curves, frame: Frame) -> tuple[Arm, Arm]:
-    """Return both curves; where kinds of persons stand in both, the curves have their steps in common."""
+def _arms(curves: Curves, frame: Frame) -> list[Arm]:
+    """Return the curves; where kinds of persons stand in two, the curves have their steps in common."""
     total = curves.exits
     assert total is not None
     bins = len(frame.times)
-    counts = [np.rint(v.reshape(2, bins)) for v in (total.events, total.leave, total.enter)]
+    counts = [np.rint(v.reshape(curves.arms, bins)) for v in (total.events, total.leave, total.enter)]
     events, leave, enter = counts
     shared = None
     if len(total.apart):
         apart, alone = np.rint(total.apart), np.rint(total.alone)
         shared = Steps.of(frame.times, leave, enter, apart, frame.min_cell, alone)
     found = []
-    for arm in range(2):
+    for arm in range(curves.arms):
         part = slice(arm * bins, (arm + 1) * bins)
         persons = at_risk(leave[arm], enter[arm])
         risk, fall = total.risk[part], np.where(events[arm] > 0, total.fall[part], 0.0)
@@ -135,13 +136,14 @@ def both(curves: Curves, frame: Frame) -> tuple[Arm, Arm]:
         hazard = np.where(held, np.where(left > 0, fall / np.where(held, risk, 1.0), events[arm] > 0), 0.0)
         steps = shared or Steps.of(frame.times, leave[arm], enter[arm], events[arm], frame.min_cell)
         found.append(Arm(steps, hazard, left, np.cumprod(1 - hazard), persons, events[arm]))
-    return found[0], found[1]
+    return found
 
 
-def _end(curves: Curves, arms: tuple[Arm, Arm]) -> float:
-    """Return where the restricted means end: both curves are known until there."""
-    until = min(arm.steps.until for arm in arms)
-    return min(curves.tau, until) if curves.tau else until
+def _ends(curves: Curves, arms: list[Arm]) -> list[float]:
+    """Return where each restricted mean ends: the curve is known until there."""
+    until = [arm.steps.until for arm in arms]
+    until = [min(until)] * len(until) if curves.joint else until
+    return [min(curves.tau, end) if curves.tau else end for end in until]
 
 
 def _influences(design: Design, code: int, arm: Arm) -> Iterator[Vector]:
@@ -160,11 +162,10 @@ def _influences(design: Design, code: int, arm: Arm) -> Iterator[Vector]:
 
 
 def _spread(curves: Curves, design: Design) -> Spread:
-    """Return the squared influences, a person's rows in both arms taken together."""
-    arms = both(curves, design.frame)
-    end = _end(curves, arms)
+    """Return the squared influences, a person's rows in all arms taken together."""
+    arms = _arms(curves, design.frame)
     squares, means = [np.zeros(0)], []
-    for code, arm in enumerate(arms):
+    for code, (arm, end) in enumerate(zip(arms, _ends(curves, arms), strict=True)):
         widths = np.diff(np.minimum([*arm.steps.times, np.inf], end)) * arm.survival[arm.steps.ends]
         units, unit = arm.units(end)
         mean = np.zeros(len(design.group))
@@ -173,16 +174,16 @@ def _spread(curves: Curves, design: Design) -> Spread:
             each = per_person(influence[:, None], design.person)[:, 0]
             squares.append(np.array([each @ each / (square or 1.0)]))
         means.append(per_person(mean[:, None], design.person)[:, 0] / (unit or 1.0))
-    return Spread(np.concatenate(squares), np.array([means[0] @ means[0], means[1] @ means[1], means[0] @ means[1]]))
+    return Spread(np.concatenate(squares), np.array(means) @ np.array(means).T)
 
 
-def shown(curves: Curves, frame: Frame, names: tuple[str, str]) -> tuple[tuple[Curve, ...], tuple[Test, ...]]:
-    """Return the curves with log-transformed limits, and the difference of their restricted means."""
+def shown(curves: Curves, frame: Frame, names: tuple[str, ...]) -> tuple[tuple[Curve, ...], tuple[Test, ...]]:
+    """Return the curves with log-transformed limits; of two that end together, the difference of restricted means."""
     assert curves.spread is not None
-    arms = both(curves, frame)
-    end, at, z = _end(curves, arms), 0, float(ndtri(0.975))
+    arms = _arms(curves, frame)
+    until, at, z = _ends(curves, arms), 0, float(ndtri(0.975))
     found, means, errors = [], [], []
-    for code, arm in enumerate(arms):
+    for code, (arm, end) in enumerate(zip(arms, until, strict=True)):
         ends = arm.steps.ends
         units, unit = arm.units(end)
         error = np.full(len(arm.survival), np.nan)
@@ -206,14 +207,14 @@ def shown(curves: Curves, frame: Frame, names: tuple[str, str]) -> tuple[tuple[C
                 group=names[code],
                 median=median_of(arm.steps.times, survival[ends], arm.steps.sums(arm.events) > 0),
                 rmst=means[-1],
-                rmst_se=float(np.sqrt(max(curves.spread.mean[code], 0.0))) * unit,
+                rmst_se=float(np.sqrt(max(curves.spread.mean[code, code], 0.0))) * unit,
                 tau=end,
             )
         )
-    if not end:
+    if not curves.joint or not all(until):
         return tuple(found), ()
-    first, second, crossed = curves.spread.mean
-    variance = first * errors[0] ** 2 + second * errors[1] ** 2 - 2 * crossed * errors[0] * errors[1]
+    apart = np.array([-errors[0], errors[1]])
+    variance = float(apart @ curves.spread.mean @ apart)
     row = wald_row("", means[1] - means[0], float(np.sqrt(max(variance, 0.0))), np.inf)
     told = {"difference": row.estimate, "se": row.se, "lower": row.lower, "upper": row.upper}
     return tuple(found), (Test("difference of restricted means", row.z, float("nan"), row.p, (told,)),)

@@ -174,9 +174,10 @@ def test_weights_are_one_column_of_numbers():
 
 def test_methods_without_weights_refuse_them():
     frame = made()
+    frame["flag"] = np.where(frame["flag"] > 0, "yes", "no")
     for method, formula in [
         ("glm", "x ~ time + weights(w)"),
-        ("kaplan_meier", "Surv(time, event) ~ 1 + weights(w)"),
+        ("logrank", "Surv(time, event) ~ flag + weights(w)"),
         ("cox_check", "Surv(time, event) ~ x + weights(w)"),
         ("penalised_cox", "Surv(time, event) ~ x + weights(w)"),
     ]:
@@ -190,3 +191,42 @@ def test_a_column_called_weights_is_a_column():
     named = federate([frame], "cox", formula="Surv(time, event) ~ weights", time_bin=0.0)
     assert named.coefficients[0].term == "weights"
     assert fit(frame, column="weights", sites=1).details["effective_persons"] > 0
+
+
+def assert_curves_equal_r(curves, r):
+    for curve, expected in zip(curves, r.values(), strict=True):
+        place = np.searchsorted(curve.time, np.array(expected["time"]) - 1e-9)
+        assert np.allclose(np.array(curve.time)[place], expected["time"])
+        for name, theirs in (("estimate", "surv"), ("se", "se"), ("lower", "lower"), ("upper", "upper")):
+            wanted = [np.nan if v in (None, "NA") else float(v) for v in expected[theirs]]
+            alive = np.array(expected["surv"]) > 0
+            assert np.allclose(np.array(getattr(curve, name))[place][alive], np.array(wanted)[alive], rtol=1e-8), name
+        assert close(curve.rmst, expected["rmst"])
+        assert close(curve.rmst_se, expected["rmst_se"])
+
+
+@pytest.mark.parametrize(("name", "column", "width"), [("curves_exact", "w", 0.0), ("curves_grid", "near", 30.0)])
+def test_weighted_curves_equal_r(shared, name, column, width):
+    formula = f"Surv(time, status == 2) ~ sex + weights({column})"
+    result = federate(split(weighed(shared), 3), "kaplan_meier", formula=formula, time_bin=width, tau=3000.0)
+    assert [c.group for c in result.curves] == ["sex=f", "sex=m"]
+    assert_curves_equal_r(result.curves, reference("weighted")[name])
+
+
+def test_weighted_curves_of_late_entries_equal_r_and_count_persons(shared):
+    parts = split(recurrences(shared), 3, by="id")
+    formula = "Surv(start, stop, event) ~ 1 + weights(w)"
+    result = federate(parts, "kaplan_meier", formula=formula, time_bin=1.0, tau=24.0, person="id")
+    assert_curves_equal_r(result.curves, reference("weighted")["curves_late"])
+
+
+def test_weights_of_few_persons_in_a_group_have_no_curve():
+    frame = made()
+    frame["arm"] = np.where(np.arange(400) < 100, "a", "b")
+    formula = "Surv(time, event) ~ arm + weights(w)"
+    shown = federate(split(frame, 3), "kaplan_meier", thresholds=PROTECTED, formula=formula, time_bin=1.0)
+    free = federate(split(frame, 3), "kaplan_meier", formula=formula, time_bin=1.0)
+    assert all(set(few.time) < set(all_.time) for few, all_ in zip(shown.curves, free.curves, strict=True))
+    frame.loc[frame.index[:99], "w"] = 1e-4  # of the hundred in the arm one weighs
+    with pytest.raises(Refused, match="few persons"):
+        federate(split(frame, 3), "kaplan_meier", thresholds=PROTECTED, formula=formula, time_bin=1.0)
