@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from tests.analysis.methods import test_consensus_clustering as clustered
 from tests.analysis.methods import test_penalised_cox as penalised
+from tests.analysis.methods import test_target_trial as emulation
 from tests.analysis.methods.test_differential_expression import bladder
 from tests.analysis.methods.test_polygenic_score import weighted
 from tests.analysis.methods.test_voom import counted
@@ -166,6 +167,22 @@ def per_group(name: str) -> Callable[[Result], Pairs]:
             yield np.append(0.0, curve.estimate)[at + 1], expected["est"]
             yield np.append(0.0, curve.se)[at + 1] ** 2, expected["var"]
         yield [by_name(result)[f"Gray: {cause}"].statistic for cause in ("transplant", "death")], r["gray"]["stat"]
+
+    return pairs
+
+
+def two_arms(name: str) -> Callable[[Result], Pairs]:
+    """Compare a hazard ratio, both curves at R's times, and restricted means."""
+    r = reference("weighted")[name]
+
+    def pairs(result: Result) -> Pairs:
+        (row,) = result.coefficients
+        yield (row.estimate, row.robust_se), (r["cox"]["coef"], r["cox"]["robust_se"])
+        for k, curve in enumerate(result.curves):
+            at = np.searchsorted(curve.time, np.array(r["time"][k]) - 1e-9)
+            yield np.array(curve.estimate)[at], r["surv"][k]
+            yield np.array(curve.se)[at], r["se"][k]
+            yield (curve.rmst, curve.rmst_se), (r["rmst"][k], r["rmst_se"][k])
 
     return pairs
 
@@ -452,8 +469,26 @@ def cases() -> dict[str, Case]:
             {"formula": "bili ~ sex", "step": 0.1},
             lambda r: [(r.tests[0].p, ranks["wilcoxon"]["p"])],
         ),
+        "survival_effect": Case(
+            "stats::glm, survival::coxph, survfit",
+            treated,
+            {
+                "formula": "treated ~ age + albumin + log(bili)",
+                "outcome": "Surv(time, status == 2)",
+                "time_bin": 30.0,
+                "ties": "breslow",
+                "tau": 3000.0,
+            },
+            two_arms("effect_grid"),
+        ),
         "table_one": Case(
             "stats::oneway.test, chisq.test", trial, {"formula": "~ age + stage", "by": "sex"}, first_table
+        ),
+        "target_trial": Case(
+            "stats::glm, survival::coxph, survfit",
+            lambda: split(emulation.simulated(), 4),
+            {**emulation.CASES["clones_grid"], "formula": "Surv(time, event) ~ x + sex", "treated_at": "treated_at"},
+            two_arms("clones_grid"),
         ),
         "voom": Case(
             "limma::voom, edgeR",

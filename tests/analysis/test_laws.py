@@ -42,12 +42,17 @@ CALLS = {
     "contingency": [{"formula": "~ sex + arm"}, {"formula": "~ sex + grade + strata(arm)"}],
     "correlation": [{"formula": "~ age + size + time"}],
     "describe": [{}],
-    "kaplan_meier": [{"formula": "Surv(time, event) ~ arm"}, {"formula": "Surv(start, time, event) ~ 1"}],
+    "kaplan_meier": [
+        {"formula": "Surv(time, event) ~ arm"},
+        {"formula": "Surv(start, time, event) ~ 1"},
+        {"formula": "Surv(start, time, event) ~ sex + weights(size)"},
+    ],
     "logrank": [{"formula": "Surv(time, event) ~ arm"}],
     "cox": [
         {"formula": "Surv(time, event) ~ age + arm"},
         {"formula": "Surv(start, time, event) ~ age + size", "ties": "breslow", "robust": True},
         {"formula": "Surv(time, event) ~ age + strata(arm)", "time_bin": 0.0},
+        {"formula": "Surv(start, time, event) ~ age + weights(size)"},
     ],
     "glm": [
         {"formula": "size ~ age * arm"},
@@ -106,6 +111,20 @@ CALLS = {
     "causal_effect": [
         {"formula": "event ~ age + sex", "outcome": "size"},
         {"formula": "arm_b ~ age", "outcome": "event", "family": "binomial"},
+    ],
+    "survival_effect": [
+        {"formula": "arm_b ~ age + sex", "outcome": "Surv(time, event)"},
+        {"formula": "arm_b ~ age", "outcome": "Surv(time, event)", "bounds": (0.5, 2.0), "tau": 8.0},
+    ],
+    "target_trial": [
+        {"formula": "Surv(time, event) ~ age + sex", "treated_at": "start", "grace": 2.0, "tau": 9.0},
+        {
+            "formula": "Surv(time, event) ~ age",
+            "treated_at": "start",
+            "grace": 3.0,
+            "cuts": (1.0,),
+            "bounds": (0.2, 5.0),
+        },
     ],
     "meta_analysis": [{"formula": "size ~ age"}],
     "glm_imputed": [{"formula": "size ~ age + sex + time", "imputations": 3}],

@@ -31,6 +31,7 @@ def render(result: Result) -> str:
         _table_one(result),
         _features(result),
         _sets(result),
+        _weights(result),
         _balance(result),
         _warning(result),
     ):
@@ -73,6 +74,8 @@ _RATIOS = {
     "cox_check": _HAZARD,
     "fine_gray": "subdistribution hazard ratio",
     "piecewise": _HAZARD,
+    "survival_effect": _HAZARD,
+    "target_trial": _HAZARD,
     "negative_binomial": _RATE,
     "multinomial": _ODDS,
     "firth": _ODDS,
@@ -158,6 +161,16 @@ def _balance(result: Result) -> list[str]:
     found = result.details.get("balance", ())
     rows = [["covariate", "difference before", "after weighting"]]
     rows += [[b["covariate"], number(b["before"], 3), number(b["after"], 3)] for b in found]
+    return columns(rows) if found else []
+
+
+def _weights(result: Result) -> list[str]:
+    """Return what the weights of each group's persons are worth."""
+    found = result.details.get("weights", ())
+    rows = [["group", "persons", "mean weight", "worth equal persons", "cut"]]
+    for row in found:
+        told = [number(row["persons"]), number(row["mean"]), number(row["effective_persons"], 1)]
+        rows.append([row["group"], *told, "hidden" if row["cut"] is None else str(row["cut"])])
     return columns(rows) if found else []
 
 
