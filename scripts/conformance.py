@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from tests.analysis.methods import test_penalised_cox as penalised
+from tests.analysis.methods import test_validate_panel as validation
 from tests.analysis.methods.test_differential_expression import bladder
 from tests.analysis.methods.test_polygenic_score import weighted
 from tests.analysis.methods.test_voom import counted
@@ -37,6 +38,7 @@ PICTURES = ROOT / "docs/methods/pictures"
 SHARED = Path(os.environ.get("IHDS_SHARED", ROOT.parent / "shared"))
 Pairs = Iterable[tuple[Any, Any]]
 EXACT, OPTIMISED = 1e-8, 1e-5
+OUT_OF_SITE = ("concordance", "slope")
 
 
 def federated(method: str, parts: list[pd.DataFrame], person: str, params: dict[str, Any]) -> tuple[Result, int, int]:
@@ -178,6 +180,7 @@ def cases() -> dict[str, Case]:
     pbc_efron, lmm, mmrm = survival["pbc_efron_30"], mixed["slope"]["reml"], mixed["mmrm"]["reml"]
     together = reference("co_occurrence")
     net = reference("penalised_cox")["monthly"][0]
+    held = reference("validate_panel")
     lasso, weibull, gee = reg["elastic_net"]["binomial"], reg["parametric"]["weibull"], reg["gee"]["exchangeable"]
     columns = ["age", "albumin", "bili", "chol", "copper", "`alk.phos`", "ast", "trig", "platelet", "protime"]
 
@@ -441,6 +444,20 @@ def cases() -> dict[str, Case]:
         ),
         "table_one": Case(
             "stats::oneway.test, chisq.test", trial, {"formula": "~ age + stage", "by": "sex"}, first_table
+        ),
+        "validate_panel": Case(
+            "survival::coxph, concordance",
+            lambda: validation.complete(SHARED),
+            {
+                "formula": f"{validation.LEFT['cox']} ~ {validation.RIGHT}",
+                "alpha": 0.0,
+                "lambdas": tuple(held["lambda"]),
+            },
+            lambda r: [
+                (r.details["loss_mean"], held["cox"]["step"]["loss_mean"]),
+                ([next(iter(t.details[0].values())) for t in r.tests], [held["cox"]["step"][n] for n in OUT_OF_SITE]),
+            ],
+            1e-7,
         ),
         "voom": Case(
             "limma::voom, edgeR",
