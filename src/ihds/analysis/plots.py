@@ -123,7 +123,8 @@ def _path(result: Result, axes: Axes) -> None:
     path = np.asarray(told["path"])[:, skipped:]
     for j, term in enumerate(c.term for c in result.coefficients[skipped:]):
         largest = np.abs(path[:, j]).max() or 1.0
-        axes.plot(told["lambda"], path[:, j] / largest, color=_COLOURS[j % len(_COLOURS)], label=term)
+        style = ("-", "--", ":", "-.")[j // len(_COLOURS) % 4]
+        axes.plot(told["lambda"], path[:, j] / largest, style, color=_COLOURS[j % len(_COLOURS)], label=term)
     if "lambda_best" in told:
         axes.axvline(told["lambda_best"], color="#888888", linestyle="--")
     axes.set(xscale="log", xlabel="penalty", ylabel="coefficient / its largest")
