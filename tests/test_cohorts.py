@@ -160,7 +160,7 @@ def test_words_name_variables_levels_and_what_they_are_against():
     assert "MKI67 expression: hazard ratio 1.65 (95 % 1.35 to 2.01)." in said
     assert "smoking: former against never: hazard ratio 1.65 (95 % 1.35 to 2.01)." in said
     assert "T category: T2: hazard ratio 1.65 (95 % 1.35 to 2.01)." in said  # against which cannot be told
-    assert "age:invasive: hazard ratio 1.65 (95 % 1.35 to 2.01)." in said
+    assert "age at diagnosis × muscle-invasive: hazard ratio 1.65 (95 % 1.35 to 2.01)." in said
     assert "log-rank: statistic 3.00 on 1 degrees of freedom, p = 0.083." in said
     assert tables(result, book)[0].rows[1] == ("MKI67 expression", "1.649", "1.350 to 2.014", "< 0.001")
 

@@ -12,6 +12,14 @@ from ihds.analysis.method import Matrix, Vector
 _AT_ONCE = 1 << 22
 
 
+def has_pair(stop: Vector, event: Any) -> bool:
+    """Return whether somebody is known to end after one with an event."""
+    if not event.any():
+        return False
+    first = stop[event].min()
+    return bool(((stop > first) | ((stop == first) & ~event)).any())
+
+
 def pairs_of(stop: Vector, event: Any, score: Vector) -> Matrix:
     """Return per row the pairs (n, 2) it is in: those ordered as the score says, ties one half, and all.
 

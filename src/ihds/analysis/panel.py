@@ -16,6 +16,7 @@ from ihds.analysis.survival import cells_of
 from ihds.errors import BadMessage
 
 Family = Literal["cox", "binomial", "gaussian"]
+LOSSES = {"cox": "mean partial deviance per event", "binomial": "mean deviance", "gaussian": "mean squared error"}
 
 #: A fit stands still when no standardised coefficient moves more than this.
 _STILL = 1e-8

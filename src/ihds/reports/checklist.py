@@ -18,10 +18,12 @@ from typing import Any
 from ihds.analysis import features
 from ihds.analysis.method import method
 from ihds.analysis.outcomes import names_in
+from ihds.analysis.plan import Plan
 from ihds.analysis.result import Result
 from ihds.cohorts.cohort import Cohort, Step, Study
 from ihds.data.codebook import Codebook, Variable
 from ihds.errors import BadInput
+from ihds.privacy.disclosure import Thresholds
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,6 @@ def _source(known: Known) -> list[str]:
     return [
         f"{known.cohort.description}.",
         f"Persons of {len(holders)} holders: {at}.",
-        "An analysis includes every row that has a value of all its variables.",
     ]
 
 
@@ -219,8 +220,19 @@ def _methods(known: Known) -> list[str]:
         source = re.search(r"^Source\s+(.*?)(?=^\w|\Z)", doc, re.MULTILINE | re.DOTALL)
         first = doc.split("\n")[0].rstrip(".")
         told = re.split(r"\.\s+(?=[A-Z])", " ".join(source[1].split()))[0].rstrip(".; ") if source else ""
-        said.append(f"{step.heading}: {first} ({step.method}). {told}.")
-    return [*said, "Rows with a missing value of a variable in the model are left out; none is imputed."]
+        said.append(f"{step.heading}: {first} ({step.method}). {told}. {_missing(known, step)}")
+    return said
+
+
+def _missing(known: Known, step: Step) -> str:
+    asked = Plan(step.method, step.params, known.book, Thresholds(), 1).agreement.ask
+    if not asked.complete:
+        return "Each variable is described by the rows that have it."
+    if asked.gaps:
+        return "Rows may lack covariates; the method's page says how they are imputed."
+    if asked.features:
+        return "Rows that lack a covariate are left out; the method's page says what a missing feature counts as."
+    return "Rows that lack a value are left out."
 
 
 def _handling(known: Known) -> list[str]:
@@ -245,7 +257,7 @@ def _limits(known: Known) -> list[str]:
     return [
         f"Counts of fewer than {told['min_cell']} persons are hidden, and what would give them away; each holder "
         f"took part with at least {told['min_site_persons']} persons.",
-        "No figure is of one site; differences between sites can be seen only in results that are about them.",
+        "No figure is of one site alone, so whether sites differ does not show.",
     ]
 
 

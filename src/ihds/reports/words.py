@@ -10,7 +10,7 @@ from typing import Any
 from ihds.analysis.design import INTERCEPT
 from ihds.analysis.result import Coefficient, Curve, Result, Test
 from ihds.analysis.summary import cell_rows, is_effect, number, quantile_rows, ratio_name, table_one_rows
-from ihds.data.codebook import Codebook
+from ihds.data.codebook import Codebook, Variable
 
 #: Features of a scan that a report shows.
 _SHOWN = 10
@@ -35,9 +35,14 @@ def p_value(p: float | None) -> str:
 
 def named(term: str, book: Codebook) -> str:
     """Return a column of a model, or a feature, by the codebook's label; others as they are."""
+    if term == INTERCEPT:
+        return "intercept"
+    crossed = re.split(r":(?![^\[]*\])", term)
+    if len(crossed) > 1:
+        return " × ".join(named(part, book) for part in crossed)
     name, level = _parts(term)
-    if term == INTERCEPT or name not in book.variables:
-        return term.strip("()").lower() if term == INTERCEPT else term
+    if name not in book.variables:
+        return term
     variable = book.variables[name]
     label = re.split(r" \(|, |: ", variable.label or name)[0]
     return f"{label}: {level.replace('_', ' ')}" if level else label
@@ -68,15 +73,21 @@ def sentences(result: Result, book: Codebook) -> list[str]:
     said = _tests(result, book)
     return [
         f"{result.n} rows analysed{events}{missing}.",
-        *_groups(result),
+        *_groups(result, book),
         *_validated(result),
         *_kept(result, book),
         *_features(result, book),
         *(said if result.method == "cox_check" else ()),  # which is asked for its tests
         *_effects(result, book),
-        *_curves(result),
+        *_curves(result, book),
         *(said if result.method != "cox_check" else ()),
     ]
+
+
+def _outcome(result: Result, book: Codebook) -> Variable | None:
+    """Return the first variable on the left of the formula: the outcome, or its time."""
+    left = str(result.provenance.get("formula", "")).partition("~")[0]
+    return next((book.variables[n] for n in re.findall(r"[^\W\d]\w*", left) if n in book.variables), None)
 
 
 def _share(value: float) -> str:
@@ -90,6 +101,8 @@ def _interval(low: float, high: float) -> str:
 def _effects(result: Result, book: Codebook) -> list[str]:
     """Say ratios where ratios are reported, else differences."""
     name, labels = ratio_name(result), _labels(result, book)
+    outcome = _outcome(result, book)
+    what = f"difference in {named(outcome.name, book)}" if outcome else "difference"
     found = []
     for c in filter(is_effect, result.coefficients):
         clear = "" if (c.lower > 0) == (c.upper > 0) else "; the data are compatible with no difference"
@@ -97,7 +110,7 @@ def _effects(result: Result, book: Codebook) -> list[str]:
             low, middle, high = (math.exp(min(v, 50)) for v in (c.lower, c.estimate, c.upper))
             found.append(f"{labels[c.term]}: {name} {middle:.2f} ({_interval(low, high)}){clear}.")
         else:
-            told = f"difference {c.estimate:.2f} ({_interval(c.lower, c.upper)})"
+            told = f"{what} {c.estimate:.2f} ({_interval(c.lower, c.upper)})"
             found.append(f"{labels[c.term]}: {told}{clear}.")
     return found
 
@@ -136,24 +149,30 @@ def _validated(result: Result) -> list[str]:
     return [*said, f"The panel lowers the {told['loss']} at the sites left out by {_share(gain)}."]
 
 
-def _curves(result: Result) -> list[str]:
-    kind = result.details.get("curve", "survival")
+def _curves(result: Result, book: Codebook) -> list[str]:
+    kind, time = result.details.get("curve", "survival"), _outcome(result, book)
+    unit = f" {time.unit}" if time else ""
     found = []
     for c in (c for c in result.curves if c.time):
         end = f"{_share(c.estimate[-1])} ({_share(c.lower[-1])} to {_share(c.upper[-1])})"
         what = "without the event" if kind == "survival" else "have had it" if "incidence" in kind else kind
-        median = f"; half by {c.median:g}" if c.median is not None and math.isfinite(c.median) else ""
-        found.append(f"{_group(c)}: {end} {what} at {c.time[-1]:g}{median}.")
+        median = f"; half by {c.median:g}{unit}" if c.median is not None and math.isfinite(c.median) else ""
+        found.append(f"{_group(c, book)}: {end} {what} at {c.time[-1]:g}{unit}{median}.")
     return found
 
 
-def _group(curve: Curve) -> str:
-    return curve.group.replace("_", " ") or "all"
+def _group(curve: Curve, book: Codebook) -> str:
+    """Return a group's name, ``variable=level`` by the variable's label."""
+    named_levels = re.sub(r"([^\W\d]\w*)=", lambda found: f"{named(found[1], book)} = ", curve.group)
+    return named_levels.replace("_", " ") or "all"
 
 
-def _groups(result: Result) -> list[str]:
-    """Say how large groups are, or where their middle lies."""
+def _groups(result: Result, book: Codebook) -> list[str]:
+    """Say how large groups are, where their middle lies, or how much persons differ."""
     told = result.details
+    share = told.get("intraclass_correlation")
+    if share is not None:
+        return [f"{_share(share)} of the variance lies between persons (intraclass correlation {share:.2f})."]
     if result.method == "table_one":
         counts = zip(told["groups"], told["persons"], strict=True)
         return ["Persons: " + ", ".join(f"{number(n)} {group.replace('_', ' ')}" for group, n in counts) + "."]
@@ -163,7 +182,8 @@ def _groups(result: Result) -> list[str]:
         if values.get("50") is not None:
             quartiles = [values.get("25"), values.get("75")]
             half = "" if None in quartiles else f" (quartiles {quartiles[0]:g}, {quartiles[1]:g})"
-            found.append(f"{row['variable']} {row['group']}".strip() + f": median {values['50']:g}{half}.")
+            who = f"{named(row['variable'], book)} {row['group'].replace('_', ' ')}".strip()
+            found.append(f"{who}: median {values['50']:g}{half}.")
     return found
 
 
@@ -177,9 +197,6 @@ def _tests(result: Result, book: Codebook) -> list[str]:
         degrees = f" on {t.df:.0f} degrees of freedom" if math.isfinite(t.df) and t.df >= 1 else ""
         statistic = f"statistic {t.statistic:.2f}{degrees}, " if math.isfinite(t.statistic) else ""
         found.append(f"{name}: {_estimate(t)}{statistic}p {p_value(t.p)}.")
-    share = result.details.get("intraclass_correlation")
-    if share is not None:
-        found.insert(0, f"{_share(share)} of the variance lies between persons (intraclass correlation {share:.2f}).")
     return found
 
 
@@ -210,7 +227,7 @@ def tables(result: Result, book: Codebook) -> list[Table]:
     """Return the tables of a result, as far as it has them."""
     made = [rows for rows in (table_one_rows(result), quantile_rows(result), *cell_rows(result)) if rows]
     counted = [Table(tuple(rows[0]), tuple(tuple(map(_short, row)) for row in rows[1:])) for rows in made]
-    return [*counted, *_coefficients(result, book), *_curve_table(result), *_feature_table(result, book)]
+    return [*counted, *_coefficients(result, book), *_curve_table(result, book), *_feature_table(result, book)]
 
 
 def _short(cell: str) -> str:
@@ -238,11 +255,11 @@ def _plain(c: Coefficient, family: str) -> list[str]:
     return [number(c.estimate, 3), *ratio]
 
 
-def _curve_table(result: Result) -> list[Table]:
+def _curve_table(result: Result, book: Codebook) -> list[Table]:
     shown = [c for c in result.curves if c.time]
     rows = [
         (
-            _group(c),
+            _group(c, book),
             str(c.at_risk[0]),
             str(sum(c.events)),
             "–" if c.median is None or not math.isfinite(c.median) else f"{c.median:g}",

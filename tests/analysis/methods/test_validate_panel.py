@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ihds.analysis.concordance import pairs_of
+from ihds.analysis.concordance import has_pair, pairs_of
 from ihds.analysis.method import methods
 from ihds.analysis.plan import Plan
 from ihds.canonical import pack
@@ -123,6 +123,9 @@ def test_the_panel_is_the_fit_of_all_sites(alpha, family):
 def test_pairs_are_counted_as_harrell_does():
     stop, event = np.array([1.0, 2.0, 2.0, 3.0]), np.array([True, True, False, True])
     score = np.array([2.0, 0.5, 0.5, 3.0])
+    assert has_pair(stop, event)
+    assert not has_pair(stop, np.zeros(4, dtype=bool))
+    assert not has_pair(stop, stop == 3)
     won, all_ = pairs_of(stop, event, score).sum(axis=0) / 2
     assert (won, all_) == (2.5, 5)  # 1 before 2, 2, 3; 2 before the one censored then (scores alike) and 3
 
@@ -219,6 +222,14 @@ def test_totals_without_this_sites_sums_are_refused():
         works[0].local(altered(plan, state, whole=replace(inner.whole, information=inner.whole.information * 1e-3)))
     with pytest.raises(BadMessage, match="this site's rows"):
         works[1].local(altered(plan, state, columns=replace(inner.columns, rows=50.0)))
+
+
+def test_more_penalties_than_the_study_has_are_refused():
+    plan, works, state = open_study(made(), "held", formula=COX, steps=3)
+    inner = plan.inner(state)
+    path = replace(inner.path, lambdas=np.append(inner.path.lambdas, 1e-3))
+    with pytest.raises(BadMessage, match="as many as"):
+        works[0].local(altered(plan, state, path=path))
 
 
 def test_the_penalty_is_chosen_once():

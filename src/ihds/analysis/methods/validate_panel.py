@@ -6,9 +6,8 @@ Model      cox (risk sets of each site), binomial or gaussian, log-likelihood / 
 Down       coefficients of every penalty; score and information of all at them; the losses; the slope.
 Up         Columns, Fits in turns, then Held, Ranks, Spread, and Likelihood in turns, as sums over sites.
 Rounds     about 15 to 40.
-Reveals    sums over all sites, in every round. A fit without one site, beside that of all, would open
-           that site's score; none leaves: each site takes itself out of the totals it is told, and only
-           what its persons say of the result is summed (decision 2026-11-25-leave-sites-out).
+Reveals    sums over all sites, in every round. No fit without one site leaves: each site takes itself out
+           of the totals it is told, and what its persons then say is summed (why: decision leave-sites-out).
 Errors     Refused, BadInput, BadFormula, DidNotConverge.
 Source     Simon et al. 2011; Beirami et al. 2017 (one step without a group); Harrell et al. 1996 (concordance);
            Cox 1958 (calibration slope). Checked against R glmnet and survival (tests/vectors/validate_panel.R).
@@ -24,7 +23,7 @@ import numpy as np
 from scipy.special import chdtrc, ndtri
 
 from ihds.analysis import likelihood, panel, partial
-from ihds.analysis.concordance import pairs_of
+from ihds.analysis.concordance import has_pair, pairs_of
 from ihds.analysis.design import Ask, Design, Frame, strata_names
 from ihds.analysis.likelihood import Fit, Likelihood
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
@@ -37,8 +36,7 @@ from ihds.analysis.rows import per_person
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, BadInput, BadMessage, Collinear, DidNotConverge, Refused, Separation
 
-#: With two sites the others of each would be one.
-_FEWEST = 3
+_FEWEST = 3  # sites: with two the others of each would be one
 #: How often the calibration is asked for; from a slope of 1 Newton's method needs four or five.
 _SLOPES = 6
 #: Scores that spread less than this are all alike.
@@ -98,7 +96,7 @@ class Spread(Contribution):
 
     kind: ClassVar[str] = "score and information"
 
-    square: Annotated[float, Leaves("()", "(pairs / rows) squared", bound=1)]
+    square: Annotated[float, Leaves("()", "(pairs / rows) squared")]
 
 
 CONTRIBUTIONS = (Columns, Fits, Held, Ranks, Spread, Likelihood)
@@ -166,8 +164,8 @@ def _judge(params: Params, frame: Frame) -> None:
             reasons=(f"sites: with fewer than {_FEWEST} the others of a site are one site",),
             remedy="use the folds of penalised_cox or elastic_net, which lie within sites",
         )
-    penalties, line = len(params.lambdas) or params.steps, 3 if params.family == "cox" else 6
-    opened, p = penalties + 7 + _SLOPES * line, len(frame.columns)
+    line, p = 3 if params.family == "cox" else 6, len(frame.columns)
+    opened = _penalties(params) + 9 + _SLOPES * line  # losses, ranks, three of influence, and the lines
     unknown = (frame.sites - 1) * p * (p + 3) // 2  # score and information of each site but the last
     if opened > unknown:
         raise Refused(
@@ -175,6 +173,10 @@ def _judge(params: Params, frame: Frame) -> None:
             reasons=("sites: what is opened may not suffice to solve for the sums of each site",),
             remedy="use fewer penalties or more covariates, or the folds of penalised_cox or elastic_net",
         )
+
+
+def _penalties(params: Params) -> int:
+    return len(params.lambdas) or params.steps
 
 
 def _model(params: Params, state: State) -> Model:
@@ -197,12 +199,13 @@ def _others(params: Params, state: State, design: Design) -> tuple[Matrix, Vecto
     key = b"".join(np.asarray(v).tobytes() for v in told)
     if "others" not in design.cache:
         _judge(params, design.frame)
+        if len(state.path.lambdas) != _penalties(params):
+            raise BadMessage("the penalties are not as many as the study's")
         design.cache["others"] = key, panel.others(_model(params, state), state.columns, *told, design)
-    before, found = design.cache["others"]
-    if before != key:
+    found: tuple[bytes, tuple[Matrix, Vector, float]] = design.cache["others"]
+    if found[0] != key:
         raise BadMessage("the totals are others than before")
-    kept: tuple[Matrix, Vector, float] = found
-    return kept
+    return found[1]
 
 
 def _judged(params: Params, state: State, design: Design) -> tuple[Vector, Vector, float]:
@@ -222,8 +225,7 @@ def local(params: Params, state: State, design: Design) -> Contribution:
     rows = max(design.frame.rows, 1)
     match state.phase:
         case "moments":
-            able = pairs_of(*panel.timed(params.family, design), np.zeros(len(design.x)))[:, 1].any()
-            return Columns.of(design, able=bool(able))
+            return Columns.of(design, able=has_pair(*panel.timed(params.family, design)))
         case "first" | "fits" | "whole":
             assert state.path is not None
             at = state.path.beta[np.flatnonzero(state.path.moving)]
@@ -350,11 +352,10 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
         return None
     best, events = int(np.argmin(state.held.loss)), round(state.whole.events)
     path = state.path.beta @ frame.transform.T * state.unit
-    skipped = int(params.family != "cox")  # the intercept
+    skipped = int(params.family != "cox")
     path[:, :skipped] += frame.outcome_centre
     each = (events if params.family == "cox" else frame.rows) / state.unit**2
     loss = state.held.loss / each
-    names = {"cox": "mean partial deviance per event", "binomial": "mean deviance", "gaussian": "mean squared error"}
     return Result(
         method="validate_panel",
         n=frame.rows,
@@ -369,7 +370,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
             "path": [[float(v) for v in row] for row in path],
             "terms_left": [int(np.count_nonzero(row[skipped:])) for row in path],
             "lambda_best": float(state.path.lambdas[best]),
-            "loss": names[params.family],
+            "loss": panel.LOSSES[params.family],
             "loss_mean": [float(v) for v in loss],
             "loss_out_of_site": float(state.ranks.loss / each),
             "loss_null": float(state.held.null / each),
