@@ -21,6 +21,7 @@ import pandas as pd
 from tests.analysis.methods import test_consensus_clustering as clustered
 from tests.analysis.methods import test_penalised_cox as penalised
 from tests.analysis.methods import test_target_trial as emulation
+from tests.analysis.methods import test_validate_panel as validation
 from tests.analysis.methods.test_differential_expression import bladder
 from tests.analysis.methods.test_polygenic_score import weighted
 from tests.analysis.methods.test_voom import counted
@@ -39,6 +40,7 @@ PICTURES = ROOT / "docs/methods/pictures"
 SHARED = Path(os.environ.get("IHDS_SHARED", ROOT.parent / "shared"))
 Pairs = Iterable[tuple[Any, Any]]
 EXACT, OPTIMISED = 1e-8, 1e-5
+OUT_OF_SITE = ("concordance", "slope")
 
 
 def federated(method: str, parts: list[pd.DataFrame], person: str, params: dict[str, Any]) -> tuple[Result, int, int]:
@@ -196,6 +198,7 @@ def cases() -> dict[str, Case]:
     pbc_efron, lmm, mmrm = survival["pbc_efron_30"], mixed["slope"]["reml"], mixed["mmrm"]["reml"]
     together, subtyped = reference("co_occurrence"), reference("consensus_clustering")["cohorts"]
     net = reference("penalised_cox")["monthly"][0]
+    held = reference("validate_panel")
     lasso, weibull, gee = reg["elastic_net"]["binomial"], reg["parametric"]["weibull"], reg["gee"]["exchangeable"]
     columns = ["age", "albumin", "bili", "chol", "copper", "`alk.phos`", "ast", "trig", "platelet", "protime"]
 
@@ -489,6 +492,20 @@ def cases() -> dict[str, Case]:
             lambda: split(emulation.simulated(), 4),
             {**emulation.CASES["clones_grid"], "formula": "Surv(time, event) ~ x + sex", "treated_at": "treated_at"},
             two_arms("clones_grid"),
+        ),
+        "validate_panel": Case(
+            "survival::coxph, concordance",
+            lambda: validation.complete(SHARED),
+            {
+                "formula": f"{validation.LEFT['cox']} ~ {validation.RIGHT}",
+                "alpha": 0.0,
+                "lambdas": tuple(held["lambda"]),
+            },
+            lambda r: [
+                (r.details["loss_mean"], held["cox"]["step"]["loss_mean"]),
+                ([next(iter(t.details[0].values())) for t in r.tests], [held["cox"]["step"][n] for n in OUT_OF_SITE]),
+            ],
+            1e-7,
         ),
         "voom": Case(
             "limma::voom, edgeR",

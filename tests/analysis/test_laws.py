@@ -136,11 +136,16 @@ CALLS = {
     ],
     "glmm": [{"formula": "event ~ sex + (1 | patient)"}],
     "mmrm": [{"formula": "size ~ visit + age + cluster(patient)", "visit": "visit"}],
+    "validate_panel": [
+        {"formula": "Surv(time, event) ~ age + size + arm + sex", "steps": 3},
+        {"formula": "event ~ age + size + arm + sex + count", "family": "binomial", "steps": 3},
+        {"formula": "size ~ age + arm + sex + count", "family": "gaussian", "steps": 3},
+    ],
 }
 #: Methods whose patients must lie within one site: rows are split between patients of four visits.
 NESTED = {"gee", "lmm", "glmm", "mmrm"}
 #: Methods in which each site has a model of its own, or pairs within sites: another split of rows is another answer.
-BY_SITE = {"consensus_clustering", "cox_scan", "glm_imputed", "meta_analysis"}
+BY_SITE = {"consensus_clustering", "cox_scan", "glm_imputed", "meta_analysis", "validate_panel"}
 CASES = [(name, call) for name, calls in CALLS.items() for call in calls]
 SPLITTABLE = [(name, call) for name, call in CASES if name not in BY_SITE]
 LAWS = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))

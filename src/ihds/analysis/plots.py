@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import special
 
-from ihds.analysis.design import Floats
+from ihds.analysis.design import INTERCEPT, Floats
 from ihds.analysis.result import Result
 from ihds.analysis.summary import is_effect, ratio_name
 from ihds.errors import BadInput
@@ -132,10 +132,12 @@ def _correlations(result: Result, axes: Axes) -> None:
 def _path(result: Result, axes: Axes) -> None:
     """Draw each coefficient against the penalty, in units of its largest size; the chosen penalty dashed."""
     told = result.details
-    path = np.asarray(told["path"])[:, 1:]
-    for j, term in enumerate(c.term for c in result.coefficients[1:]):
+    skipped = int(result.coefficients[0].term == INTERCEPT)
+    path = np.asarray(told["path"])[:, skipped:]
+    for j, term in enumerate(c.term for c in result.coefficients[skipped:]):
         largest = np.abs(path[:, j]).max() or 1.0
-        axes.plot(told["lambda"], path[:, j] / largest, color=_COLOURS[j % len(_COLOURS)], label=term)
+        style = ("-", "--", ":", "-.")[j // len(_COLOURS) % 4]
+        axes.plot(told["lambda"], path[:, j] / largest, style, color=_COLOURS[j % len(_COLOURS)], label=term)
     if "lambda_best" in told:
         axes.axvline(told["lambda_best"], color="#888888", linestyle="--")
     axes.set(xscale="log", xlabel="penalty", ylabel="coefficient / its largest")
@@ -353,6 +355,24 @@ def _consensus(result: Result, axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _validated(result: Result, axes: Axes) -> None:
+    """Draw the loss at sites left out against the penalty, in per cent of that without covariates."""
+    told = result.details
+    shares = [100 * loss / told["loss_null"] for loss in told["loss_mean"]]
+    axes.plot(told["lambda"], shares, "o-", color="#0072B2")
+    for penalty, share, terms in zip(told["lambda"], shares, told["terms_left"], strict=True):
+        axes.annotate(str(terms), (penalty, share), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)
+    axes.axvline(told["lambda_best"], color="#888888", linestyle="--")
+    axes.axhline(100, color="#888888", linewidth=1)
+    axes.set(xscale="log", xlabel="penalty (numbers: terms left)", ylabel="loss out of site, % of no covariates")
+    axes.invert_xaxis()
+    said = []
+    for name, value in (next(iter(test.details[0].items())) for test in result.tests):
+        said.append(f"{name.replace('_', ' ')} {value:.2f}")
+    axes.set_title(", ".join(said), fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 #: Methods whose picture is neither curves nor a forest of coefficients.
 _OF_METHOD: dict[str, Callable[[Result, Axes], None]] = {
     "anova": _means,
@@ -375,6 +395,7 @@ _OF_METHOD: dict[str, Callable[[Result, Axes], None]] = {
     "quantiles": _boxes,
     "rank_test": _ranks,
     "table_one": _balance,
+    "validate_panel": _validated,
     "voom": _volcano,
 }
 #: What is drawn beside the picture of a method.

@@ -72,6 +72,7 @@ _HAZARD, _ODDS, _RATE = "hazard ratio", "odds ratio", "rate ratio"
 _RATIOS = {
     "cox": _HAZARD,
     "cox_check": _HAZARD,
+    "cox_scan": _HAZARD,
     "fine_gray": "subdistribution hazard ratio",
     "piecewise": _HAZARD,
     "survival_effect": _HAZARD,
@@ -180,11 +181,17 @@ def _warning(result: Result) -> list[str]:
 
 
 def _quantiles(result: Result) -> list[str]:
+    rows = quantile_rows(result)
+    return columns(rows) if rows else []
+
+
+def quantile_rows(result: Result) -> list[list[str]]:
+    """Return quantiles per variable and group, the heading first; nothing where there are none."""
     found = result.details.get("quantiles", ())
     if not found:
         return []
     head = ["variable", "group", "n", *(f"{100 * p:g} %" for p in result.details["probs"])]
-    return columns([head, *([q["variable"], q["group"], number(q["n"]), *map(number, q["values"])] for q in found)])
+    return [head, *([q["variable"], q["group"], number(q["n"]), *map(number, q["values"])] for q in found)]
 
 
 def _histograms(result: Result) -> list[str]:
@@ -200,6 +207,11 @@ def _histograms(result: Result) -> list[str]:
 
 
 def _table_one(result: Result) -> list[str]:
+    rows = table_one_rows(result)
+    return columns(rows) if rows else []
+
+
+def table_one_rows(result: Result) -> list[list[str]]:
     """Return the table as papers print it: mean (sd) or n (per cent), one column per group."""
     told = result.details if result.method == "table_one" else result.details.get("compared")
     if not told:
@@ -219,7 +231,7 @@ def _table_one(result: Result) -> list[str]:
             if counts is not None:
                 cells = [f"{c} ({100 * c / n:.1f})" for c, n in zip(counts, persons, strict=True)]
             rows.append([f"  {level}", *cells, "", ""])
-    return columns(rows)
+    return rows
 
 
 def _coefficients(result: Result) -> list[str]:
@@ -285,13 +297,17 @@ def _groups(result: Result) -> list[str]:
 
 
 def _cells(result: Result) -> list[str]:
-    lines: list[str] = []
-    told = result.details
+    return [line for rows in cell_rows(result) for line in (*columns(rows), "")][:-1]
+
+
+def cell_rows(result: Result) -> list[list[list[str]]]:
+    """Return a table of counts per stratum, the headings first."""
+    told, found = result.details, []
     for stratum, counts in zip(told.get("strata", ()), told.get("counts", ()), strict=False):
         head = [stratum, *told["columns"]]
         body = ([name, *(number(int(c)) for c in row)] for name, row in zip(told["rows"], counts, strict=True))
-        lines += [*columns([head, *body]), ""]
-    return lines[:-1]
+        found.append([head, *body])
+    return found
 
 
 def _curves(result: Result) -> list[str]:
