@@ -87,6 +87,7 @@ CALLS = {
     ],
     "co_occurrence": [{"features": "event,arm_b,count"}],
     "voom": [{"formula": "~ sex", "features": "count,time,start", "scaling": "none"}],
+    "count_expression": [{"formula": "~ sex", "features": "count,time,start", "scaling": "none", "dispersion": 0.3}],
     "penalised_cox": [{"formula": "Surv(time, event) ~ age + size + sex", "steps": 3, "folds": 0}],
     "differential_expression": [{"formula": "~ sex", "features": "age,size,count"}],
     "cox_scan": [{"formula": "Surv(time, event) ~ sex", "features": "age,size"}],
