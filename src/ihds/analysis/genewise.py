@@ -27,8 +27,10 @@ _TAIL = 1e-7
 _HALVINGS = 30
 #: The furthest any coefficient of a scaled column moves in one step.
 _REACH = 4.0
+#: A coefficient that moves less than this stands still: of enormous counts fixed point tells no more.
+_STILL = 1e-9
 #: A sum of the steps' products, and of the deviance, is at most this for one row.
-_BOUND, _MOST_DEVIANCE = 2.0**14, 2.0**20
+_BOUND, _MOST_DEVIANCE = 2.0**20, 2.0**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ def steps(fits: Fits, design: Design, library: Vector) -> Steps:
         phi = fits.dispersion[which]
         if fits.rounds == 0:
             begun = y + (y == 0) / 6
-            weight = np.where(library[:, None] > 0, begun / (1 + phi * begun), 0.0)
+            weight = begun / (1 + phi * begun)
             pull = weight * (np.log(begun / np.maximum(library, 1.0)[:, None]) + (y - begun) / begun)
         else:
             whole = 1 + phi * mean
@@ -173,19 +175,17 @@ def moved(fits: Fits, total: Steps, columns: tuple[str, ...], max_rounds: int) -
     step, lost = _newton(information, total.score[~worse], free)
     gain = np.abs(np.einsum("fi,fi->f", step, total.score[~worse])) * unit[:, 0]
     first, second, third = fits.gains[chosen, 1], fits.gains[chosen, 2], gain
-    with np.errstate(invalid="ignore"):
-        away = _shrinks(first, second) & _shrinks(second, third) & (third < 0.05)
+    away = _shrinks(first, second) & _shrinks(second, third) & (third < 0.05)
     begun = fits.rounds > 0  # the first round starts from the counts: its deviance is of no model
-    settled = begun & ((gain <= SETTLED**2) | ((second < 1.0) & (gain <= 1e-9 * second)))
+    furthest = np.abs(step).max(axis=1, initial=0.0)
+    settled = begun & ((gain <= SETTLED**2) | ((second < 1.0) & (gain <= 1e-9 * second)) | (furthest <= _STILL))
     last = fits.step[chosen]
     endless = (away & (gain <= _TAIL)) | (settled & lost)
-    furthest = np.abs(step).max(axis=1, initial=0.0) / _REACH
-    far = (furthest > 1) & begun
-    step = np.where(far[:, None], step / np.where(far, furthest, 1.0)[:, None], step)
+    far = (furthest > _REACH) & begun
+    step = np.where(far[:, None], step * (_REACH / np.where(far, furthest, _REACH))[:, None], step)
     status = np.where(endless, ENDLESS, np.where(settled & ~far, SETTLED_FIT, MOVING))
-    reached = np.where(
-        endless, new[~worse] - 2 * gain, np.where(status == SETTLED_FIT, new[~worse] - gain, new[~worse])
-    )
+    left = np.where(lost & _shrinks(first, second), second / np.e, gain)  # towards infinity it is gained twice
+    reached = new[~worse] - np.where(endless, 2 * left, np.where(status == SETTLED_FIT, gain, 0.0))
     start = np.full((len(chosen), 3), np.inf)
     gains = np.column_stack([first, second, third])
     return replace(
@@ -224,7 +224,7 @@ def _put(values: Any, which: NDArray[np.intp], new: Any) -> Any:
 
 def _shrinks(before: Vector, after: Vector) -> NDArray[np.bool_]:
     """Return where gains shrink by a constant factor (numerics.runs_away)."""
-    return np.isfinite(before) & (after / before > 0.2) & (after / before < 0.7)
+    return np.isfinite(before) & (after > 0.2 * before) & (after < 0.7 * before)
 
 
 def _newton(information: Any, score: Matrix, free: Matrix) -> tuple[Matrix, NDArray[np.bool_]]:

@@ -202,11 +202,12 @@ def _strength(p: Sequence[float | None]) -> Floats:
 def _volcano(result: Result, axes: Axes) -> None:
     """Draw each feature's effect against the strength of its evidence; those below 5 % false discovery coloured."""
     found = result.details["features"]
-    effect = np.array(found["estimate" if "estimate" in found else "one_step_estimate"])
+    told = found["estimate" if "estimate" in found else "one_step_estimate"]
+    effect = np.array([np.nan if v is None else v for v in told], dtype=np.float64)
     strength, kept = _strength(found["p"]), np.array(found["adjusted_p"]) < 0.05
     axes.scatter(effect[~kept], strength[~kept], s=6, color="#999999", linewidths=0)
     axes.scatter(effect[kept], strength[kept], s=8, color="#D55E00", linewidths=0)
-    for i in range(min(8, len(effect))):
+    for i in np.flatnonzero(np.isfinite(effect))[:8]:
         axes.annotate(found["feature"][i], (effect[i], strength[i]), fontsize=7)
     axes.set(xlabel="effect", ylabel="-log10 p")
     axes.spines[["top", "right"]].set_visible(False)
@@ -275,6 +276,7 @@ _OF_METHOD: dict[str, Callable[[Result, Axes], None]] = {
     "co_occurrence": _carriers,
     "contingency": _shares,
     "correlation": _correlations,
+    "count_expression": _volcano,
     "cox_scan": _volcano,
     "describe": _present,
     "differential_expression": _volcano,

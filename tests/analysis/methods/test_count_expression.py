@@ -108,11 +108,40 @@ def test_the_rows_of_one_person_are_taken_together():
     parts, call = protected(invented())
     for i, part in enumerate(parts):
         part["patient"] = [f"p{i}_{k}" for k in range(len(part))]
-        part["g72"] = 0.0
-    parts[0].loc[:5, "g72"] = [9.0, 9.0, 8.0, 9.0, 10.0, 11.0]
-    assert "g72" in shown(federate(parts, "count_expression", person="patient", **call)).index
-    parts[0].loc[:3, "patient"] = "p0_0"
-    assert "g72" not in shown(federate(parts, "count_expression", person="patient", **call)).index
+        part["g72"], part["g73"] = 0.0, 1.0
+    parts[0].loc[:5, "g72"] = [9.0, 9.0, 8.0, 9.0, 10.0, 11.0]  # who has it
+    parts[0].loc[:9, "g73"] = 60.0  # whose residuals are large
+    assert {"g72", "g73"} <= set(shown(federate(parts, "count_expression", person="patient", **call)).index)
+    parts[0].loc[:8, "patient"] = "p0_0"
+    assert not {"g72", "g73"} & set(shown(federate(parts, "count_expression", person="patient", **call)).index)
+
+
+def test_one_person_is_seen_where_the_dispersion_given_is_far_too_small():
+    parts, call = protected(invented())
+    for part in parts:
+        part["g74"] = 0.0
+    parts[0].loc[:5, "g74"] = [1e6, 1e4, 1e4, 1e4, 1e4, 1e4]
+    assert "g74" not in shown(federate(parts, "count_expression", **{**call, "dispersion": 0.001})).index
+
+
+def test_enormous_counts_settle_and_what_spans_too_much_is_named_alone():
+    parts = invented()
+    call = {**MODEL, "scaling": "none"}
+    assert federate(parts, "count_expression", **call, dispersion=0.0).details["not_fitted"] == []
+    before = shown(federate(parts, "count_expression", **call, dispersion=0.3))
+    for i, part in enumerate(parts):
+        part["g80"] = np.where(np.arange(len(part)) % 5 == i, 1e15, 1.0)
+        part["g81"] = 1e12
+    result = federate(parts, "count_expression", **call, dispersion=0.3)
+    assert result.details["not_fitted"] == ["g80"]
+    assert len(shown(result)) == len(before) + 1
+
+
+def test_a_gene_that_is_its_own_library_differs_in_nothing():
+    found = shown(
+        federate(invented(), "count_expression", **{**MODEL, "features": "g10"}, dispersion=0.3, scaling="none")
+    )
+    assert found.loc["g10", ["estimate", "likelihood_ratio"]].tolist() == pytest.approx([0, 0], abs=1e-9)
 
 
 def test_a_sample_without_counts_says_nothing():

@@ -4,7 +4,7 @@ Model      log E y_g = log library + x · beta_g, Var y_g = mu + phi_g mu², the
            term of interest is tested by the likelihood ratio, gene by gene.
 Down       which genes occur at all, the mean log quartile, then coefficients of the fits that move.
 Up         Magnitudes, Libraries, Steps in turns, Spread, as sums over sites.
-Rounds     10 to 12; up to 20 where a gene is absent from a level: its maximum lies at infinity.
+Rounds     about 10; up to 25 where a gene is absent from a level: its maximum lies at infinity.
 Reveals    score and information of each gene, over all sites; p = n would determine rows: disclosure
            refuses p > n / 3 and n - p < 10. A gene whose counts are few persons' own, or one site's, is
            not fitted; one whose residuals are, is left out. Both are counted.
@@ -52,7 +52,7 @@ class Params:
     dispersion: float | None = None
     dispersions: str = ""
     scaling: Scaling = "upper_quartile"
-    max_rounds: int = 60
+    max_rounds: int = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Spread(Contribution):
 
     kind: ClassVar[str] = "gene vector"
 
-    expected: Annotated[Matrix, Leaves("(genes, p (p + 1) / 2)", "covariate unit squared x weight", bound=2**14)]
+    expected: Annotated[Matrix, Leaves("(genes, p (p + 1) / 2)", "covariate unit squared x weight", bound=2**28)]
     rate: Annotated[Vector, Leaves("(genes,)", "counts per million of the library", bound=2**20)]
     weights: features.Weights
 
