@@ -61,6 +61,17 @@ tight <- function(genes, phi, offset) {
   found <- sapply(genes, function(g) one(g, phi[[g]], offset))
   list(genes = rownames(counts)[genes], estimate = found[1, ], se = found[2, ], lr = found[3, ], p = pchisq(found[3, ], 1, lower.tail = FALSE))
 }
+# The common dispersion that edgeR stops near: the maximum of a polynomial through its own likelihood.
+common <- function(genes) {
+  own <- calcNormFactors(DGEList(counts[genes, ]), method = "upperquartile")
+  off <- log(own$samples$lib.size * own$samples$norm.factors)
+  near <- log(estimateGLMCommonDisp(own, design)$common.dispersion)
+  at <- 0.02 * (-3:3)
+  value <- sapply(near + at, function(t) sum(adjustedProfileLik(exp(t), counts[genes, ], design, offset = off)))
+  cf <- coef(lm(I(value - max(value)) ~ poly(at, 4, raw = TRUE)))
+  slope <- function(z) cf[[2]] + 2 * cf[[3]] * z + 3 * cf[[4]] * z^2 + 4 * cf[[5]] * z^3
+  list(edger = exp(near), dispersion = exp(near + uniroot(slope, range(at), tol = 1e-14)$root))
+}
 present <- setdiff(seq_len(genes), 4)
 edger <- glmLRT(glmFit(dge[present, ], design, dispersion = phi[present], prior.count = 0), coef = "group")
 out <- list(
@@ -68,6 +79,7 @@ out <- list(
   counts = unname(counts), holder = holder, site = as.character(site), group = group, age = age, dispersions = phi,
   each = tight(present, phi, offset), one = tight(present, rep(0.3, genes), offset),
   unscaled = tight(present, rep(0.3, genes), log(colSums(counts))),
+  common = common(12:60),
   edger = list(genes = rownames(counts)[present], lr = edger$table$LR, factors = dge$samples$norm.factors))
 stopifnot(abs(out$each$lr - edger$table$LR) < 1e-2)
 write(toJSON(out, auto_unbox = TRUE, digits = 17, na = "null"), args[1])

@@ -135,7 +135,7 @@ def steps(fits: Fits, design: Design, library: Vector) -> Steps:
         else:
             whole = 1 + phi * mean
             pull, weight = (y - mean) / whole, mean * (1 + phi * y) / whole**2
-            deviance[part] = _deviance(y, mean, phi).sum(axis=0)
+            deviance[part] = deviances(y, mean, phi).sum(axis=0)
         unit = fits.unit[which]
         score[part], information[part] = (pull / unit).T @ x, (weight / unit).T @ products
     sums = ((score, _BOUND), (information, _BOUND), (deviance[:, None], _MOST_DEVIANCE))
@@ -147,7 +147,7 @@ def steps(fits: Fits, design: Design, library: Vector) -> Steps:
     return Steps(score, information, deviance, (~fitting).astype(np.float64))
 
 
-def _deviance(y: Matrix, mean: Matrix, phi: Vector) -> Matrix:
+def deviances(y: Matrix, mean: Matrix, phi: Vector) -> Matrix:
     """Return each count's deviance, without large numbers that cancel; without dispersion it is Poisson's."""
     apart = y - mean
     rest = np.where(phi > 0, np.log1p(phi * apart / (1 + phi * mean)) / np.where(phi > 0, phi, 1.0), apart)

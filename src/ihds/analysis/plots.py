@@ -31,8 +31,11 @@ def draw(result: Result) -> Figure:
     if chosen is None:
         raise BadInput(f"{result.method} has no plot", remedy="print(result.summary())")
     height = 1.4 + 0.42 * len(result.coefficients) if chosen is _forest else 4.5
-    figure = Figure(figsize=(7, height), layout="constrained")
-    chosen(result, figure.add_subplot())
+    beside = _BESIDE.get(result.method)
+    figure = Figure(figsize=(11 if beside else 7, height), layout="constrained")
+    chosen(result, figure.add_subplot(1, 2 if beside else 1, 1))
+    if beside:
+        beside(result, figure.add_subplot(1, 2, 2))
     return figure
 
 
@@ -213,6 +216,26 @@ def _volcano(result: Result, axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _mean_difference(result: Result, axes: Axes) -> None:
+    """Draw each gene's effect against its mean; those below 5 % false discovery coloured."""
+    found = result.details["features"]
+    effect = np.array([np.nan if v is None else v for v in found["estimate"]], dtype=np.float64)
+    mean, kept = np.array(found["mean"]), np.array(found["adjusted_p"]) < 0.05
+    axes.scatter(mean[~kept], effect[~kept], s=6, color="#999999", linewidths=0)
+    axes.scatter(mean[kept], effect[kept], s=8, color="#D55E00", linewidths=0)
+    axes.axhline(0.0, color="#888888", linewidth=1, linestyle="--")
+    axes.set(xlabel="log2 of the mean counts per million", ylabel="log2 fold change")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _trend(result: Result, axes: Axes) -> None:
+    """Draw voom's trend: how the spread of log counts falls with their mean."""
+    told = result.details["trend"]
+    axes.plot(told["log2_count"], told["root_sd"], color="#0072B2", linewidth=2)
+    axes.set(xlabel="log2 of the count", ylabel="square root of the standard deviation", ylim=(0, None))
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def _scan(result: Result, axes: Axes) -> None:
     """Draw observed against expected p values, with the line of no association and the inflation."""
     strength = np.sort(_strength(result.details["features"]["p"]))
@@ -292,3 +315,5 @@ _OF_METHOD: dict[str, Callable[[Result, Axes], None]] = {
     "table_one": _balance,
     "voom": _volcano,
 }
+#: Methods with a second picture, to the right.
+_BESIDE: dict[str, Callable[[Result, Axes], None]] = {"count_expression": _mean_difference, "voom": _trend}

@@ -8,7 +8,7 @@ import pytest
 
 from ihds.analysis import genewise
 from ihds.analysis.genewise import ENDLESS, FAILED, MOVING, SETTLED_FIT, Steps
-from ihds.errors import BadFormula, BadInput, BadTable, Collinear, Refused
+from ihds.errors import BadFormula, BadInput, BadTable, Collinear, DidNotConverge, Refused
 from ihds.privacy.disclosure import Thresholds
 from tests.analysis.methods.test_voom import counted
 from tests.conftest import federate, reference
@@ -82,6 +82,32 @@ def test_real_counts_equal_r(shared):
     assert np.allclose(mine["likelihood_ratio"], glm["lr"], rtol=1e-6, atol=1e-9)
     assert np.allclose(mine["p"], glm["p"], rtol=1e-7)
     assert found["likelihood_ratio"].sum() == pytest.approx(r["nb"]["edger"]["sum_lr"], rel=1e-7)
+
+
+def test_the_common_dispersion_equals_edger():
+    r = reference("counts")["common"]
+    call = {**MODEL, "features": "g1[2-9],g[2-6][0-9]"}
+    result = federate(invented(), "count_expression", **call)
+    assert result.details["dispersion"] == pytest.approx(r["dispersion"], rel=1e-6)
+    assert result.details["dispersion"] == pytest.approx(r["edger"], rel=1e-4)
+    given = federate(invented(), "count_expression", **call, dispersion=result.details["dispersion"])
+    assert np.allclose(shown(given)["likelihood_ratio"], shown(result)["likelihood_ratio"], rtol=1e-7, atol=1e-8)
+
+
+def test_the_common_dispersion_of_real_counts_equals_edger(shared):
+    result = federate(counted(shared), "count_expression", formula="~ site + group", features="n_*", term="group")
+    assert result.details["dispersion"] == pytest.approx(0.0898537179145, rel=1e-5)
+
+
+def test_counts_without_a_common_dispersion_are_told():
+    parts, rng = invented(), np.random.default_rng(3)
+    genes = [f"g{i}" for i in range(20, 40)]
+    for part in parts:
+        part[genes] = rng.binomial(40, 0.5, (len(part), len(genes)))
+    with pytest.raises(DidNotConverge, match="common dispersion"):
+        federate(parts, "count_expression", **{**MODEL, "features": "g[23][0-9]"})
+    with pytest.raises(DidNotConverge, match="no gene could"):
+        federate(parts, "count_expression", **{**MODEL, "features": "g02", "scaling": "none"})
 
 
 def protected(parts: list[pd.DataFrame]):
@@ -159,7 +185,7 @@ def test_a_sample_without_counts_says_nothing():
 @pytest.mark.parametrize(
     ("params", "error", "said"),
     [
-        ({}, BadInput, "no dispersion is given for 'g01'"),
+        ({"dispersions": "g02=0.1"}, BadInput, "no dispersion is given for 'g01'"),
         ({"dispersion": 0.1, "dispersions": "g01"}, BadInput, "cannot be read"),
         ({"dispersion": 0.1, "dispersions": "g01=much"}, BadInput, "cannot be read"),
         ({"dispersion": 0.1, "dispersions": "gene=0.2"}, BadInput, "none of the features"),
@@ -213,3 +239,12 @@ def test_a_fit_that_has_settled_is_asked_for_no_more_and_the_last_round_is_the_l
     ended = genewise.moved(away, told(-2e-8, 2e-8, 10.0), ("x",), 60)
     assert ended.status[0] == ENDLESS
     assert ended.deviance[0] < 10.0
+
+
+def test_the_pictures_leave_out_infinite_changes_and_the_summary_tells_of_them():
+    result = federate(invented(), "count_expression", **MODEL, dispersion=0.3)
+    assert "2 genes are absent from a group" in result.summary()
+    left, right = result.plot().axes
+    for axes in (left, right):
+        assert sum(len(c.get_offsets()) for c in axes.collections) == len(shown(result))
+    assert {t.get_text() for t in left.texts}.isdisjoint({"g02", "g03"})

@@ -1,16 +1,18 @@
 """Differential expression of sequencing counts: a negative binomial model of each gene (edgeR, DESeq2).
 
-Model      log E y_g = log library + x · beta_g, Var y_g = mu + phi_g mu², the dispersions phi given; the
-           term of interest is tested by the likelihood ratio, gene by gene.
-Down       which genes occur at all, the mean log quartile, then coefficients of the fits that move.
-Up         Magnitudes, Libraries, Steps in turns, Spread, as sums over sites.
-Rounds     about 10; up to 25 where a gene is absent from a level: its maximum lies at infinity.
+Model      log E y_g = log library + x · beta_g, Var y_g = mu + phi_g mu², the dispersions phi given, or one
+           that all genes have in common; the term of interest is tested by the likelihood ratio.
+Down       which genes occur at all, the mean log quartile, then coefficients and dispersions of the fits.
+Up         Magnitudes, Libraries, Steps in turns, Profile where the dispersion is sought, Spread, as sums over sites.
+Rounds     about 10, and 15 for the dispersion; 15 more where a gene is absent from a level: its maximum lies
+           at infinity.
 Reveals    score and information of each gene, over all sites; p = n would determine rows: disclosure
            refuses p > n / 3 and n - p < 10. A gene whose counts are few persons' own, or one site's, is
            not fitted; one whose residuals are, is left out. Both are counted.
-Errors     Collinear, BadFormula, BadInput, BadTable (values that are no counts, a sample without most genes), Refused.
-Source     McCarthy, Chen & Smyth 2012; Bullard et al. 2010 (upper quartile). Checked against R edgeR's
-           glmFit and glmLRT and R glm (tests/vectors/omics.R).
+Errors     Collinear, BadFormula, BadInput, BadTable (values that are no counts, a sample without most genes),
+           DidNotConverge (no common dispersion), Refused.
+Source     McCarthy, Chen & Smyth 2012; Cox & Reid 1987; Bullard et al. 2010 (upper quartile). Checked against
+           R edgeR's glmFit, glmLRT and estimateGLMCommonDisp and R glm (tests/vectors/counts.R, omics.R).
 Status     experimental
 """
 
@@ -22,8 +24,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from scipy.special import chdtrc, ndtr
 
-from ihds.analysis import features, genewise, libraries
-from ihds.analysis.design import INTERCEPT, Ask, Design, Frame
+from ihds.analysis import dispersions, features, genewise, libraries
+from ihds.analysis.design import INTERCEPT, Ask, Design, Frame, Ints
+from ihds.analysis.dispersions import Profile, Search
 from ihds.analysis.features import Magnitudes, Scale
 from ihds.analysis.genewise import ENDLESS, FAILED, Fits, Steps
 from ihds.analysis.libraries import Libraries, Scaling
@@ -44,6 +47,7 @@ class Params:
     """``features`` is a pattern of names of counts; ``term`` the column that is tested, by default the last.
 
     ``dispersion`` holds for every gene that ``dispersions``, ``GENE=0.1, OTHER=0.2``, does not name; 0 is Poisson.
+    Where neither is given, the one that all genes have in common is estimated.
     """
 
     formula: str
@@ -66,19 +70,20 @@ class Spread(Contribution):
     weights: features.Weights
 
 
-CONTRIBUTIONS = (Magnitudes, Libraries, Steps, Spread)
+CONTRIBUTIONS = (Magnitudes, Libraries, Steps, Profile, Spread)
 
 
 @dataclass(frozen=True, slots=True)
 class State:
     """What is known of genes and libraries; the first half of the fits lack the term, the second half have it."""
 
-    stage: Literal["genes", "libraries", "fits", "spread", "done"]
+    stage: Literal["genes", "libraries", "search", "profile", "fits", "spread", "done"]
     scale: Scale
     columns: tuple[str, ...]
     features: tuple[str, ...]
     rows: int
     quartile: float
+    search: Search
     fits: Fits
     total: Spread | None
 
@@ -95,12 +100,17 @@ STATE = State
 def ask(params: Params, codebook: Codebook) -> Ask:
     """Ask for a model matrix and the counts."""
     asked = features.model_of(params.formula, params.features, codebook, "count_expression")
-    _dispersions(params, asked.features)
+    if not _estimated(params):
+        _dispersions(params, asked.features)
     return asked
 
 
+def _estimated(params: Params) -> bool:
+    return params.dispersion is None and not params.dispersions
+
+
 def _dispersions(params: Params, names: tuple[str, ...]) -> Vector:
-    """Return the dispersion of every gene (g,).
+    """Return the given dispersion of every gene (g,).
 
     Raises:
         BadInput: one is missing or is no dispersion, or a gene is not among the features.
@@ -135,7 +145,7 @@ def begin(params: Params, frame: Frame) -> State:
     if frame.columns[features.term_of(params.term, frame)] == INTERCEPT:
         raise BadFormula("the intercept is no term that can be tested", remedy="name another column")
     none = genewise.begin(np.zeros(0, dtype=np.int64), np.zeros(0), np.zeros(0), np.zeros((0, 1), dtype=np.int64))
-    return State("genes", features.begin(frame), frame.columns, frame.features, frame.rows, 0.0, none, None)
+    return State("genes", features.begin(frame), frame.columns, frame.features, frame.rows, 0.0, Search(), none, None)
 
 
 def local(params: Params, state: State, design: Design) -> Contribution:
@@ -145,7 +155,12 @@ def local(params: Params, state: State, design: Design) -> Contribution:
     if state.stage == "libraries":
         return libraries.measured(state.scale, design)
     library = libraries.sizes(state.scale, design, params.scaling, state.quartile)
-    return genewise.steps(state.fits, design, library) if state.stage == "fits" else _spread(state, design, library)
+    match state.stage:
+        case "profile":
+            return dispersions.profile(state.fits, design, library)
+        case "spread":
+            return _spread(state, design, library)
+    return genewise.steps(state.fits, design, library)
 
 
 def _spread(state: State, design: Design, library: Vector) -> Spread:
@@ -172,28 +187,51 @@ def aggregate(params: Params, state: State, total: Any) -> State:
     """
     match total:
         case Libraries():
-            quartile = libraries.mean_quartile(total, state.rows, params.scaling)
-            return replace(state, stage="fits", quartile=quartile, fits=_begun(params, state))
+            state = replace(state, quartile=libraries.mean_quartile(total, state.rows, params.scaling))
+            if not _estimated(params):
+                return _tests(params, state, _dispersions(params, state.features))
+            gene, size = _present(state)
+            return replace(state, stage="search", fits=dispersions.begin(state.search, gene, size, len(state.columns)))
         case Steps():
             fits = genewise.moved(state.fits, total, state.columns, params.max_rounds)
-            return replace(state, stage="fits" if len(fits.moving) else "spread", fits=fits)
+            after: Any = {"search": "profile", "fits": "spread"}
+            return replace(state, stage=state.stage if len(fits.moving) else after[state.stage], fits=fits)
+        case Profile():
+            return _closer(params, state, total)
         case Spread():
             return replace(state, stage="done", total=total)
     return replace(state, stage="libraries", scale=features.scaled(state.scale, total))
 
 
-def _begun(params: Params, state: State) -> Fits:
-    """Return the fits of the genes that enough persons have, first without the term, then with it."""
+def _present(state: State) -> tuple[Ints, Vector]:
+    """Return the genes that enough persons have, and how large their counts usually are."""
     scale = state.scale
     few = scale.few(np.zeros((len(scale.count), 2)))
     gene = np.flatnonzero(libraries.occurring(scale) & ~few).astype(np.int64)
     if not len(gene):
         raise Refused("no gene has counts of enough persons", remedy="name other genes")
+    return gene, scale.scale[gene]
+
+
+def _closer(params: Params, state: State, total: Profile) -> State:
+    """Close in on the common dispersion, or, once it is found, start the tests."""
+    search = dispersions.closer(state.search, state.fits, total)
+    state = replace(state, search=search)
+    if not search.spacing:
+        return _tests(params, state, np.full(len(state.features), np.exp(search.centre)))
+    good, at = dispersions.settled(state.fits)
+    gene = state.fits.gene[good]
+    fits = dispersions.begin(search, gene, state.scale.scale[gene], len(state.columns), at)
+    return replace(state, stage="search", fits=fits)
+
+
+def _tests(params: Params, state: State, phi: Vector) -> State:
+    """Start the fits of every gene, first without the term, then with it."""
+    gene, size = _present(state)
     free = np.ones((2, len(gene), len(state.columns)), dtype=np.int64)
     free[0, :, _tested(params, state.columns)] = 0
-    twice = np.tile(gene, 2)
-    phi = _dispersions(params, state.features)
-    return genewise.begin(twice, phi[twice], scale.scale[twice], free.reshape(len(twice), -1))
+    fits = genewise.begin(np.tile(gene, 2), np.tile(phi[gene], 2), np.tile(size, 2), free.reshape(2 * len(gene), -1))
+    return replace(state, stage="fits", fits=fits)
 
 
 def _tested(params: Params, columns: tuple[str, ...]) -> int:
@@ -242,6 +280,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
         n=frame.rows,
         details={
             "term": frame.columns[j],
+            "dispersion": float(np.exp(state.search.centre)) if _estimated(params) else params.dispersion,
             "features": features.table(found, np.argsort(p, kind="stable")),
             "endless_up": names[fits.gene[whole[up]]].tolist(),
             "endless_down": names[fits.gene[whole[beyond & ~up]]].tolist(),
@@ -250,8 +289,16 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
             "hidden_features": int(state.scale.few(np.zeros((len(names), 2))).sum() + few.sum()),
             "below_5_per_cent": int(np.sum(adjusted < 0.05)),
             "left_out_missing": frame.left_out,
+            **_told(int(beyond.sum()), len(failed)),
         },
     )
+
+
+def _told(endless: int, failed: int) -> dict[str, str]:
+    """Return what must be said of genes without an estimate."""
+    said = [f"{endless} genes are absent from a group: their fold change is infinite"] if endless else []
+    said += [f"{failed} genes could not be fitted"] if failed else []
+    return {"warning": "; ".join(said)} if said else {}
 
 
 def _errors(packed: Matrix, j: int) -> Vector:
