@@ -191,6 +191,8 @@ def test_a_sample_without_counts_says_nothing():
         ({"dispersion": 0.1, "dispersions": "gene=0.2"}, BadInput, "none of the features"),
         ({"dispersion": -0.1}, BadInput, "below 0"),
         ({"dispersion": 0.1, "dispersions": "g01=nan"}, BadInput, "below 0"),
+        ({"dispersion": 0.1, "dispersions": "g01=0.2, g01=0.3"}, BadInput, "given twice"),
+        ({"dispersion": 0.1, "max_rounds": 2}, Refused, "could be fitted"),
         ({"dispersion": 0.1, "term": "(Intercept)"}, BadFormula, "intercept"),
         ({"dispersion": 0.1, "term": "sex"}, BadFormula, "no column"),
         ({"dispersion": 0.1, "formula": "~ age + group + twice"}, Collinear, "group"),

@@ -120,7 +120,7 @@ def _dispersions(params: Params, names: tuple[str, ...]) -> Vector:
     for part in filter(str.strip, params.dispersions.split(",")):
         name, _, value = (piece.strip() for piece in part.partition("="))
         try:
-            found[name] = float(value)
+            found[name] = np.nan if name in found else float(value)
         except ValueError as error:
             raise BadInput(f"the dispersion {part.strip()[:60]!r} cannot be read", remedy="write GENE=0.1") from error
     foreign = sorted(set(found) - set(names))
@@ -131,7 +131,10 @@ def _dispersions(params: Params, names: tuple[str, ...]) -> Vector:
         raise BadInput(f"no dispersion is given for {lacking[0]!r}", remedy="give dispersion = 0.1 for all others")
     values = np.array([found.get(name, params.dispersion) for name in names], dtype=np.float64)
     if not bool(np.all((values >= 0) & (values <= _MOST_DISPERSION))):  # NaN is no such number
-        raise BadInput("a dispersion is below 0 or above 100", remedy="give the square of a coefficient of variation")
+        raise BadInput(
+            "a dispersion is given twice, or is below 0 or above 100",
+            remedy="give the square of a coefficient of variation",
+        )
     return values
 
 
@@ -252,7 +255,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     places = np.flatnonzero(~few)
     kept = state.shown[places]
     if not len(kept):
-        raise Refused("no gene has counts of enough persons", remedy="name other genes")
+        raise Refused("no gene has counts of enough persons, or could be fitted", remedy="name other genes")
     fits, whole, j = state.fits, kept + half, _tested(params, state.columns)
     names = np.array(frame.features)
     ratio = np.maximum(fits.deviance[kept] - fits.deviance[whole], 0.0)
@@ -261,7 +264,8 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
         np.abs(fits.endless[whole, j]) > _OWN * np.abs(fits.endless[whole]).max(axis=1)
     )
     estimate = np.where(beyond, np.nan, fits.at[whole, j] / frame.scale[j])
-    se = np.where(beyond, np.nan, _errors(total.expected[places] * fits.unit[whole, None], j) / frame.scale[j])
+    spread = _errors(total.expected[places] * fits.unit[whole, None], j) / frame.scale[j]
+    se = np.where(beyond | (spread == 0), np.nan, spread)
     adjusted = features.false_discovery(p)
     found: dict[str, Any] = {
         "feature": names[fits.gene[whole]],
