@@ -217,6 +217,11 @@ def cases() -> dict[str, Case]:
         for mine, theirs in (("estimate", "logfc"), ("t", "t")):
             yield found[mine], omics["rnaseq"]["voom"][theirs]
 
+    def ratios(result: Result) -> Pairs:
+        found, r = features(result, omics["rnaseq"]["genes"], "n_"), omics["rnaseq"]["nb"]["glm"]
+        yield found["estimate"], np.array(r["coef"])[:, 3] / np.log(2)
+        yield found["likelihood_ratio"], r["lr"]
+
     def components(result: Result) -> Pairs:
         yield result.details["sd"], omics["bladder"]["pca"]["sdev"]
 
@@ -321,6 +326,13 @@ def cases() -> dict[str, Case]:
         ),
         "contingency": Case("stats::chisq.test", trial, {"formula": "~ sex + spiders"}, two_by_two),
         "correlation": Case("stats::cor", lung, {"formula": "~ age + `meal.cal` + `wt.loss` + `ph.karno`"}, correlated),
+        "count_expression": Case(
+            "edgeR::glmLRT, stats::glm",
+            lambda: counted(SHARED),
+            {"formula": "~ site + group", "features": "n_*", "term": "group", "dispersion": 0.1},
+            ratios,
+            OPTIMISED,
+        ),
         "cox": Case(
             "survival::coxph",
             lambda: split(table("pbc"), 4),

@@ -95,6 +95,7 @@ CALLS = {
         {"features": "age,size,count", "max_k": 3, "resamples": 5, "starts": 2, "formula": "~ time + arm"}
     ],
     "voom": [{"formula": "~ sex", "features": "count,time,start", "scaling": "none"}],
+    "count_expression": [{"formula": "~ sex", "features": "count,time,start", "scaling": "none", "dispersion": 0.3}],
     "penalised_cox": [{"formula": "Surv(time, event) ~ age + size + sex", "steps": 3, "folds": 0}],
     "differential_expression": [{"formula": "~ sex", "features": "age,size,count"}],
     "cox_scan": [{"formula": "Surv(time, event) ~ sex", "features": "age,size"}],

@@ -217,13 +217,34 @@ def _strength(p: Sequence[float | None]) -> Floats:
 def _volcano(result: Result, axes: Axes) -> None:
     """Draw each feature's effect against the strength of its evidence; those below 5 % false discovery coloured."""
     found = result.details["features"]
-    effect = np.array(found["estimate" if "estimate" in found else "one_step_estimate"])
+    told = found["estimate" if "estimate" in found else "one_step_estimate"]
+    effect = np.array([np.nan if v is None else v for v in told], dtype=np.float64)
     strength, kept = _strength(found["p"]), np.array(found["adjusted_p"]) < 0.05
     axes.scatter(effect[~kept], strength[~kept], s=6, color="#999999", linewidths=0)
     axes.scatter(effect[kept], strength[kept], s=8, color="#D55E00", linewidths=0)
-    for i in range(min(8, len(effect))):
+    for i in np.flatnonzero(np.isfinite(effect))[:8]:
         axes.annotate(found["feature"][i], (effect[i], strength[i]), fontsize=7)
     axes.set(xlabel="effect", ylabel="-log10 p")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _mean_difference(result: Result, axes: Axes) -> None:
+    """Draw each gene's effect against its mean; those below 5 % false discovery coloured."""
+    found = result.details["features"]
+    effect = np.array([np.nan if v is None else v for v in found["estimate"]], dtype=np.float64)
+    mean, kept = np.array(found["mean"]), np.array(found["adjusted_p"]) < 0.05
+    axes.scatter(mean[~kept], effect[~kept], s=6, color="#999999", linewidths=0)
+    axes.scatter(mean[kept], effect[kept], s=8, color="#D55E00", linewidths=0)
+    axes.axhline(0.0, color="#888888", linewidth=1, linestyle="--")
+    axes.set(xlabel="log2 of the mean counts per million", ylabel="log2 fold change")
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _trend(result: Result, axes: Axes) -> None:
+    """Draw voom's trend: how the spread of log counts falls with their mean."""
+    told = result.details["trend"]
+    axes.plot(told["log2_count"], told["root_sd"], color="#0072B2", linewidth=2)
+    axes.set(xlabel="log2 of the count", ylabel="square root of the standard deviation", ylim=(0, None))
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -382,6 +403,7 @@ _OF_METHOD: dict[str, Callable[[Result, Axes], None]] = {
     "consensus_clustering": _consensus,
     "contingency": _shares,
     "correlation": _correlations,
+    "count_expression": _volcano,
     "cox_scan": _volcano,
     "describe": _present,
     "differential_expression": _volcano,
@@ -399,4 +421,8 @@ _OF_METHOD: dict[str, Callable[[Result, Axes], None]] = {
     "voom": _volcano,
 }
 #: What is drawn beside the picture of a method.
-_BESIDE: dict[str, Callable[[Result, Axes], None]] = {"association_scan": _expected_p}
+_BESIDE: dict[str, Callable[[Result, Axes], None]] = {
+    "association_scan": _expected_p,
+    "count_expression": _mean_difference,
+    "voom": _trend,
+}
