@@ -38,6 +38,12 @@ from ihds.roles.space import Space
 from ihds.wire.http import Http
 
 HOLDERS = (("lih", "LU"), ("ncck", "KR"), ("us-site", "US"))
+#: What the officers of simulated holders vouch for (docs/law/rules.md says what each term means).
+EVIDENCE = {
+    "LU": ("research_safeguards", "ethics_opinion"),
+    "KR": ("irb_approval", "drb_approval", "no_credit_information"),
+    "US": ("irb_approval", "safe_harbor", "no_nih_controlled_data", "recipient_screened", "no_onward_clause"),
+}
 COX = "Surv(start_months, stop_months, recurrence) ~ treatment + tumour_count + largest_tumour_cm + cluster(person_id)"
 CURVES = "Surv(first_months, first_recurrence) ~ treatment"
 
@@ -80,10 +86,11 @@ class Offered:
     part: Callable[[int], pd.DataFrame]
     methods: tuple[str, ...] = REVIEWED
 
-    def dataset(self, holder: str) -> DatasetConfig:
-        """Return what a holder says of its part."""
+    def dataset(self, holder: str, country: str) -> DatasetConfig:
+        """Return what a holder says of its part, and what it would vouch for under its law."""
         shared = {k: getattr(self, k) for k in ("description", "keywords", "health_category", "methods")}
-        return DatasetConfig(id=f"{self.id}-{holder}", title=f"{self.title}, {holder}", **shared)
+        title = f"{self.title}, {holder}"
+        return DatasetConfig(id=f"{self.id}-{holder}", title=title, evidence=EVIDENCE[country], **shared)
 
 
 BYAR = Offered(
@@ -110,9 +117,9 @@ class Nodes:
         where = self.folder / config.name
         node.create(where, config)
         self.configs[config.name] = config
-        for index, (name, _country) in enumerate(HOLDERS):
+        for index, (name, country) in enumerate(HOLDERS):
             for offer in offered if name == config.name else ():
-                node.load_dataset(where, offer.dataset(name).id, offer.part(index), offer.codebook)
+                node.load_dataset(where, offer.dataset(name, country).id, offer.part(index), offer.codebook)
 
     def start(self, name: str) -> None:
         """Start a node as a process of its own."""
@@ -190,7 +197,7 @@ def build(folder: Path, offered: Sequence[Offered] = (BYAR,)) -> Nodes:
     nodes.make(config("authority", "authority", "LU", members=admitted))
     nodes.make(config("access-body", "access_body", "LU"))
     for name, country in HOLDERS:
-        datasets = tuple(offer.dataset(name) for offer in offered)
+        datasets = tuple(offer.dataset(name, country) for offer in offered)
         nodes.make(config(name, "holder", country, datasets=datasets), offered)
     nodes.make(config("researcher", "user", "LU", catalogues=tuple(dids[h] for h, _ in HOLDERS)))
     return nodes

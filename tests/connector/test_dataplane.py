@@ -40,7 +40,7 @@ class Files(Space):
             nodes.make(config)
 
         make("authority", "authority", "LU", members=(f"{dids['lih']} holder LU", f"{dids['researcher']} user KR"))
-        evidence = ("disclosure_check", "permit")
+        evidence = ("disclosure_check", "permit", "research_safeguards", "ethics_opinion")
         datasets = (
             DatasetConfig("model", "A model", file="model.bin", artefact="MODEL", evidence=evidence),
             DatasetConfig("big", "A large file", file="big.bin", artefact="METADATA"),

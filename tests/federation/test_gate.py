@@ -17,6 +17,7 @@ from ihds.data.table import draft_codebook, read_table
 from ihds.errors import BadMessage, IhdsError, NotAuthenticated, Refused
 from ihds.federation.gate import Gate, Grant
 from ihds.federation.study import Reply, Round, Study
+from ihds.governance.jurisdiction import evidence_terms
 from ihds.governance.permit import Permit, PermitState
 from ihds.ids import ApplicationId, Did, PermitId, StudyId
 from ihds.privacy import secagg
@@ -92,7 +93,8 @@ class World:
         who = self.people[name]
         source = FrameSource("table", self.frames[name], self.book)
         keys = _Keys(who, self.known, self.sealing)  # a gate made anew is the same site
-        return Gate(who.did, country, source, self.logs[name], self.grants, keys)
+        attested = {"table": frozenset(evidence_terms())}
+        return Gate(who.did, country, source, self.logs[name], self.grants, keys, attested=attested)
 
     def study(self, **changes) -> Study:
         values = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from fractions import Fraction
@@ -25,7 +25,6 @@ from ihds.errors import AnalysisFailed, BadMessage, IhdsError, NotAuthenticated,
 from ihds.federation.engine import Engine, Here, Work
 from ihds.federation.study import Reply, Round, Study
 from ihds.governance.jurisdiction import Export, may_leave, thresholds
-from ihds.governance.jurisdictions.usa import COUNTRIES_OF_CONCERN
 from ihds.governance.permit import Permit, PermitState, Use, decide
 from ihds.governance.policy import Refused as No
 from ihds.ids import Did, StudyId
@@ -116,9 +115,16 @@ class _Open:
     levels: dict[str, tuple[str, ...]]
 
 
+#: What the gate sees to itself; a study adds rows up and joins no record with another site's.
+_OWN_EVIDENCE = frozenset({"secure_aggregation", "disclosure_check", "audit_log", "no_linkage"})
+
+
 @dataclass
 class Gate:
-    """One site's gate. ``_works`` keeps opened designs between the rounds of a study."""
+    """One site's gate. ``_works`` keeps opened designs between the rounds of a study.
+
+    ``attested`` is what the holder's officer vouches for, by dataset: approvals, clauses, screenings.
+    """
 
     me: Did
     country: str
@@ -128,6 +134,7 @@ class Gate:
     signatures: Signatures
     clock: Callable[[], datetime] = now
     engine: Engine = field(default_factory=Here)
+    attested: Mapping[str, frozenset[str]] = field(default_factory=dict)
     _works: dict[str, _Open] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -330,13 +337,10 @@ class Gate:
             reasons.append("the study does not name this holder")
         if own.strictest(study.thresholds) != study.thresholds:
             reasons.append(f"thresholds: this site asks for at least {own}")
-        evidence = {"permit", "secure_aggregation", "disclosure_check", "audit_log"}
-        if grant.permit.recipient_country not in COUNTRIES_OF_CONCERN:
-            evidence.add("no_country_of_concern")
-        export = Export(
-            "MODEL_UPDATE", self.country, grant.permit.recipient_country, grant.permit.legal_regime, frozenset(evidence)
-        )
-        verdict = may_leave(export)
+        today = self.clock().date()
+        evidence = _OWN_EVIDENCE | grant.permit.evidence(today) | self.attested.get(grant.dataset, frozenset())
+        recipient, regime = grant.permit.recipient_country, grant.permit.legal_regime
+        verdict = may_leave(Export("MODEL_UPDATE", self.country, recipient, regime, evidence), today)
         if isinstance(verdict, No):
             reasons += verdict.reasons
         if study.user in study.holders or len(set(study.holders)) != len(study.holders):

@@ -269,7 +269,7 @@ class AccessBody(OffersNothing):
         revoked = {
             int(r.body["permit"]["status_index"])
             for r in self.node.store.list("permit")
-            if r.body["state"] == PermitState.REVOKED
+            if r.body["state"] in (PermitState.REVOKED, PermitState.SUPERSEDED)
         }
         expires = now() + timedelta(hours=_LIST_HOURS)
         token = status.status_list(self.node.identity, self.list_url, revoked, expires)

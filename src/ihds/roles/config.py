@@ -13,7 +13,8 @@ import tomli_w
 
 from ihds.connector.dcp.credentials import Profile
 from ihds.errors import SetupFailed
-from ihds.governance.jurisdiction import Artefact
+from ihds.governance.jurisdiction import evidence_terms
+from ihds.governance.rule import Artefact
 from ihds.ids import Did
 from ihds.store.store import sqlite_url
 from ihds.wire.did import did_of
@@ -35,7 +36,7 @@ class DatasetConfig:
 
     ``policy`` names a JSON file with ODRL rules instead of those the other settings make. ``file`` (a
     path or URL) makes it a file that is moved instead of rows that are studied; then ``artefact`` says
-    what it is, and what was checked before stands in ``evidence``.
+    what it is. ``evidence`` is what the holder vouches for under the law: approvals, clauses, checks.
     """
 
     id: str
@@ -54,6 +55,12 @@ class DatasetConfig:
     approval: Literal["rule", "hand"] = "rule"
 
     def __post_init__(self) -> None:
+        unknown = sorted(set(self.evidence) - set(evidence_terms()))
+        if unknown:
+            raise SetupFailed(
+                f"dataset {self.id!r}: the evidence {unknown[0]!r} is unknown",
+                remedy="terms and their meaning: docs/law/rules.md",
+            )
         if self.file and self.artefact not in MOVABLE:
             raise SetupFailed(
                 f"dataset {self.id!r}: a file of kind {self.artefact!r} does not leave its holder",
