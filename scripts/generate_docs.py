@@ -117,8 +117,16 @@ def law_rules() -> list[str]:
                 f"| {rule.certainty} | {named} |"
             )
         lines.append("")
-    lines += ["## Evidence", "", "| term | meaning |", "|---|---|"]
-    return lines + [f"| `{term}` | {meaning} |" for term, meaning in sorted(evidence_terms().items())]
+    lines += [
+        "## Evidence",
+        "",
+        "What is shown of the recipient is stated with its DID: `recipient_screened did:web:…`.",
+        "",
+    ]
+    lines += ["| term | meaning | of |", "|---|---|---|"]
+    for name, term in sorted(evidence_terms().items()):
+        lines.append(f"| `{name}` | {term.meaning} | {'the recipient' if term.of_recipient else 'the data'} |")
+    return lines
 
 
 def law_clocks() -> list[str]:

@@ -38,11 +38,17 @@ from ihds.roles.space import Space
 from ihds.wire.http import Http
 
 HOLDERS = (("lih", "LU"), ("ncck", "KR"), ("us-site", "US"))
-#: What the officers of simulated holders vouch for (docs/law/rules.md says what each term means).
+#: What the officers of simulated holders vouch for; docs/law/rules.md says what each term means, {} is the recipient.
 EVIDENCE = {
     "LU": ("research_safeguards", "ethics_opinion"),
-    "KR": ("irb_approval", "drb_approval", "no_credit_information"),
-    "US": ("irb_approval", "safe_harbor", "no_nih_controlled_data", "recipient_screened", "no_onward_clause"),
+    "KR": ("irb_approval", "drb_approval", "no_resident_number", "no_credit_information"),
+    "US": (
+        "irb_approval",
+        "safe_harbor",
+        "no_nih_controlled_data",
+        "recipient_screened {}",
+        "no_onward_clause {}",
+    ),
 }
 COX = "Surv(start_months, stop_months, recurrence) ~ treatment + tumour_count + largest_tumour_cm + cluster(person_id)"
 CURVES = "Surv(first_months, first_recurrence) ~ treatment"
@@ -86,11 +92,11 @@ class Offered:
     part: Callable[[int], pd.DataFrame]
     methods: tuple[str, ...] = REVIEWED
 
-    def dataset(self, holder: str, country: str) -> DatasetConfig:
+    def dataset(self, holder: str, evidence: Sequence[str] = ()) -> DatasetConfig:
         """Return what a holder says of its part, and what it would vouch for under its law."""
         shared = {k: getattr(self, k) for k in ("description", "keywords", "health_category", "methods")}
         title = f"{self.title}, {holder}"
-        return DatasetConfig(id=f"{self.id}-{holder}", title=title, evidence=EVIDENCE[country], **shared)
+        return DatasetConfig(id=f"{self.id}-{holder}", title=title, evidence=tuple(evidence), **shared)
 
 
 BYAR = Offered(
@@ -117,9 +123,9 @@ class Nodes:
         where = self.folder / config.name
         node.create(where, config)
         self.configs[config.name] = config
-        for index, (name, country) in enumerate(HOLDERS):
+        for index, (name, _country) in enumerate(HOLDERS):
             for offer in offered if name == config.name else ():
-                node.load_dataset(where, offer.dataset(name, country).id, offer.part(index), offer.codebook)
+                node.load_dataset(where, offer.dataset(name).id, offer.part(index), offer.codebook)
 
     def start(self, name: str) -> None:
         """Start a node as a process of its own."""
@@ -197,7 +203,8 @@ def build(folder: Path, offered: Sequence[Offered] = (BYAR,)) -> Nodes:
     nodes.make(config("authority", "authority", "LU", members=admitted))
     nodes.make(config("access-body", "access_body", "LU"))
     for name, country in HOLDERS:
-        datasets = tuple(offer.dataset(name, country) for offer in offered)
+        evidence = [term.format(dids["researcher"]) for term in EVIDENCE[country]]
+        datasets = tuple(offer.dataset(name, evidence) for offer in offered)
         nodes.make(config(name, "holder", country, datasets=datasets), offered)
     nodes.make(config("researcher", "user", "LU", catalogues=tuple(dids[h] for h, _ in HOLDERS)))
     return nodes

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ihds.cli import main
 from ihds.errors import BadInput
 from ihds.governance.calendar import Period, ends, last_day, wait_months
 from ihds.governance.deadlines import DEADLINES, OPEN, Entry, Expiry, Kind, Mark, Standing, deadlines, due, last_of
@@ -290,3 +292,15 @@ def test_silence_grants_nothing_however_long(clock, start, waits):
     assert found.standing in (Standing.RUNNING, Standing.RUN_OUT)
     assert (found.consequence is None) == (found.standing is Standing.RUNNING)
     assert (found.days_left >= 0) == (found.standing is Standing.RUNNING)
+
+
+def test_a_clock_is_asked_at_the_command_line(capsys):
+    call = ["policy", "clock", "D4", "--start", "2029-11-30", "--place", "LU"]
+    assert main([*call, "--on", "2030-03-01", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["last_day"], answer["last_day_extended"]) == ("2030-02-28", "2030-05-31")
+    assert (answer["standing"], answer["on_expiry"]) == ("run out", "nothing is granted; the delay is reported")
+    assert main(["policy", "clock", "D11-EXTEND", "--start", "2039-03-31", "--on", "2029-04-03"]) == 0
+    assert "2039-02-28\nrunning" in capsys.readouterr().out
+    assert main(["policy", "clock", "EN1", "--start", "2041-06-01", "--place", "KR", "--on", "2029-04-03"]) == 10
+    assert "2041 are not known" in capsys.readouterr().err

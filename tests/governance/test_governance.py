@@ -157,7 +157,7 @@ def make_application(**changes) -> Application:
 
 
 def test_a_complete_application_passes_the_screen():
-    assert isinstance(screen(make_application(), "ehds"), Granted)
+    assert isinstance(screen(make_application(), "ehds", now().date()), Granted)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_complete_application_passes_the_screen():
     ],
 )
 def test_the_screen_cites_the_rule(change, regime, code):
-    decision = screen(make_application(**change), regime)
+    decision = screen(make_application(**change), regime, now().date())
     assert isinstance(decision, Refused)
     assert any(code in r for r in decision.reasons)
 

@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from ihds.cli import main
 from ihds.errors import SetupFailed
 from ihds.governance import jurisdiction, jurisdictions
-from ihds.governance.jurisdiction import Export, evidence_terms, explained, judge, may_be_shown, may_leave, thresholds
+from ihds.governance.jurisdiction import (
+    Export,
+    evidence_terms,
+    explained,
+    judge,
+    may_be_shown,
+    may_leave,
+    shown_of,
+    thresholds,
+    unknown_evidence,
+)
 from ihds.governance.jurisdictions import eu_ehds
 from ihds.governance.policy import Granted, Refused
 from ihds.governance.rule import ARTEFACTS, NEVER, REGIMES, Certainty
@@ -85,6 +95,7 @@ def test_records_never_leave_whatever_is_shown(rule):
         ("luxembourg LU-CNER", "MODEL", "LU", "LU", "contract", TODAY, "ethics_opinion"),
         ("korea KR-28-2", "MODEL_UPDATE", "KR", "LU", "contract", TODAY, "research_purpose"),
         ("korea KR-BSA", "MODEL", "KR", "LU", "contract", TODAY, "drb_approval"),
+        ("korea KR-24-2", "AGGREGATE", "KR", "US", "contract", TODAY, "no_resident_number"),
         ("korea X10", "MODEL_UPDATE", "KR", "LU", "contract", TODAY, "no_credit_information"),
         ("korea X12", "AGGREGATE", "KR", "US", "contract", TODAY, "export_review"),
         ("usa US-DSP", "AGGREGATE", "US", "LU", "contract", TODAY, "recipient_screened"),
@@ -309,11 +320,11 @@ def test_no_permit_goes_below_the_floor(country):
 JAPAN = '''
 """Japan, as a test has it."""
 from datetime import date
-from ihds.governance.rule import RESULTS, Certainty, Rule, all_of
+from ihds.governance.rule import RESULTS, Certainty, Rule, Term, all_of
 from ihds.privacy.disclosure import Thresholds
 COUNTRIES = frozenset({"JP"})
 THRESHOLDS = Thresholds()
-EVIDENCE = {"stamp": "somebody stamped it"}
+EVIDENCE = {"stamp": Term("somebody stamped it")}
 RULES = (Rule("JP-1", "Art. 1", RESULTS, all_of("stamp"), "stamped results leave", date(2020, 1, 1), Certainty.MEMORY),)
 '''
 
@@ -324,7 +335,7 @@ def test_one_file_adds_a_jurisdiction(tmp_path, monkeypatch):
     monkeypatch.setattr(jurisdictions, "__path__", [*jurisdictions.__path__, str(tmp_path)])
     jurisdiction.jurisdictions.cache_clear()
     try:
-        assert evidence_terms()["stamp"] == "somebody stamped it"
+        assert evidence_terms()["stamp"].meaning == "somebody stamped it"
         assert granted("AGGREGATE", "JP", "LU", evidence=frozenset({"stamp"}))
         assert "evidence missing: stamp" in refusal("AGGREGATE", "JP", "LU", evidence=())
         assert not granted("MODEL_UPDATE", "JP", "LU", evidence=ALL | {"stamp"})
@@ -373,6 +384,22 @@ def test_the_explanation_as_json_names_the_meaning_of_what_is_missing():
     assert all(answer["meanings"].values())
 
 
-def test_a_holder_cannot_vouch_for_what_no_law_knows():
-    with pytest.raises(SetupFailed, match="'goodwill' is unknown"):
-        DatasetConfig("d", "D", evidence=("goodwill",))
+@pytest.mark.parametrize(
+    ("stated", "word"),
+    [
+        ("goodwill", "'goodwill' is unknown"),
+        ("recipient_screened", "write its DID"),
+        ("irb_approval did:web:user", "is of no recipient"),
+    ],
+)
+def test_a_holder_vouches_only_for_what_a_law_knows_and_of_a_recipient_by_name(stated, word):
+    with pytest.raises(SetupFailed, match=word):
+        DatasetConfig("d", "D", evidence=(stated,))
+
+
+def test_what_is_shown_of_one_recipient_is_not_shown_of_another():
+    stated = ("irb_approval", "recipient_screened did:web:a", "no_onward_clause did:web:b")
+    assert unknown_evidence(stated) == ""
+    assert shown_of("did:web:a", stated) == {"irb_approval", "recipient_screened"}
+    assert shown_of("did:web:c", stated) == {"irb_approval"}
+    assert shown_of("", ("recipient_screened", "goodwill")) == set()

@@ -10,6 +10,8 @@ from typing import Any
 from ihds.audit.log import now
 from ihds.cli.words import OUT, command, open_space, show, show_json
 from ihds.errors import BadInput, Refused
+from ihds.governance.deadlines import OPEN, Entry, Mark, deadlines, due, last_of
+from ihds.governance.holidays import CALENDARS
 from ihds.governance.jurisdiction import Export, evidence_terms
 from ihds.governance.jurisdiction import explained as explained_export
 from ihds.governance.policy import VOCABULARY, explained, validate
@@ -37,6 +39,18 @@ def policy_commands(sub: Any) -> None:
     explain.add_argument("--regime", default="contract", choices=REGIMES, help="on what it rests (default: contract)")
     explain.add_argument("--evidence", action="append", default=[], help="what is shown; may be repeated")
     explain.add_argument("--on", type=date.fromisoformat, help="the day to judge as of (default: today)")
+    clock = command(
+        sub,
+        "clock",
+        "say when a period of the law ends, and what running out brings",
+        "ihds policy clock D4 --start 2029-11-30 --place LU",
+        _clock,
+        node=False,
+    )
+    clock.add_argument("id", choices=sorted(deadlines()), metavar="CLOCK", help="its id: docs/law/clocks.md")
+    clock.add_argument("--start", type=date.fromisoformat, required=True, help="the day of the event it counts from")
+    clock.add_argument("--place", default="LU", choices=CALENDARS, help="whose public holidays count (default: LU)")
+    clock.add_argument("--on", type=date.fromisoformat, help="the day to look at it (default: today)")
     check = command(
         sub, "check", "check a policy before it is offered", "ihds policy check offer.json", _check, node=False
     )
@@ -78,6 +92,32 @@ def _explain_law(given: Any) -> int:
     answer = explained_export(export, given.on or now().date())
     show(given, answer, _law_in_words(answer))
     return 0 if answer["granted"] else Refused.exit_status
+
+
+def _clock(given: Any) -> int:
+    clock = deadlines()[given.id]
+    seen = given.on or now().date()
+    # what is counted back from a day, or starts later, is known before that day comes
+    started = Entry(min(given.start, seen), Mark.START, about=given.start)
+    found = due(clock, [started], CALENDARS[given.place], seen)
+    later = None
+    if clock.extension not in (None, OPEN):
+        later = last_of(clock, given.start, CALENDARS[given.place], extended=True)
+    answer = {
+        "clock": clock.id,
+        "article": clock.article,
+        "who": clock.who,
+        "what": clock.what,
+        "means": clock.kind.value,
+        "last_day": str(found.last),
+        "last_day_extended": str(later) if later else None,
+        "standing": found.standing.value,
+        "on_expiry": clock.on_expiry.value,
+    }
+    text = "{article}: {who}: {what}\n{means}: {last_day}".format(**answer)
+    text += f"; extended once: {later}" if later else ""
+    show(given, answer, text + "\n{standing}; running out: {on_expiry}".format(**answer))
+    return 0
 
 
 def _law_in_words(answer: dict[str, Any]) -> str:

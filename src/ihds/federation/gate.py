@@ -24,7 +24,7 @@ from ihds.data.source import Scope, Source
 from ihds.errors import AnalysisFailed, BadMessage, IhdsError, NotAuthenticated, NotFound, Refused, SiteMissing
 from ihds.federation.engine import Engine, Here, Work
 from ihds.federation.study import Reply, Round, Study
-from ihds.governance.jurisdiction import Export, may_leave, thresholds
+from ihds.governance.jurisdiction import Export, may_leave, shown_of, thresholds
 from ihds.governance.permit import Permit, PermitState, Use, decide
 from ihds.governance.policy import Refused as No
 from ihds.ids import Did, StudyId
@@ -123,7 +123,7 @@ _OWN_EVIDENCE = frozenset({"secure_aggregation", "disclosure_check", "audit_log"
 class Gate:
     """One site's gate. ``_works`` keeps opened designs between the rounds of a study.
 
-    ``attested`` is what the holder's officer vouches for, by dataset: approvals, clauses, screenings.
+    ``attested`` is what the holder's officer vouches for, by dataset: approvals, and clauses with a recipient.
     """
 
     me: Did
@@ -134,7 +134,7 @@ class Gate:
     signatures: Signatures
     clock: Callable[[], datetime] = now
     engine: Engine = field(default_factory=Here)
-    attested: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    attested: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     _works: dict[str, _Open] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -338,7 +338,8 @@ class Gate:
         if own.strictest(study.thresholds) != study.thresholds:
             reasons.append(f"thresholds: this site asks for at least {own}")
         today = self.clock().date()
-        evidence = _OWN_EVIDENCE | grant.permit.evidence(today) | self.attested.get(grant.dataset, frozenset())
+        stated = shown_of(grant.permit.user, self.attested.get(grant.dataset, ()))
+        evidence = _OWN_EVIDENCE | grant.permit.evidence(today) | stated
         recipient, regime = grant.permit.recipient_country, grant.permit.legal_regime
         verdict = may_leave(Export("MODEL_UPDATE", self.country, recipient, regime, evidence), today)
         if isinstance(verdict, No):

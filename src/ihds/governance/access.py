@@ -81,7 +81,7 @@ class Dossier:
         if self.fee_notice_on is not None and self.fee_notice_on <= on:
             found.add(Shown.FEE_NOTICE)
         excluded = self.excluded_until is not None and on <= self.excluded_until
-        if not excluded and isinstance(screen(self.application, self.legal_regime), Granted):
+        if not excluded and isinstance(screen(self.application, self.legal_regime, on), Granted):
             found.add(Shown.ELIGIBLE)
         if self.reasons:
             found.add(Shown.REASONS)

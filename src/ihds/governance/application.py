@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -146,8 +146,8 @@ def completeness(application: Application) -> tuple[str, ...]:
     )
 
 
-def screen(application: Application, legal_regime: str) -> Decision:
-    """Judge what needs no human: completeness, purpose, eligibility, duration.
+def screen(application: Application, legal_regime: str, on: date) -> Decision:
+    """Judge as of a day what needs no human: completeness, purpose, eligibility, duration.
 
     A person still decides; this lists the refusals no person may overrule.
     """
@@ -156,7 +156,7 @@ def screen(application: Application, legal_regime: str) -> Decision:
         reasons.append(f"R-53-PURPOSE EHDS 53(1): {application.purpose!r} is not a permitted purpose")
     if application.purpose in RESERVED_PURPOSES and not application.public_body:
         reasons.append(f"R-53-2-RESERVED EHDS 53(2): {application.purpose} is reserved to public bodies")
-    if legal_regime == "ehds" and not eligible(application.applicant_country, application.submitted_at.date()):
+    if legal_regime == "ehds" and not eligible(application.applicant_country, on):
         reasons.append("R-91-THIRD-COUNTRY EHDS 91: no reciprocity act names the applicant's country")
     if not 0 < application.period_months <= 120:
         reasons.append("EHDS 68(12): the period must be at most 10 years")

@@ -11,13 +11,13 @@ import importlib
 import itertools
 import pkgutil
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Protocol
 
 from ihds.governance.policy import Decision, Granted, Refused
-from ihds.governance.rule import NEVER, Artefact, Needs, Rule, in_words
+from ihds.governance.rule import NEVER, Artefact, Needs, Rule, Term, in_words
 from ihds.privacy.disclosure import Thresholds
 
 
@@ -38,22 +38,22 @@ class Jurisdiction(Protocol):
     COUNTRIES: frozenset[str]
     RULES: tuple[Rule, ...]
     THRESHOLDS: Thresholds
-    EVIDENCE: Mapping[str, str]
+    EVIDENCE: Mapping[str, Term]
 
 
 #: Evidence that more than one law asks for, with its meaning.
-COMMON_EVIDENCE: dict[str, str] = {
-    "permit": "a permit in force names dataset, method and recipient",
-    "research_purpose": "the permit is for scientific research or statistics",
-    "secure_aggregation": "only the sum over sites can be opened",
-    "disclosure_check": "the thresholds against disclosure were checked",
-    "audit_log": "what leaves is written into the audit log first",
-    "no_linkage": "no record of one holder is joined with one of another",
-    "irb_approval": "an ethics board approved the research",
-    "irb_exemption": "an ethics board, or the law it names, exempts the research",
-    "standard_clauses": "standard contractual clauses are signed with the recipient",
-    "transfer_assessment": "the law of the recipient's country was assessed",
-    "dpf_certified": "the recipient is certified under the EU-US Data Privacy Framework",
+COMMON_EVIDENCE: dict[str, Term] = {
+    "permit": Term("a permit in force names dataset, method and recipient"),
+    "research_purpose": Term("the permit is for scientific research or statistics"),
+    "secure_aggregation": Term("only the sum over sites can be opened"),
+    "disclosure_check": Term("the thresholds against disclosure were checked"),
+    "audit_log": Term("what leaves is written into the audit log first"),
+    "no_linkage": Term("no record of one holder is joined with one of another"),
+    "irb_approval": Term("an ethics board approved the research"),
+    "irb_exemption": Term("an ethics board, or the law it names, exempts the research"),
+    "standard_clauses": Term("standard contractual clauses are signed with the recipient", of_recipient=True),
+    "transfer_assessment": Term("the law of the recipient's country was assessed", of_recipient=True),
+    "dpf_certified": Term("the recipient is certified under the EU-US Data Privacy Framework", of_recipient=True),
 }
 
 
@@ -68,12 +68,36 @@ def jurisdictions() -> dict[str, Jurisdiction]:
     return found
 
 
-def evidence_terms() -> dict[str, str]:
+def evidence_terms() -> dict[str, Term]:
     """Return every term of evidence with its meaning."""
     terms = dict(COMMON_EVIDENCE)
     for law in jurisdictions().values():
         terms |= law.EVIDENCE
     return terms
+
+
+def unknown_evidence(stated: Iterable[str]) -> str:
+    """Return what is wrong with evidence as a holder states it, "TERM" or "TERM DID"; empty if nothing is."""
+    terms = evidence_terms()
+    for text in stated:
+        name, _, recipient = text.partition(" ")
+        if name not in terms:
+            return f"the evidence {name!r} is unknown"
+        if terms[name].of_recipient != bool(recipient):
+            told = "is of one recipient: write its DID after it" if terms[name].of_recipient else "is of no recipient"
+            return f"the evidence {name!r} {told}"
+    return ""
+
+
+def shown_of(recipient: str, stated: Iterable[str]) -> frozenset[str]:
+    """Return what a holder's evidence shows of one recipient: what is stated of another does not count."""
+    terms = evidence_terms()
+    found = set()
+    for text in stated:
+        name, _, about = text.partition(" ")
+        if name in terms and (about == recipient != "" if terms[name].of_recipient else about == ""):
+            found.add(name)
+    return frozenset(found)
 
 
 def applying(country: str) -> dict[str, Jurisdiction]:
@@ -213,5 +237,5 @@ def explained(export: Export, on: date) -> dict[str, Any]:
             for f in judged.findings
         ],
         "would_change": [sorted(s) for s in judged.would_help],
-        "meanings": {name: meanings[name] for name in asked},
+        "meanings": {name: meanings[name].meaning for name in asked},
     }

@@ -31,6 +31,14 @@ class Certainty(StrEnum):
     DESIGN = "our own choice, stricter than the law"
 
 
+@dataclass(frozen=True, slots=True)
+class Term:
+    """What a term of evidence means, and whether it is shown of each recipient anew."""
+
+    meaning: str
+    of_recipient: bool = False
+
+
 #: Any one of these sets of evidence is enough; no set at all means never.
 Needs = tuple[frozenset[str], ...]
 

@@ -13,7 +13,7 @@ import tomli_w
 
 from ihds.connector.dcp.credentials import Profile
 from ihds.errors import SetupFailed
-from ihds.governance.jurisdiction import evidence_terms
+from ihds.governance.jurisdiction import unknown_evidence
 from ihds.governance.rule import Artefact
 from ihds.ids import Did
 from ihds.store.store import sqlite_url
@@ -36,7 +36,8 @@ class DatasetConfig:
 
     ``policy`` names a JSON file with ODRL rules instead of those the other settings make. ``file`` (a
     path or URL) makes it a file that is moved instead of rows that are studied; then ``artefact`` says
-    what it is. ``evidence`` is what the holder vouches for under the law: approvals, clauses, checks.
+    what it is. ``evidence`` is what the holder vouches for under the law: approvals, checks, and, with the
+    DID of the recipient they are about, clauses and screenings ("recipient_screened did:web:…").
     """
 
     id: str
@@ -55,12 +56,8 @@ class DatasetConfig:
     approval: Literal["rule", "hand"] = "rule"
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.evidence) - set(evidence_terms()))
-        if unknown:
-            raise SetupFailed(
-                f"dataset {self.id!r}: the evidence {unknown[0]!r} is unknown",
-                remedy="terms and their meaning: docs/law/rules.md",
-            )
+        if wrong := unknown_evidence(self.evidence):
+            raise SetupFailed(f"dataset {self.id!r}: {wrong}", remedy="terms and their meaning: docs/law/rules.md")
         if self.file and self.artefact not in MOVABLE:
             raise SetupFailed(
                 f"dataset {self.id!r}: a file of kind {self.artefact!r} does not leave its holder",

@@ -59,7 +59,7 @@ class Holder:
         self._configs = {d.id: d for d in config.datasets}
         self.files = Files(node, {d.id: d for d in config.datasets if d.file}, self.proof)
         self.engine = engine_of(config.engine)
-        attested = {d.id: frozenset(d.evidence) for d in config.datasets}
+        attested = {d.id: d.evidence for d in config.datasets}
         more: Any = {"engine": self.engine, "attested": attested}
         gate = Gate(node.did, config.country, self.source, node.log, self, node.signatures, **more)
         self.gate: Threshold = self.relay or gate

@@ -169,7 +169,7 @@ class Worker:
         self.source = TabularSource(data_file(folder))
         signatures = KeySignatures(identity, resolver, keys.sealing)
         self.engine = engine_of(config.engine)
-        attested = dict.fromkeys(self.source.datasets(), frozenset(config.evidence))
+        attested = dict.fromkeys(self.source.datasets(), config.evidence)
         self.gate = Gate(
             did, config.country, self.source, self.log, self, signatures, engine=self.engine, attested=attested
         )

@@ -19,6 +19,7 @@ from ihds.governance.rule import (
     UPDATES,
     Certainty,
     Rule,
+    Term,
     all_of,
     any_of,
     outside,
@@ -49,15 +50,17 @@ def eligible(country: str, on: date) -> bool:
 
 
 EVIDENCE = {
-    "access_body_review": "the access body, or a check it authorised, reviewed what leaves",
-    "category_applies": "the data are of no category that Chapter IV reaches only in 2031",
-    "eligible_applicant": "the permit's holder is established in the EU or EEA, or in a country an act names",
-    "third_country_clause": "the permit names the third country and its conditions",
-    "not_highly_sensitive": "not few persons, no rare disease, no small area, no genomic counts (Art. 88)",
-    "access_body_sign_off": "the access body signed off what goes to a third country",
-    "no_reidentification_clause": "a contract forbids re-identification and passing on",
-    "legal_sign_off": "counsel confirmed that the adequacy decision reaches this sector",
-    "adequacy_scope": "the recipient is no religious mission, political party or credit-information body",
+    "access_body_review": Term("the access body, or a check it authorised, reviewed what leaves"),
+    "category_applies": Term("the data are of no category that Chapter IV reaches only in 2031"),
+    "eligible_applicant": Term("the permit's holder is established in the EU or EEA, or in a country an act names"),
+    "third_country_clause": Term("the permit names the third country and its conditions", of_recipient=True),
+    "not_highly_sensitive": Term("not few persons, no rare disease, no small area, no genomic counts (Art. 88)"),
+    "access_body_sign_off": Term("the access body signed off what goes to a third country"),
+    "no_reidentification_clause": Term("a contract forbids re-identification and passing on", of_recipient=True),
+    "legal_sign_off": Term("counsel confirmed that the adequacy decision reaches this sector", of_recipient=True),
+    "adequacy_scope": Term(
+        "the recipient is no religious mission, political party or credit-information body", of_recipient=True
+    ),
 }
 
 _EHDS, _CONTRACT = frozenset({"ehds"}), frozenset({"contract"})

@@ -18,6 +18,7 @@ from ihds.governance.rule import (
     UPDATES,
     Certainty,
     Rule,
+    Term,
     all_of,
     any_of,
     outside,
@@ -35,14 +36,17 @@ ABROAD = date(2023, 9, 15)
 EU_EQUIVALENT = date(2025, 9, 16)
 
 EVIDENCE = {
-    "drb_approval": "the hospital's data review board approved use and adequacy of pseudonymisation",
-    "export_review": "the closed environment or the data provider reviewed what leaves it",
-    "expert_agency_release": "a designated expert agency combined the records and allowed their release",
-    "no_credit_information": "no personal credit information and no resident registration number",
-    "separate_consent": "the persons consented separately to the transfer abroad",
-    "treaty_basis": "a law or treaty provides for the transfer abroad",
-    "outsourcing_disclosed": "the transfer is outsourcing or storage a contract needs, and was disclosed",
-    "recognised_certification": "the recipient holds a certification the PIPC recognises",
+    "drb_approval": Term("the hospital's data review board approved use and adequacy of pseudonymisation"),
+    "export_review": Term("the closed environment or the data provider reviewed what leaves it"),
+    "expert_agency_release": Term("a designated expert agency combined the records and allowed their release"),
+    "no_resident_number": Term("no resident registration number is among the data"),
+    "no_credit_information": Term("no personal credit information is among the data"),
+    "separate_consent": Term("the persons consented separately to the transfer abroad", of_recipient=True),
+    "treaty_basis": Term("a law or treaty provides for the transfer abroad", of_recipient=True),
+    "outsourcing_disclosed": Term(
+        "the transfer is outsourcing or storage a contract needs, and was disclosed", of_recipient=True
+    ),
+    "recognised_certification": Term("the recipient holds a certification the PIPC recognises", of_recipient=True),
 }
 
 _CONTRACT = frozenset({"contract"})
@@ -89,11 +93,21 @@ RULES = (
         opens=False,
     ),
     Rule(
+        "KR-24-2",
+        "PIPA 24-2",
+        UPDATES | RESULTS,
+        all_of("no_resident_number"),
+        "resident registration numbers are processed only where a statute says so",
+        date(2014, 8, 7),
+        Certainty.MEMORY,
+        opens=False,
+    ),
+    Rule(
         "X10",
         "PIPA 28-8(1)5; PIPC recognition of the EU",
         UPDATES,
         all_of("no_credit_information"),
-        "the EU and EEA are equivalent, but not for credit information and resident numbers",
+        "the EU and EEA are equivalent, but not for credit information",
         EU_EQUIVALENT,
         Certainty.SECONDARY,
         destinations=to("the EU and EEA", EU_EEA),

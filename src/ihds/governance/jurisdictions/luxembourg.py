@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from ihds.governance.rule import DESCRIPTIONS, NOTHING, RESULTS, UPDATES, Certainty, Rule, all_of
+from ihds.governance.rule import DESCRIPTIONS, NOTHING, RESULTS, UPDATES, Certainty, Rule, Term, all_of
 from ihds.privacy.disclosure import Thresholds
 
 COUNTRIES = frozenset({"LU"})
@@ -12,8 +12,8 @@ THRESHOLDS = Thresholds.floor()
 IN_FORCE = date(2018, 8, 20)
 
 EVIDENCE = {
-    "research_safeguards": "each safeguard of Art. 65 is applied, or its absence is justified in writing",
-    "ethics_opinion": "the national research ethics committee (CNER) gave its opinion",
+    "research_safeguards": Term("each safeguard of Art. 65 is applied, or its absence is justified in writing"),
+    "ethics_opinion": Term("the national research ethics committee (CNER) gave its opinion"),
 }
 
 RULES = (

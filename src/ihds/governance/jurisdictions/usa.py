@@ -19,6 +19,7 @@ from ihds.governance.rule import (
     UPDATES,
     Certainty,
     Rule,
+    Term,
     any_of,
     outside,
     to,
@@ -34,14 +35,24 @@ BULK_DATA_RULE = date(2025, 4, 8)
 NIH_SECURITY = date(2025, 1, 25)
 
 EVIDENCE = {
-    "safe_harbor": "the eighteen identifiers were removed (164.514(b)(2))",
-    "expert_determination": "an expert found the risk very small, and the finding has not expired (164.514(b)(1))",
-    "data_use_agreement": "a limited data set is used under a signed agreement that lists the recipients (164.514(e))",
-    "recipient_screened": "neither the recipient nor its staff is a covered person (28 CFR 202.211)",
-    "no_onward_clause": "a contract forbids passing on to a country of concern and asks to report breaches",
-    "federal_grant": "a federal grant or contract directs the transaction (28 CFR 202.504)",
-    "no_nih_controlled_data": "no controlled-access data of the NIH are among the data",
-    "nih_data_access": "an NIH data access request in force names project and users; the node meets SP 800-171",
+    "safe_harbor": Term("the eighteen identifiers were removed (164.514(b)(2))"),
+    "expert_determination": Term(
+        "an expert found the risk very small, and the finding has not expired (164.514(b)(1))"
+    ),
+    "data_use_agreement": Term(
+        "a limited data set is used under a signed agreement that lists the recipients (164.514(e))", of_recipient=True
+    ),
+    "recipient_screened": Term(
+        "neither the recipient nor its staff is a covered person (28 CFR 202.211)", of_recipient=True
+    ),
+    "no_onward_clause": Term(
+        "a contract forbids passing on to a country of concern and asks to report breaches", of_recipient=True
+    ),
+    "federal_grant": Term("a federal grant or contract directs the transaction (28 CFR 202.504)", of_recipient=True),
+    "no_nih_controlled_data": Term("no controlled-access data of the NIH are among the data"),
+    "nih_data_access": Term(
+        "an NIH data access request in force names project and users; the node meets SP 800-171", of_recipient=True
+    ),
 }
 
 _CONTRACT = frozenset({"contract"})
