@@ -222,6 +222,7 @@ def test_no_rule_means_no():
     assert "no jurisdiction" in refusal("AGGREGATE", "BR", "LU")
     assert "no country" in refusal("METADATA", "LU", "")
     assert "no country" in refusal("METADATA", "US", "cn")
+    assert "no country" in refusal("METADATA", "US", "ZZ")
     assert "no rule in force" in refusal("AGGREGATE", "LU", "LU", "handshake")
     assert "no rule in force" in refusal("EMBEDDING", "LU", "LU")
 

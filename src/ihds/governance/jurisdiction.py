@@ -10,12 +10,12 @@ import functools
 import importlib
 import itertools
 import pkgutil
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any, Protocol
 
+from ihds.governance.countries import COUNTRIES
 from ihds.governance.policy import Decision, Granted, Refused
 from ihds.governance.rule import NEVER, Artefact, Needs, Rule, Term, in_words
 from ihds.privacy.disclosure import Thresholds
@@ -162,7 +162,7 @@ def judge(export: Export, on: date) -> Judgement:
     """Judge an export under every law of its origin, as of a day, and keep what each rule said."""
     if export.legal_regime == SIMULATION and export.origin == export.destination:
         return Judgement(Granted(("simulation: nothing leaves this process",)), (), NEVER)
-    if not re.fullmatch("[A-Z]{2}", export.destination):
+    if export.destination not in COUNTRIES:
         return Judgement(Refused((f"the destination {export.destination!r} is no country: no rule means no",)), (), ())
     laws = applying(export.origin)
     if not laws:
