@@ -129,28 +129,26 @@ def law_rules() -> list[str]:
     return lines
 
 
+def _row(*cells: object) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
 def law_clocks() -> list[str]:
     """Return the page of the clocks and the holidays they know."""
     lines = ["# Clocks of the law", "", "No clock grants anything when it runs out: there is no tacit approval."]
-    lines += ["Days are counted by Regulation (EEC, Euratom) No 1182/71.", ""]
-    lines += [
-        "| clock | article | who | must | counted from | within | extension | means | running out | certainty | tests |"
-    ]
-    lines += ["|---|---|---|---|---|---|---|---|---|---|---|"]
+    lines += ["Days are counted by Regulation (EEC, Euratom) No 1182/71. `ihds policy clock` asks one of them.", ""]
+    heads = ("clock", "article", "who", "must", "counted from", "within", "extension", "means", "running out")
+    heads += ("since", "certainty", "tests")
+    lines += [_row(*heads), "|" + "---|" * len(heads)]
     tests = exercised()
-    for clock in DEADLINES:
+    for c in DEADLINES:
         more = (
-            "none"
-            if clock.extension is None
-            else "once, to a day set"
-            if clock.extension == OPEN
-            else f"once, {clock.extension}"
+            "none" if c.extension is None else "once, to a day set" if c.extension == OPEN else f"once, {c.extension}"
         )
-        pause = "; pauses while information is awaited" if clock.pauses else ""
-        lines.append(
-            f"| {clock.id} | {clock.article} | {clock.who} | {clock.what} | {clock.starts} | {clock.period} | {more} "
-            f"| {clock.kind}{pause} | {clock.on_expiry} | {clock.certainty} | {', '.join(tests.get(clock.id, []))} |"
-        )
+        means = f"{c.kind}; pauses while information is awaited" if c.pauses else str(c.kind)
+        named = ", ".join(tests.get(c.id, []))
+        words = (c.id, c.article, c.who, c.what, c.starts, c.period, more, means, c.on_expiry, c.since, c.certainty)
+        lines.append(_row(*words, named))
     lines += ["", "## Public holidays", "", "Saturdays and Sundays are no working days either.", ""]
     for key, calendar in CALENDARS.items():
         lines += [f"### {calendar.name} (`{key}`)", "", f"Source: {calendar.source}; {calendar.certainty}.", ""]

@@ -137,6 +137,14 @@ def test_inner_states_refine_what_travels_between_countries(steps):
     assert set(WIRE) == set(CaseState)
 
 
+def test_a_request_never_opens_the_secure_environment():
+    """EHDS 69(1): who asks for statistics never sees the data."""
+    assert not [step for row in REQUEST.values() for step in row.values() if step.by is Role.ENVIRONMENT]
+    assert [step.needs for row in REQUEST.values() for step in row.values() if step.to is CaseState.ANSWERED] == [
+        {Shown.ANONYMOUS}
+    ]
+
+
 def test_the_permit_has_one_table():
     assert plain(permit.STEPS) == permit.NEXT
     assert set(permit.NEXT) == set(PermitState)

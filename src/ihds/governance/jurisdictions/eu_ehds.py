@@ -55,7 +55,7 @@ EVIDENCE = {
     "eligible_applicant": Term("the permit's holder is established in the EU or EEA, or in a country an act names"),
     "third_country_clause": Term("the permit names the third country and its conditions", of_recipient=True),
     "not_highly_sensitive": Term("not few persons, no rare disease, no small area, no genomic counts (Art. 88)"),
-    "access_body_sign_off": Term("the access body signed off what goes to a third country"),
+    "access_body_sign_off": Term("the access body signed off what goes to a third country", of_recipient=True),
     "no_reidentification_clause": Term("a contract forbids re-identification and passing on", of_recipient=True),
     "legal_sign_off": Term("counsel confirmed that the adequacy decision reaches this sector", of_recipient=True),
     "adequacy_scope": Term(
