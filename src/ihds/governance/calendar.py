@@ -26,7 +26,7 @@ class Period:
 
     def __str__(self) -> str:
         """Return the words."""
-        return f"{self.count} {self.unit}"
+        return f"{self.count} {self.unit.removesuffix('s') if self.count == 1 else self.unit}"
 
     def plus(self, more: Period) -> Period:
         """Return a period extended by another of the same unit."""
