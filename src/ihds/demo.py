@@ -42,13 +42,7 @@ HOLDERS = (("lih", "LU"), ("ncck", "KR"), ("us-site", "US"))
 EVIDENCE = {
     "LU": ("research_safeguards", "ethics_opinion"),
     "KR": ("irb_approval", "drb_approval", "no_resident_number", "no_credit_information"),
-    "US": (
-        "irb_approval",
-        "safe_harbor",
-        "no_nih_controlled_data",
-        "recipient_screened {}",
-        "no_onward_clause {}",
-    ),
+    "US": ("irb_approval", "safe_harbor", "no_nih_controlled_data", "recipient_screened {}", "no_onward_clause {}"),
 }
 COX = "Surv(start_months, stop_months, recurrence) ~ treatment + tumour_count + largest_tumour_cm + cluster(person_id)"
 CURVES = "Surv(first_months, first_recurrence) ~ treatment"
@@ -185,17 +179,9 @@ def build(folder: Path, offered: Sequence[Offered] = (BYAR,)) -> Nodes:
     dids = {name: f"did:web:127.0.0.1%3A{port}" for name, port in ports.items()}
 
     def config(name: str, role: Any, country: str, **more: Any) -> NodeConfig:
-        return NodeConfig(
-            name=name,
-            role=role,
-            country=country,
-            base_url=urls[name],
-            port=ports[name],
-            authority=dids["authority"],
-            access_bodies=(dids["access-body"],),
-            passphrase_file=str(folder / "secrets" / name),
-            **more,
-        )
+        settings = {"authority": dids["authority"], "access_bodies": (dids["access-body"],), **more}
+        settings["passphrase_file"] = str(folder / "secrets" / name)
+        return NodeConfig(name, role, country, urls[name], ports[name], **settings)
 
     roles = {"access-body": ("access_body", "LU"), "researcher": ("user", "LU")}
     roles |= {name: ("holder", country) for name, country in HOLDERS}
