@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from datetime import date, timedelta
+
 import pytest
 
 from ihds.audit.log import now
@@ -156,8 +158,19 @@ def make_application(**changes) -> Application:
     return Application(**{**values, **changes})
 
 
+#: Chapter IV of the EHDS applies.
+PERMITS = date(2029, 3, 26)
+
+
+def test_no_permit_of_the_ehds_is_issued_before_its_chapter_applies():
+    decision = screen(make_application(), "ehds", PERMITS - timedelta(days=1))
+    assert isinstance(decision, Refused)
+    assert "EHDS 105" in decision.reasons[0]
+    assert isinstance(screen(make_application(), "contract", PERMITS - timedelta(days=1)), Granted)
+
+
 def test_a_complete_application_passes_the_screen():
-    assert isinstance(screen(make_application(), "ehds", now().date()), Granted)
+    assert isinstance(screen(make_application(), "ehds", PERMITS), Granted)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +185,7 @@ def test_a_complete_application_passes_the_screen():
     ],
 )
 def test_the_screen_cites_the_rule(change, regime, code):
-    decision = screen(make_application(**change), regime, now().date())
+    decision = screen(make_application(**change), regime, PERMITS)
     assert isinstance(decision, Refused)
     assert any(code in r for r in decision.reasons)
 

@@ -26,7 +26,7 @@ from ihds.governance.jurisdiction import (
 )
 from ihds.governance.jurisdictions import eu_ehds
 from ihds.governance.policy import Granted, Refused
-from ihds.governance.rule import ARTEFACTS, NEVER, REGIMES, Certainty
+from ihds.governance.rule import ARTEFACTS, NEVER, REGIMES, Certainty, Rule
 from ihds.governance.truth import DESTINATIONS, ORIGINS, as_csv, truth_table
 from ihds.privacy.disclosure import Thresholds
 from ihds.roles.config import DatasetConfig
@@ -271,6 +271,27 @@ def test_what_is_said_to_help_helps_and_nothing_less_does(export, on):
             assert isinstance(may_leave(less, on), Refused)
     if isinstance(judged.decision, Refused) and not judged.would_help:
         assert isinstance(may_leave(dataclasses.replace(export, evidence=ALL), on), Refused)
+
+
+@given(
+    export=EXPORTS,
+    on=ON,
+    name=st.sampled_from(sorted(LAWS)),
+    needs=st.lists(st.frozensets(st.sampled_from(sorted(ALL)), max_size=3), max_size=2).map(tuple),
+)
+def test_a_further_condition_of_any_law_opens_nothing(export, on, name, needs):
+    """The most restrictive rule wins: what was refused stays refused, and a condition unmet refuses."""
+    law, before = LAWS[name], judge(export, on)
+    more = Rule(
+        "T", "a test", frozenset(ARTEFACTS), needs, "a condition", date(2000, 1, 1), Certainty.DESIGN, opens=False
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(law, "RULES", (*law.RULES, more))
+        after = judge(export, on)
+    if isinstance(before.decision, Refused):
+        assert isinstance(after.decision, Refused)
+    elif export.origin in law.COUNTRIES:
+        assert isinstance(after.decision, Granted) == any(s <= export.evidence for s in needs)
 
 
 @given(export=EXPORTS, on=ON)

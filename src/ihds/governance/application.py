@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from ihds.errors import BadInput
-from ihds.governance.jurisdictions.eu_ehds import eligible
+from ihds.governance.jurisdictions.eu_ehds import CHAPTER_IV, eligible
 from ihds.governance.lifecycle import Table
 from ihds.governance.permit import PURPOSES, RESERVED_PURPOSES
 from ihds.governance.policy import Decision, Granted, Refused
@@ -156,6 +156,8 @@ def screen(application: Application, legal_regime: str, on: date) -> Decision:
         reasons.append(f"R-53-PURPOSE EHDS 53(1): {application.purpose!r} is not a permitted purpose")
     if application.purpose in RESERVED_PURPOSES and not application.public_body:
         reasons.append(f"R-53-2-RESERVED EHDS 53(2): {application.purpose} is reserved to public bodies")
+    if legal_regime == "ehds" and on < CHAPTER_IV:
+        reasons.append(f"EHDS 105: permits are issued from {CHAPTER_IV}; until then access rests on contract (1(8))")
     if legal_regime == "ehds" and not eligible(application.applicant_country, on):
         reasons.append("R-91-THIRD-COUNTRY EHDS 91: no reciprocity act names the applicant's country")
     if not 0 < application.period_months <= 120:

@@ -14,9 +14,8 @@ from enum import StrEnum
 from ihds.errors import BadInput
 from ihds.governance.calendar import Period, ends, last_day
 from ihds.governance.holidays import Calendar
+from ihds.governance.jurisdictions.eu_ehds import CHAPTER_IV
 from ihds.governance.rule import Certainty
-
-CHAPTER_IV = date(2029, 3, 26)
 
 
 class Kind(StrEnum):
