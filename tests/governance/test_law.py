@@ -190,9 +190,10 @@ def test_nothing_goes_from_the_united_states_to_a_country_of_concern(artefact, r
 
 
 @pytest.mark.parametrize("rule", ["eu_ehds X9", "luxembourg LU-77", "korea X9", "usa X9"])
-def test_descriptions_are_public(rule):
+def test_descriptions_are_public_once_looked_through(rule):
     origin = {"eu_ehds": "DE", "luxembourg": "LU", "korea": "KR", "usa": "US"}[rule.split()[0]]
-    assert granted("METADATA", origin, "KR", evidence=frozenset())
+    assert granted("METADATA", origin, "KR", evidence=frozenset({"catalogue_check"}))
+    assert rule in refusal("METADATA", origin, "KR", evidence=())
 
 
 # -- days, regimes, silence -------------------------------------------------------------------------

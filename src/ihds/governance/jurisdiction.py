@@ -47,6 +47,7 @@ COMMON_EVIDENCE: dict[str, Term] = {
     "research_purpose": Term("the permit is for scientific research or statistics"),
     "secure_aggregation": Term("only the sum over sites can be opened"),
     "disclosure_check": Term("the thresholds against disclosure were checked"),
+    "catalogue_check": Term("a description was looked through: no small counts, nothing that identifies in free text"),
     "audit_log": Term("what leaves is written into the audit log first"),
     "no_linkage": Term("no record of one holder is joined with one of another"),
     "irb_approval": Term("an ethics board approved the research"),

@@ -13,7 +13,6 @@ from ihds.governance.countries import EU_EEA
 from ihds.governance.rule import (
     DESCRIPTIONS,
     NEVER,
-    NOTHING,
     RECORDS,
     RESULTS,
     UPDATES,
@@ -249,8 +248,8 @@ RULES = (
         "X9",
         "EHDS 77, 79",
         DESCRIPTIONS,
-        NOTHING,
-        "dataset descriptions are public",
+        all_of("catalogue_check"),
+        "dataset descriptions are public, once looked through",
         GDPR,
         Certainty.DESIGN,
     ),

@@ -12,7 +12,6 @@ from ihds.governance.countries import EU_EEA
 from ihds.governance.rule import (
     DESCRIPTIONS,
     NEVER,
-    NOTHING,
     RECORDS,
     RESULTS,
     UPDATES,
@@ -150,9 +149,9 @@ RULES = (
         "X9",
         "PIPA 58-2",
         DESCRIPTIONS,
-        NOTHING,
-        "descriptions hold no person",
+        all_of("catalogue_check"),
+        "descriptions hold no person, once looked through",
         PSEUDONYMISED,
-        Certainty.MEMORY,
+        Certainty.DESIGN,
     ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from ihds.governance.rule import DESCRIPTIONS, NOTHING, RESULTS, UPDATES, Certainty, Rule, Term, all_of
+from ihds.governance.rule import DESCRIPTIONS, RESULTS, UPDATES, Certainty, Rule, Term, all_of
 from ihds.privacy.disclosure import Thresholds
 
 COUNTRIES = frozenset({"LU"})
@@ -40,8 +40,8 @@ RULES = (
         "LU-77",
         "EHDS 77",
         DESCRIPTIONS,
-        NOTHING,
-        "dataset descriptions are public",
+        all_of("catalogue_check"),
+        "dataset descriptions are public, once looked through",
         IN_FORCE,
         Certainty.DESIGN,
     ),
