@@ -16,9 +16,9 @@ from ihds.connector.dcp.credentials import presented_tokens, read
 from ihds.connector.dcp.tokens import Identity
 from ihds.connector.gaiax import chains
 from ihds.connector.gaiax.assessment import NOTICE, Assessor
-from ihds.connector.gaiax.countries import COUNTRIES
 from ihds.connector.gaiax.statements import LegalPerson, Product, Statements, registration_number
 from ihds.errors import IhdsError, NotAuthenticated
+from ihds.governance.countries import COUNTRIES
 from ihds.ids import Did
 from ihds.wire.did import Resolver, document
 from ihds.wire.http import Http
