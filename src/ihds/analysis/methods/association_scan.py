@@ -35,7 +35,7 @@ from scipy.special import chdtrc, expit, stdtr
 from ihds.analysis import features, hits, likelihood, saddlepoint
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.features import Magnitudes, Means, Scale
-from ihds.analysis.hits import Hits, HitInformation, HitScores
+from ihds.analysis.hits import HitInformation, Hits, HitScores
 from ihds.analysis.likelihood import Fit, Likelihood
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.numerics import blocks, invert, weighted_gram
