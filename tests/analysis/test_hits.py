@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ihds.analysis import hits, jeffreys, likelihood
+from ihds.analysis import hits, jeffreys, likelihood, saddlepoint
 from ihds.errors import BadInput, Collinear
 from ihds.privacy.disclosure import Thresholds
 from tests.conftest import federate, genotypes, reference, split
@@ -63,6 +63,16 @@ def test_saddlepoint_tails_of_rare_variants_equal_r(sites):
     result = federate(split(rare(), sites), "association_scan", **call)
     assert np.allclose(table(result).loc[r["id"], "saddlepoint_p"], r["saddlepoint_p"], rtol=1e-7)
     assert result.rounds < 30
+
+
+def test_a_tail_beyond_what_is_possible_is_nothing():
+    one = np.ones(1)
+    state = saddlepoint.begin(np.array([0]), one, one, np.zeros((1, 1)), 40 * one, 4 * one)
+    for _ in range(4):  # 60 persons whose scores are at most 0.5 and at least -0.5: the sum is never 40
+        t = state.at[state.open()]
+        sums = saddlepoint.Cumulants(60 * np.log(np.cosh(t / 2)), 30 * np.tanh(t / 2), 15 / np.cosh(t / 2) ** 2)
+        state = saddlepoint.aggregate(state, sums)
+    assert saddlepoint.table(state, 1)["saddlepoint_p"] == [0.0]
 
 
 def test_a_score_at_the_end_of_its_range_has_no_saddlepoint_and_is_told():
@@ -136,24 +146,30 @@ def test_a_step_to_where_nothing_is_known_is_halved():
         jeffreys.take_information(jeffreys.begin(replace(fit, log_likelihood=-np.inf)), none, -20.0)
 
 
-def uncommon(n: int = 6000):
-    """Return 12 cases among many, of whom 5 are all that carry a variant."""
-    rng = np.random.default_rng(5)
-    frame = pd.DataFrame({"age": rng.normal(size=n), "sex": np.arange(n) % 2.0, "y": 0.0, "rs_a": 0.0, "rs_b": 0.0})
-    frame.loc[np.arange(12) * 17, "y"] = 1.0
-    frame.loc[np.arange(5) * 17, "rs_a"] = 1.0
-    frame.loc[np.arange(900) * 5 + 3, "rs_b"] = 1.0
-    return frame
+def uncommon():
+    """Return 12 cases among 30000 persons, as tests/vectors/hits.R makes them: 5 are all that carry a variant."""
+    i = np.arange(30000)
+    frame = pd.DataFrame({"age": np.sin(i), "sex": i % 2.0, "y": ((i % 17 == 0) & (i < 12 * 17)) * 1.0})
+    return frame.assign(rs_a=frame["y"] * (i < 5 * 17), rs_b=((i % 5 == 3) & (i < 4500)) * 1.0)
 
 
 def test_where_nearly_nobody_is_a_case_steps_are_bounded():
-    found = {}
+    r, found = reference("hits")["nearly"], {}
     for reach in (hits._REACH, np.inf):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(hits, "_REACH", reach)
             found[reach] = federate(split(uncommon(), 3), "association_scan", confirm_below=1.0, **RARE)
-    assert found[hits._REACH].details["not_confirmed"] == 0
-    assert found[hits._REACH].rounds < found[np.inf].rounds
+    bounded = found[hits._REACH]
+    assert np.allclose(table(bounded)["firth_estimate"], r["estimate"], rtol=1e-6)
+    assert np.allclose(table(bounded)["firth_p"], r["p"], rtol=1e-6)
+    assert bounded.rounds < found[np.inf].rounds
+
+
+def test_tails_are_found_where_nearly_nobody_is_a_case():
+    result = federate(split(uncommon(), 3), "association_scan", **(RARE | {"confirm": "saddlepoint"}))
+    assert table(result)["saddlepoint_p"]["rs_a"] == pytest.approx(
+        reference("hits")["nearly"]["saddlepoint_p"][0], rel=1e-6
+    )
 
 
 def test_a_hit_without_an_answer_is_told_and_harms_no_other():

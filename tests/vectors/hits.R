@@ -26,10 +26,10 @@ firth <- function(x, y, free = seq_len(ncol(x))) {
 spa <- function(v, y, x) {
   mu <- glm.fit(x, y, family = binomial(), control = glm.control(epsilon = 1e-15, maxit = 100))$fitted.values
   w <- mu * (1 - mu); g <- v - drop(x %*% solve(crossprod(x, w * x), crossprod(x, w * v))); s <- sum(g * (y - mu))
-  k <- function(t) sum(log1p(mu * expm1(g * t)) - t * g * mu)
+  k <- function(t) { a <- g * t; sum(ifelse(a > 30, a + log(mu + (1 - mu) * exp(-a)), log1p(mu * expm1(pmin(a, 30)))) - a * mu) }
   k1 <- function(t) sum(g * (plogis(qlogis(mu) + g * t) - mu)); k2 <- function(t) sum(g^2 * dlogis(qlogis(mu) + g * t))
   tail <- function(s) {
-    far <- sign(s) / max(abs(g)); while (abs(k1(far)) < abs(s)) { far <- 2 * far; if (abs(far) * max(abs(g)) > 500) return(0) }
+    far <- sign(s) / max(abs(g)); while (abs(k1(far)) < abs(s)) { far <- 2 * far; if (abs(far) * max(abs(g)) > 1e6) return(0) }
     t <- uniroot(function(t) k1(t) - s, sort(c(0, far)), tol = 1e-15, maxiter = 10000)$root
     for (i in 1:5) t <- t - (k1(t) - s) / k2(t)
     stopifnot(abs(k1(t) / s - 1) < 1e-9)
@@ -99,5 +99,11 @@ table <- function(d, name) { f <- file.path(tmp, name); write.table(data.frame(`
 theirs <- plink(file.path(tmp, "rare"), table(data.frame(Y1 = rare$y), "pheno"), table(rare[c("age", "sex")], "covar"), paste("--vcf", vcf))
 few <- c(list(id = names, data = as.list(rare)), like_plink(few, theirs))
 
+# --- 12 cases among 30000 persons, 5 of them all that carry one variant; some controls carry the other.
+n <- 30000; i <- seq_len(n) - 1
+z <- cbind(age = sin(i), sex = i %% 2); y <- as.numeric(i %% 17 == 0 & i < 12 * 17)
+nearly <- tested(cbind(rs_a = as.numeric(y == 1 & i < 5 * 17), rs_b = as.numeric(i %% 5 == 3 & i < 4500)), y, z)
+nearly <- c(list(id = c("rs_a", "rs_b")), nearly)
+
 version <- system2("plink2", "--version", stdout = TRUE)[1]
-write(toJSON(list(r = R.version.string, plink2 = version, toy = toy, rare = few), digits = 17, auto_unbox = TRUE, pretty = FALSE), args[2])
+write(toJSON(list(r = R.version.string, plink2 = version, toy = toy, rare = few, nearly = nearly), digits = 17, auto_unbox = TRUE, pretty = FALSE), args[2])

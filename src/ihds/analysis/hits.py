@@ -28,7 +28,7 @@ _MOST_STEPS = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Informations(Contribution):
+class HitInformation(Contribution):
     """What decides each person's leverage, per model."""
 
     kind: ClassVar[str] = "score and information"
@@ -38,7 +38,7 @@ class Informations(Contribution):
 
 
 @dataclass(frozen=True, slots=True)
-class Scores(Contribution):
+class HitScores(Contribution):
     """The modified score, per model."""
 
     kind: ClassVar[str] = "score and information"
@@ -97,19 +97,19 @@ def local(state: Hits, design: Design, genotypes: Callable[[Ints], Matrix]) -> C
         scores = np.zeros((len(models), q))
         for i, model, x in _placed(state, design, genotypes):
             scores[i] = jeffreys.score(x, design.y, model.fit.at, model.inverse)
-        return Scores(scores)
+        return HitScores(scores)
     information, value = np.zeros((len(models), q, q)), np.zeros(len(models))
     for i, model, x in _placed(state, design, genotypes):
         information[i], value[i] = jeffreys.information(x, design.y, model.fit.at)
-    return Informations(information, value)
+    return HitInformation(information, value)
 
 
 def aggregate(state: Hits, total: Any, max_steps: int) -> Hits:
-    """Keep the informations; with the scores that follow take a step. A hit without an answer is lost, no other."""
+    """Keep the information; with the scores that follow take a step. A hit without an answer is lost, no other."""
     models, lost, max_steps = list(state.models), state.lost.copy(), min(max_steps, _MOST_STEPS)
     for i, m in enumerate(state.open()):
         try:
-            if isinstance(total, Informations):
+            if isinstance(total, HitInformation):
                 models[m] = jeffreys.take_information(models[m], total.information[i], total.log_likelihood[i])
             else:
                 reach = np.append(np.full(total.score.shape[1] - 1, _REACH), state.reach[m // 2])

@@ -24,10 +24,8 @@ CENTRE = 0.3
 _STILL = 1e-9
 #: A tail is 0 where the logarithm of its probability is below this.
 _NOTHING = -700.0
-#: One for which t grows beyond this, in log-odds of who carries the variant, has no answer.
-_FURTHEST = 1000.0
-#: The search starts no further, in log-odds of who carries the variant.
-_FIRST = 10.0
+#: One for which t grows beyond this, in log-odds of those who do not carry the variant, has no answer.
+_FURTHEST = 50.0
 _MOST_STEPS = 60
 
 
@@ -73,7 +71,7 @@ def begin(which: Ints, unit: Vector, size: Vector, on_covariates: Matrix, score:
     Args:
         which: the hits (hits,).
         unit: brings each one's genotypes to a mean square near 1.
-        size: of the genotypes that carry it, in these units.
+        size: of the genotypes of those who carry it, in these units; the others' are 1 / size.
         on_covariates: coefficients (hits, p) of the genotypes on the covariates, weighted as in the score.
         score: of the genotypes (hits,), not in these units.
         variance: of the score.
@@ -81,7 +79,6 @@ def begin(which: Ints, unit: Vector, size: Vector, on_covariates: Matrix, score:
     """
     target = np.repeat(score * unit, 2) * np.tile([1.0, -1.0], len(which))
     at = target / np.repeat(variance * unit**2, 2)
-    at *= np.minimum(1.0, _FIRST / np.abs(at * np.repeat(size, 2)))
     none = np.zeros(len(target))
     found, waiting = np.full(len(target), np.nan), np.ones(len(target), dtype=np.int64)
     return Tails(which, unit, size, on_covariates, target, at, none, np.full(len(at), np.inf), found, waiting, 0)
@@ -130,7 +127,7 @@ def aggregate(state: Tails, total: Cumulants) -> Tails:
             p[k], waiting[k] = _tail(t, score, value, curvature), 0
         elif reached < 1 and value - t * score < _NOTHING:  # Chernoff's bound of the tail's probability
             p[k], waiting[k] = 0.0, 0
-        elif state.steps >= _MOST_STEPS or abs(t) * state.size[k // 2] > _FURTHEST:
+        elif state.steps >= _MOST_STEPS or abs(t) > _FURTHEST * state.size[k // 2]:
             waiting[k] = 0
         else:
             further = min(abs(t) + step * np.sign(t), 2 * abs(t))

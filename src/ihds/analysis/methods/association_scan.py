@@ -8,7 +8,7 @@ Model      gaussian: trait = x · beta + g_v gamma_v, the t test of gamma_v (pli
            p values of the score test alone, as SAIGE gives them, in half the rounds.
 Down       for binary traits beta of the model without variants; each variant's centre and scale; each hit's
            coefficients and inverse information, or where its cumulants are wanted.
-Up         Likelihood in turns for binary traits; Magnitudes, Means, then Scan; Informations and Scores in
+Up         Likelihood in turns for binary traits; Magnitudes, Means, then Scan; HitInformation and HitScores in
            turns, or Cumulants, for hits; as sums over sites.
 Rounds     4; 4 and about 6 for binary traits; hits about 25, or 10, whatever their number.
 Reveals    frequencies of many variants over all sites identify members of small cohorts (Homer et
@@ -35,7 +35,7 @@ from scipy.special import chdtrc, expit, stdtr
 from ihds.analysis import features, hits, likelihood, saddlepoint
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.features import Magnitudes, Means, Scale
-from ihds.analysis.hits import Hits, Informations, Scores
+from ihds.analysis.hits import HitInformation, Hits, HitScores
 from ihds.analysis.likelihood import Fit, Likelihood
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.numerics import blocks, invert, weighted_gram
@@ -83,7 +83,7 @@ class Scan(Contribution):
     weights: features.Weights
 
 
-CONTRIBUTIONS = (Likelihood, Magnitudes, Means, Scan, Informations, Scores, Cumulants)
+CONTRIBUTIONS = (Likelihood, Magnitudes, Means, Scan, HitInformation, HitScores, Cumulants)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +175,7 @@ def aggregate(params: Params, state: State, total: Any) -> State:
         case Scan():
             state = replace(state, total=total)
             return state if params.confirm == "none" else replace(state, hits=_hits(params, state, total))
-        case Informations() | Scores():
+        case HitInformation() | HitScores():
             assert isinstance(state.hits, Hits)
             return replace(state, hits=hits.aggregate(state.hits, total, params.max_rounds))
         case Cumulants():
