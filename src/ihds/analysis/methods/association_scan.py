@@ -79,7 +79,7 @@ class Scan(Contribution):
     yy: Annotated[float, Leaves("()", "trait squared", bound=2**14)]
     gx: Annotated[Matrix, Leaves("(features, p)", "scaled unit x covariate unit")]
     gy: Annotated[Vector, Leaves("(features,)", "scaled unit x trait")]
-    gg: Annotated[Vector, Leaves("(features,)", "scaled unit squared", bound=2**14)]
+    gg: Annotated[Vector, Leaves("(features,)", "scaled unit squared", bound=2**24)]
     weights: features.Weights
 
 
