@@ -197,7 +197,7 @@ def shown(curves: Curves, frame: Frame, names: tuple[str, ...]) -> tuple[tuple[C
                 "lower": np.where(survival > 0, survival * np.exp(-z * error), np.nan),
                 "upper": np.where(survival > 0, np.minimum(1.0, survival * np.exp(z * error)), np.nan),
             }
-        means.append(arm.steps.area(survival[ends], end)[0])
+        means.append(arm.steps.area(survival[ends], end)[0] if end else float("nan"))
         errors.append(unit)
         found.append(
             arm.steps.curve(

@@ -188,3 +188,11 @@ def test_the_summary_tells_what_the_weights_are_worth():
     text = effect(made()).summary()
     assert "worth equal persons" in text
     assert "difference of restricted means" in text
+
+
+def test_an_arm_without_a_step_has_no_restricted_mean():
+    result = effect(made().sample(30, random_state=1).reset_index(drop=True), PROTECTED)
+    assert sorted(len(c.time) for c in result.curves) == [0, 1]
+    assert all(np.isnan(c.rmst) for c in result.curves)
+    assert result.tests == ()
+    assert "NaN" not in result.summary()
