@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import numpy as np
-from scipy.special import gammaln, xlogy
+from scipy.special import betaln, xlog1py
 
 from ihds.analysis import genewise
 from ihds.analysis.design import Design, Ints
@@ -87,9 +87,9 @@ def profile(fits: Fits, design: Design, library: Vector) -> Profile:
 
 
 def _most(y: Matrix, r: Vector) -> Matrix:
-    """Return the log-likelihood of counts where each is its own mean, up to what no dispersion changes."""
-    whole = gammaln(y + r) - gammaln(r) - xlogy(y + r, y + r) + xlogy(r, r)
-    return np.asarray(whole + xlogy(y, y))
+    """Return the log-likelihood of counts where each is its own mean: the most there is."""
+    own = -xlog1py(y, r / np.maximum(y, 1.0)) - r * np.log1p(y / r)
+    return np.asarray(own - betaln(y + 1, r) - np.log(y + r))
 
 
 def closer(search: Search, fits: Fits, total: Profile) -> Search:

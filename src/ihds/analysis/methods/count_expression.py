@@ -66,7 +66,7 @@ class Spread(Contribution):
     kind: ClassVar[str] = "gene vector"
 
     expected: Annotated[Matrix, Leaves("(genes, p (p + 1) / 2)", "covariate unit squared x weight", bound=2**28)]
-    rate: Annotated[Vector, Leaves("(genes,)", "counts per million of the library", bound=2**20)]
+    rate: Annotated[Vector, Leaves("(genes,)", "counts per million of the plain library", bound=2**20)]
     weights: features.Weights
 
 
@@ -170,13 +170,14 @@ def _spread(state: State, design: Design, library: Vector) -> Spread:
     """Return expected information, rates and how many persons the residuals of the whole models rest on."""
     fits, chosen = state.fits, state.shown + len(state.fits.gene) // 2
     products, g = genewise.pairs(design.x), len(chosen)
+    million = 1e6 / np.maximum(libraries.sizes(state.scale, design, "none", 0.0), 1.0)
     expected, rate, spread = np.zeros((g, products.shape[1])), np.zeros(g), np.zeros((g, 2))
     size = np.sqrt(np.maximum(fits.deviance[chosen] / state.rows, 1e-12))
     for part, which, y, mean in genewise.means(fits, chosen, design, library):
         phi = fits.dispersion[which]
         variance = mean * (1 + phi * mean)
         expected[part] = (mean / (1 + phi * mean) / fits.unit[which]).T @ products
-        rate[part] = 1e6 / np.maximum(library, 1.0) @ y
+        rate[part] = million @ y
         spread[part] = features.weights((y - mean) / np.sqrt(variance) / size[part], design.person)
     return Spread(expected, rate, spread)
 
