@@ -199,6 +199,11 @@ def cases() -> dict[str, Case]:
     def components(result: Result) -> Pairs:
         yield result.details["sd"], omics["bladder"]["pca"]["sdev"]
 
+    def between(result: Result) -> Pairs:
+        found, r = features(result, omics["bladder"]["genes"], "g_"), omics["bladder"]["harmonised"]
+        yield found["between_before"], r["before"]
+        yield found["between_after"], r["combat"]["share"]
+
     def scanned(result: Result) -> Pairs:
         yield features(result, scans["genes"], "gene_")["chi_square"], scans["efron"]["chi"]
 
@@ -365,6 +370,7 @@ def cases() -> dict[str, Case]:
             OPTIMISED,
             "id",
         ),
+        "harmonise": Case("sva::ComBat", genes, {"features": "g_*", "keep": "~ invasive"}, between, 1e-7),
         "histogram": Case(
             "graphics::hist",
             trial,

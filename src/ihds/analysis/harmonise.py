@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from ihds.analysis import features
+from ihds.analysis import combat, features
 from ihds.analysis import formula as formulas
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.features import Scale
@@ -39,8 +39,6 @@ Kind = Literal["none", "combat", "combat_means", "batch", "quantile"]
 BY_SITE = ("combat", "combat_means", "batch")
 #: Of a feature the kept columns explain all but this part: nothing is left to harmonise.
 _DETERMINED = 1e-10
-#: Shrinkage stands still when a step is this small, relatively; it does so long before the last step.
-_STILL, _MOST_STEPS = 1e-15, 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +181,7 @@ def _covariates(harmony: Harmony, design: Design) -> Matrix:
     return design.x[:, harmony.first :]
 
 
-def _about_own(values: Matrix, held: NDArray[np.bool_]) -> tuple[Matrix, Vector]:
+def about_own(values: Matrix, held: NDArray[np.bool_]) -> tuple[Matrix, Vector]:
     """Return values (n, g) about the site's own means, 0 where missing, and those means (g,)."""
     mean = np.where(held, values, 0.0).sum(axis=0) / np.maximum(held.sum(axis=0), 1)
     return np.where(held, values - mean, 0.0), mean
@@ -199,7 +197,7 @@ def _fits(harmony: Harmony, design: Design) -> SiteFits:
     present = np.zeros((len(gaps), p, p))
     for part, block in features.centred(harmony.scale, design):
         held = np.isfinite(block)
-        own, _ = _about_own(block, held)
+        own, _ = about_own(block, held)
         xy[part], yy[part] = own.T @ x, np.einsum("ij,ij->j", own, own)
         spread[part] = features.weights(own, design.person)
         enough[part] = held.sum(axis=0) >= (2 if harmony.kind == "combat" else 1)
@@ -222,7 +220,7 @@ def _residuals(harmony: Harmony, design: Design) -> SiteResiduals:
     square, level = np.zeros(g), np.zeros(g)
     for part, block in features.centred(harmony.scale, design):
         rest = _unexplained(harmony, design, part, block)
-        own, mean = _about_own(rest, np.isfinite(rest))
+        own, mean = about_own(rest, np.isfinite(rest))
         own /= harmony.unit[part]
         used = harmony.moved[part]
         square[part], level[part] = np.where(used, np.einsum("ij,ij->j", own, own), 0.0), np.where(used, n * mean, 0.0)
@@ -276,7 +274,7 @@ def _moved(harmony: Harmony, design: Design) -> Matrix:
     for part, block in features.centred(harmony.scale, design):
         rest = _unexplained(harmony, design, part, block)
         held = np.isfinite(rest)
-        own, mean[part] = _about_own(rest, held)
+        own, mean[part] = about_own(rest, held)
         count[part] = held.sum(axis=0)
         variance[part] = np.einsum("ij,ij->j", own, own) / np.maximum(count[part] - 1, 1)
     used = harmony.moved
@@ -284,7 +282,7 @@ def _moved(harmony: Harmony, design: Design) -> Matrix:
     if n and used.any():
         deviation = harmony.deviation[used]
         found = (mean - harmony.level)[used] / deviation, variance[used] / deviation**2
-        shift[used], stretch[used] = _shrunk(harmony.kind, *found, count[used])
+        shift[used], stretch[used] = _own_part(harmony.kind, *found, count[used])
     shift, stretch = shift * harmony.deviation, np.sqrt(stretch)
     values = np.empty((n, g))
     for part, block in features.centred(harmony.scale, design):
@@ -295,27 +293,14 @@ def _moved(harmony: Harmony, design: Design) -> Matrix:
     return values
 
 
-def _shrunk(kind: Kind, shift: Vector, spread: Vector, count: Vector) -> tuple[Vector, Vector]:
-    """Return a site's shifts and variances (g,), shrunk towards those of all its features (Johnson 2007).
-
-    The inverse gamma prior of mean m and variance v is written without dividing by v: features all of one
-    spread take that spread.
-    """
-    if kind == "batch":
-        return shift, np.ones_like(shift)
-    middle, wide = float(shift.mean()), float(shift.var(ddof=1))
-    if kind == "combat_means":
-        return (wide * shift + middle) / (wide + 1), np.ones_like(shift)
-    m, v = float(spread.mean()), float(spread.var(ddof=1))
-    old, g, d = spread, shift, spread
-    for _ in range(_MOST_STEPS):
-        g = (wide * count * shift + old * middle) / np.maximum(wide * count + old, 1e-300)
-        squares = (count - 1) * spread + count * (shift - g) ** 2
-        d = (v * squares / 2 + m * v + m**3) / np.maximum(v * (count / 2 + 1) + m**2, 1e-300)
-        if np.all(np.abs(d - old) <= _STILL * d):
-            break
-        old = d
-    return g, np.maximum(d, 1e-300)
+def _own_part(kind: Kind, shift: Vector, spread: Vector, count: Vector) -> tuple[Vector, Vector]:
+    """Return what is taken for a site's own shift and variance of each feature."""
+    match kind:
+        case "combat":
+            return combat.shrunk(shift, spread, count)
+        case "combat_means":
+            return combat.shrunk_means(shift), np.ones_like(shift)
+    return shift, np.ones_like(shift)
 
 
 # -- at the centre --------------------------------------------------------------------------

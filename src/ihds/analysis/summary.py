@@ -28,6 +28,7 @@ def render(result: Result) -> str:
         _quantiles(result),
         _histograms(result),
         _table_one(result),
+        _between_sites(result),
         _features(result),
         _sets(result),
         _balance(result),
@@ -103,6 +104,17 @@ def _random(result: Result) -> list[str]:
         rows.append(["residual", number(result.details["residual_sd"]), ""])
     share = result.details.get("intraclass_correlation")
     return columns(rows) + ([f"intraclass correlation {number(share)}"] if share is not None else [])
+
+
+def _between_sites(result: Result) -> list[str]:
+    """Return the mean share of variance between sites before and after features were harmonised."""
+    if result.method != "harmonise":
+        return []
+    told = result.details
+    shares = (told["mean_before"], told["mean_after"], told["by_chance"])
+    before, after, chance = (f"{100 * share:.1f} %" for share in shares)
+    kept = f", {told['left_as_they_are']} features left as they are" if told["left_as_they_are"] else ""
+    return [f"between sites: {before} of the variance before, {after} after, {chance} by chance{kept}"]
 
 
 def _features(result: Result) -> list[str]:
