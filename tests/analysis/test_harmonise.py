@@ -37,23 +37,27 @@ def made(sites: int = 4, n: int = 20, genes: int = 12, seed: int = 3) -> list[pd
     return parts
 
 
-def adjusted(parts, kind, keep="~ invasive", features="g_*", thresholds=None):
-    """Return what sites hold once they have harmonised, one below the other, and what they agreed on."""
+def harmonised(parts, kind, keep, features, thresholds):
+    """Return plan, sites' works and state once the sites have agreed on how they harmonise."""
     tables = [read_table(p) for p in parts]
     codebook = agree({"all": draft_codebook("test", pd.concat(tables, ignore_index=True), "")})
     call = {"formula": keep} if keep != "~ 1" and kind == "quantile" else {"keep": keep, "components": 1}
     method = "differential_expression" if "formula" in call else "principal_components"
-    plan = Plan(
-        method, {"features": features, "harmonise": kind, **call}, codebook, thresholds or Thresholds.none(), len(parts)
-    )
-    works, state = [plan.work(conform(t, codebook, "a site")) for t in tables], plan.begin()
+    call = {"features": features, "harmonise": kind, **call}
+    plan = Plan(method, call, codebook, thresholds or Thresholds.none(), len(parts))
+    works, state = [plan.work(conform(t, codebook, "a site")).with_twin() for t in tables], plan.begin()
     while state.agreement.phase != "done" or plan.inner(state).harmony.stage != "ready":
         answers = [work.local(state) for work in works]
         flat = [plan.flatten(state, a) for a in answers]
         words = np.sum([w for _, w in flat], axis=0, dtype=np.uint64)
         state = plan.aggregate(state, plan.total(state, type(answers[0]).__name__, flat[0][0], words))
-    harmony = plan.inner(state).harmony
-    names = plan.agreement.ask.features
+    return plan, works, state
+
+
+def adjusted(parts, kind, keep="~ invasive", features="g_*", thresholds=None):
+    """Return what sites hold once they have harmonised, one below the other, and what they agreed on."""
+    plan, works, state = harmonised(parts, kind, keep, features, thresholds)
+    harmony, names = plan.inner(state).harmony, plan.agreement.ask.features
     found = [harmonise.adjusted(harmony, work._placed(state.agreement)).features for work in works]
     return pd.DataFrame(np.concatenate(found), columns=list(names)), harmony
 
@@ -269,16 +273,7 @@ def test_features_of_few_carriers_stay_hidden_though_harmonised_values_differ_fr
 
 def test_other_agreements_give_other_values():
     """What a site keeps between rounds belongs to one agreement."""
-    parts = made()
-    tables = [read_table(p) for p in parts]
-    codebook = agree({"all": draft_codebook("test", pd.concat(tables, ignore_index=True), "")})
-    plan = Plan("principal_components", {"features": "g_*", "harmonise": "batch"}, codebook, Thresholds.none(), 4)
-    works, state = [plan.work(conform(t, codebook, "a site")) for t in tables], plan.begin()
-    while state.agreement.phase != "done" or plan.inner(state).harmony.stage != "ready":
-        answers = [work.local(state) for work in works]
-        flat = [plan.flatten(state, a) for a in answers]
-        words = np.sum([w for _, w in flat], axis=0, dtype=np.uint64)
-        state = plan.aggregate(state, plan.total(state, type(answers[0]).__name__, flat[0][0], words))
+    plan, works, state = harmonised(made(), "batch", "~ 1", "g_*", None)
     harmony, design = plan.inner(state).harmony, works[0]._placed(state.agreement)
     one = harmonise.adjusted(harmony, design)
     assert harmonise.adjusted(harmony, design) is one
