@@ -271,6 +271,14 @@ def test_features_of_few_carriers_stay_hidden_though_harmonised_values_differ_fr
     assert result.details["hidden_features"] == 1
 
 
+def test_levels_taken_out_before_are_not_there_to_be_taken_out_within_sites():
+    call = {"formula": "~ invasive", "features": "g_*", "within_sites": True}
+    plain = federate(made(), "differential_expression", **call)
+    after = federate(made(), "differential_expression", harmonise="batch", **call)
+    for name in ("t", "p"):
+        assert np.allclose(plain.details["features"][name], after.details["features"][name], rtol=1e-8)
+
+
 def test_other_agreements_give_other_values():
     """What a site keeps between rounds belongs to one agreement."""
     plan, works, state = harmonised(made(), "batch", "~ 1", "g_*", None)

@@ -11,7 +11,8 @@ by persons; or the sum over persons of their sorted values. A method runs the ro
 
 and lists ``harmonise.CONTRIBUTIONS`` (``features.Magnitudes`` and ``Means`` besides) among its own;
 ``undivided(kind)`` goes into its ask. The columns of the frame are kept: their effects are not taken for
-effects of sites. Features that must not be looked at come back as missing everywhere.
+effects of sites. Features that must not be looked at come back as missing everywhere. ComBat and batches need
+sums of each feature alone; quantiles need whole rows at once.
 """
 
 from __future__ import annotations

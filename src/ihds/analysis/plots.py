@@ -240,7 +240,7 @@ def _call_rates(result: Result, axes: Axes) -> None:
 
 def _between_sites(result: Result, axes: Axes) -> None:
     """Draw how many features have which share of their variance between sites, before and after."""
-    told, edges = result.details, np.linspace(0.0, 1.0, 41)
+    told, edges = result.details, [i / 40 for i in range(41)]
     for name, colour in (("before", "#D55E00"), ("after", "#0072B2")):
         mean = told[f"mean_{name}"]
         label = f"{name}: {100 * mean:.1f} % on average"
