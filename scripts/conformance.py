@@ -231,6 +231,11 @@ def cases() -> dict[str, Case]:
                 yield mine[one], theirs[other]
             yield [mine["area"], mine["pac"], mine["agreement"]], [theirs[n] for n in ("area", "pac", "agreement")]
 
+    def between(result: Result) -> Pairs:
+        found, r = features(result, omics["bladder"]["genes"], "g_"), omics["bladder"]["harmonised"]
+        yield found["between_before"], r["before"]
+        yield found["between_after"], r["combat"]["share"]
+
     def scanned(result: Result) -> Pairs:
         yield features(result, scans["genes"], "gene_")["chi_square"], scans["efron"]["chi"]
 
@@ -410,6 +415,7 @@ def cases() -> dict[str, Case]:
             OPTIMISED,
             "id",
         ),
+        "harmonise": Case("sva::ComBat", genes, {"features": "g_*", "keep": "~ invasive"}, between, 1e-7),
         "histogram": Case(
             "graphics::hist",
             trial,

@@ -82,6 +82,12 @@ CALLS = {
         {"formula": "size ~ age + count + sex", "steps": 4, "folds": 0},
         {"formula": "event ~ age + count + sex", "family": "binomial", "alpha": 0.5, "steps": 4, "folds": 0},
     ],
+    "harmonise": [
+        {"features": "age,size,count", "keep": "~ sex"},
+        {"features": "age,size,count", "harmonise": "combat_means"},
+        {"features": "age,size,count", "harmonise": "batch", "keep": "~ sex"},
+        {"features": "age,size,count", "harmonise": "quantile"},
+    ],
     "histogram": [{"formula": "~ age + size", "by": "arm"}],
     "quantiles": [{"formula": "~ age + size", "by": "sex", "probs": (0.25, 0.5)}],
     "rank_test": [{"formula": "size ~ arm"}, {"formula": "age ~ sex", "step": 0.1}],
@@ -97,7 +103,10 @@ CALLS = {
     "voom": [{"formula": "~ sex", "features": "count,time,start", "scaling": "none"}],
     "count_expression": [{"formula": "~ sex", "features": "count,time,start", "scaling": "none", "dispersion": 0.3}],
     "penalised_cox": [{"formula": "Surv(time, event) ~ age + size + sex", "steps": 3, "folds": 0}],
-    "differential_expression": [{"formula": "~ sex", "features": "age,size,count"}],
+    "differential_expression": [
+        {"formula": "~ sex", "features": "age,size,count"},
+        {"formula": "~ sex", "features": "age,size,count", "harmonise": "quantile"},
+    ],
     "cox_scan": [{"formula": "Surv(time, event) ~ sex", "features": "age,size"}],
     "association_scan": [
         {"formula": "size ~ sex", "features": "age,count"},
@@ -146,7 +155,7 @@ CALLS = {
 #: Methods whose patients must lie within one site: rows are split between patients of four visits.
 NESTED = {"gee", "lmm", "glmm", "mmrm"}
 #: Methods in which each site has a model of its own, or pairs within sites: another split of rows is another answer.
-BY_SITE = {"consensus_clustering", "cox_scan", "glm_imputed", "meta_analysis", "validate_panel"}
+BY_SITE = {"consensus_clustering", "cox_scan", "glm_imputed", "harmonise", "meta_analysis", "validate_panel"}
 CASES = [(name, call) for name, calls in CALLS.items() for call in calls]
 SPLITTABLE = [(name, call) for name, call in CASES if name not in BY_SITE]
 LAWS = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))

@@ -328,6 +328,21 @@ def _call_rates(result: Result, axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _between_sites(result: Result, axes: Axes) -> None:
+    """Draw how many features have which share of their variance between sites, before and after."""
+    told, edges = result.details, [i / 40 for i in range(41)]
+    for name, colour in (("before", "#D55E00"), ("after", "#0072B2")):
+        mean = told[f"mean_{name}"]
+        label = f"{name}: {100 * mean:.1f} % on average"
+        axes.hist(told["features"][f"between_{name}"], edges, color=colour, alpha=0.6, label=label)
+        axes.axvline(mean, color=colour)
+    label = f"by chance: {100 * told['by_chance']:.1f} %"
+    axes.axvline(told["by_chance"], color="#888888", linestyle="--", label=label)
+    axes.set(xlabel="share of variance between sites", ylabel="features", xlim=(0, 1))
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def _love(result: Result, axes: Axes) -> None:
     """Draw each covariate's standardised difference before and after weighting (Love's plot)."""
     rows = result.details["balance"]
@@ -409,6 +424,7 @@ _OF_METHOD: dict[str, Callable[[Result, Axes], None]] = {
     "differential_expression": _volcano,
     "elastic_net": _path,
     "genotype_qc": _call_rates,
+    "harmonise": _between_sites,
     "histogram": _histograms,
     "logrank": _expected,
     "penalised_cox": _path,

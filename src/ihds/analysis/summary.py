@@ -29,6 +29,7 @@ def render(result: Result) -> str:
         _histograms(result),
         _clusterings(result),
         _table_one(result),
+        _between_sites(result),
         _features(result),
         _sets(result),
         _weights(result),
@@ -131,6 +132,17 @@ def _clusterings(result: Result) -> list[str]:
     notes = [f"{row['k']} clusters are hidden: {row['hidden']}" for row in found if row["hidden"]]
     notes += [f"{row['k']} clusters: a better start had a small one" for row in found if row["passed_over"]]
     return [*columns(rows), *notes] if found else []
+
+
+def _between_sites(result: Result) -> list[str]:
+    """Return the mean share of variance between sites before and after features were harmonised."""
+    if result.method != "harmonise":
+        return []
+    told = result.details
+    shares = (told["mean_before"], told["mean_after"], told["by_chance"])
+    before, after, chance = (f"{100 * share:.1f} %" for share in shares)
+    kept = f", {told['left_as_they_are']} features left as they are" if told["left_as_they_are"] else ""
+    return [f"between sites: {before} of the variance before, {after} after, {chance} by chance{kept}"]
 
 
 def _features(result: Result) -> list[str]:
