@@ -35,3 +35,13 @@ def shrunk(shift: Vector, spread: Vector, count: Vector) -> tuple[Vector, Vector
         if np.all(np.abs(d - old) <= _STILL * d):
             break
     return g, np.maximum(d, _NOTHING)
+
+
+def own_part(kind: str, shift: Vector, spread: Vector, count: Vector) -> tuple[Vector, Vector]:
+    """Return what is taken for a site's own shift and variance of each feature."""
+    match kind:
+        case "combat":
+            return shrunk(shift, spread, count)
+        case "combat_means":
+            return shrunk_means(shift), np.ones_like(shift)
+    return shift, np.ones_like(shift)

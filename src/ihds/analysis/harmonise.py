@@ -285,7 +285,7 @@ def _moved(harmony: Harmony, design: Design) -> Matrix:
     if n and used.any():
         deviation = harmony.deviation[used]
         found = (mean - harmony.level)[used] / deviation, variance[used] / deviation**2
-        shift[used], stretch[used] = _own_part(harmony.kind, *found, count[used])
+        shift[used], stretch[used] = combat.own_part(harmony.kind, *found, count[used])
     shift, stretch = shift * harmony.deviation, np.sqrt(stretch)
     values = np.empty((n, g))
     for part, block in features.centred(harmony.scale, design):
@@ -294,16 +294,6 @@ def _moved(harmony: Harmony, design: Design) -> Matrix:
         back = new * harmony.scale.scale[part] + harmony.scale.centre[part]
         values[:, part] = np.where(used[part], back, design.features[:, part])
     return values
-
-
-def _own_part(kind: Kind, shift: Vector, spread: Vector, count: Vector) -> tuple[Vector, Vector]:
-    """Return what is taken for a site's own shift and variance of each feature."""
-    match kind:
-        case "combat":
-            return combat.shrunk(shift, spread, count)
-        case "combat_means":
-            return combat.shrunk_means(shift), np.ones_like(shift)
-    return shift, np.ones_like(shift)
 
 
 # -- at the centre --------------------------------------------------------------------------
