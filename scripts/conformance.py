@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from tests.analysis.methods import test_factor_analysis as factors
 from tests.analysis.methods import test_penalised_cox as penalised
 from tests.analysis.methods.test_differential_expression import bladder
 from tests.analysis.methods.test_polygenic_score import weighted
@@ -199,6 +200,13 @@ def cases() -> dict[str, Case]:
     def components(result: Result) -> Pairs:
         yield result.details["sd"], omics["bladder"]["pca"]["sdev"]
 
+    def hidden(result: Result) -> Pairs:
+        r = reference("factors")["pbc"]
+        mine = factors.loadings(result, r["names"])
+        yield mine @ mine.T, r["implied"]
+        yield factors.uniqueness(result, r["names"]), r["uniqueness"]
+        yield result.log_likelihood and result.log_likelihood["fitted"], r["loglik"]
+
     def scanned(result: Result) -> Pairs:
         yield features(result, scans["genes"], "gene_")["chi_square"], scans["efron"]["chi"]
 
@@ -321,6 +329,9 @@ def cases() -> dict[str, Case]:
                 (r.details["loss_mean"], lasso["fits"][0]["cvm"]),
             ],
             OPTIMISED,
+        ),
+        "factor_analysis": Case(
+            "an EM written out", lambda: factors.liver(SHARED), dict(factors.LIVER), hidden, OPTIMISED
         ),
         "fine_gray": Case(
             "cmprsk::crr",

@@ -28,6 +28,7 @@ def render(result: Result) -> str:
         _quantiles(result),
         _histograms(result),
         _table_one(result),
+        _factors(result),
         _features(result),
         _sets(result),
         _balance(result),
@@ -51,9 +52,11 @@ def columns(rows: list[list[str]]) -> list[str]:
 
 
 def number(value: Any, digits: int = 4) -> str:
-    """Return a number with some significant digits; nothing for None."""
+    """Return a number with some significant digits; a name as it is; nothing for None."""
     if value is None or value != value:
         return "-"
+    if isinstance(value, str):
+        return value
     if math.isinf(value):
         return "Inf" if value > 0 else "-Inf"
     if isinstance(value, (int, np.integer)):
@@ -103,6 +106,18 @@ def _random(result: Result) -> list[str]:
         rows.append(["residual", number(result.details["residual_sd"]), ""])
     share = result.details.get("intraclass_correlation")
     return columns(rows) + ([f"intraclass correlation {number(share)}"] if share is not None else [])
+
+
+def _factors(result: Result) -> list[str]:
+    """Return what each factor explains of each layer, in per cent, and how well the model fits."""
+    found = result.details.get("explained")
+    if not found:
+        return []
+    names = [f"factor {j + 1}" for j in range(result.details["factors"])]
+    rows = [["per cent explained", "features", *names, "all"]]
+    rows += [[r["layer"], str(r["features"]), *(f"{100 * v:.1f}" for v in (*r["share"], r["total"]))] for r in found]
+    fitted = "" if result.coefficients or not result.log_likelihood else f"{result.log_likelihood['fitted']:.4f}, "
+    return [*columns(rows), f"{fitted and 'log-likelihood: fitted '}{fitted}BIC {result.details['bic']:.4f}"]
 
 
 def _features(result: Result) -> list[str]:
