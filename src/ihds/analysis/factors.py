@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +34,8 @@ Blocks = Callable[[], Iterator[tuple[slice, Matrix]]]
 @dataclass(frozen=True, slots=True)
 class Expected(Contribution):
     """What a step of EM needs: sums over rows of expectations given what the row has, z̃ being (1, z)."""
+
+    kind: ClassVar[str] = "gene vector"
 
     moments: Annotated[Matrix, Leaves("(k + 1, k + 1)", "sum of E[z̃ z̃']", bound=2**16)]
     cross: Annotated[Matrix, Leaves("(features, k + 1)", "sum of E[x z̃']", bound=2**16)]

@@ -103,6 +103,23 @@ def test_rounds_of_expectations_have_the_answer_that_cross_products_have(shared,
     assert result.rounds < 150
 
 
+def test_rounds_of_expectations_reach_uniquenesses_at_their_bound(shared, monkeypatch):
+    r = reference("factors")["voice"]
+    monkeypatch.setattr(factor_analysis, "_MOST_PRODUCTS", 0)
+    result = federate(voices(shared), "factor_analysis", layers="voice: " + " ".join(r["names"]), factors=3)
+    assert np.allclose(uniqueness(result, r["names"]), r["k3"]["uniqueness"], atol=1e-5)
+    assert result.rounds < 100
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_noise_without_factors_has_an_answer_at_the_bound(seed):
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame(rng.normal(size=(60, 6)), columns=[f"gene_{j}" for j in range(6)])
+    frame.loc[frame.index % 9 == 0, "gene_1"] = np.nan
+    result = federate(split(frame, 3), "factor_analysis", layers="rna: gene_*", factors=2)
+    assert result.rounds < 250
+
+
 def test_a_missing_layer_has_the_answer_of_an_em_written_out(shared):
     r = reference("factors")["pbc"]
     result = federate(liver(shared), "factor_analysis", **LIVER)
@@ -182,6 +199,16 @@ def test_few_rows_without_any_value_are_not_told_from_the_others():
     assert set(result.details["features"]["n"]) == {240}
 
 
+def test_many_rows_of_one_person_without_any_value_are_one_person():
+    frame = made().assign(person=[f"p{i}" for i in range(240)])
+    lacking = frame.iloc[[3] * 8].copy()
+    lacking[GENES + PROTEINS] = np.nan
+    frame = pd.concat([frame[frame["person"] != "p3"], lacking], ignore_index=True)
+    parts = [frame[frame["person"].str[-1].isin(list(d))].reset_index(drop=True) for d in ("012", "3456", "789")]
+    result = federate(parts, "factor_analysis", thresholds=STRICT, person="person", formula="~ age", **TWO)
+    assert result.n == len(frame)
+
+
 def test_a_layer_of_few_persons_or_one_site_is_refused():
     frame = made()
     frame.loc[frame.index >= 8, PROTEINS] = np.nan
@@ -234,8 +261,9 @@ def test_a_level_that_few_of_those_with_features_have_tells_no_factor(formula):
     frame = made()
     frame["dose"] = (frame["stage"] == "s3").astype(float)
     frame["here"] = np.where(frame.index % 3 == 0, "a", "b")
-    held = frame["stage"] != "s3"
-    held.iloc[int(np.flatnonzero(~held)[0])] = True  # one of the stage alone has features
+    held = frame["stage"] != ("s1" if formula == "~ stage" else "s3")  # s1 has no column of its own
+    rare = np.flatnonzero(~held)
+    held.iloc[[rare[0], rare[rare % 3 != rare[0] % 3][0]]] = True  # two of the stage, at two sites, have features
     if formula == "~ here":  # all of one level that have features are at one site
         frame["here"] = np.where((frame.index % 3 == 0) | ((frame.index % 3 == 1) & (frame.index % 2 == 0)), "a", "b")
         held = (frame["here"] == "b") | (frame.index % 3 == 0)
