@@ -191,12 +191,17 @@ def test_values_of_another_site_and_rows_without_any_value_do_not_matter():
     assert [c.se for c in one.coefficients] == pytest.approx([c.se for c in two.coefficients], rel=1e-5)
 
 
-def test_few_rows_without_any_value_are_not_told_from_the_others():
+def test_few_rows_without_any_value_are_not_told_from_the_others(monkeypatch):
     frame = made()
     frame.loc[3, GENES + PROTEINS] = np.nan
+    totals = []
+    take = factor_analysis.aggregate
+    monkeypatch.setattr(factor_analysis, "aggregate", lambda p, s, total: totals.append(total) or take(p, s, total))
     result = federate(split(frame, 4), "factor_analysis", thresholds=STRICT, formula="~ age", **TWO)
     assert result.n == 240
     assert set(result.details["features"]["n"]) == {240}
+    sums = [total.xx for total in totals if isinstance(total, factor_analysis.Scores)]
+    assert sums[0][0, 0] == pytest.approx(240)  # the columns' sums too are over all, so that none is left over
 
 
 def test_many_rows_of_one_person_without_any_value_are_one_person():

@@ -4,18 +4,16 @@ Model      x = mu + W z + e per row, over all layers' features standardised; z ~
            feature; a row may lack values or whole layers (missing at random). Maximum likelihood, uniquenesses
            at least 0.005; varimax or principal axes.
 Down       each feature's centre and scale, then loadings, means and noise of the features.
-Up         Magnitudes, Means, Variation; then Products once, or Expected each round; at last Scores.
-Rounds     6 where no value is missing, features are 200 at most and rows three times as many; else 5 and about
-           30 to 150: EM with expanded parameters, then quasi-Newton steps in its metric.
+Up         Magnitudes, Means, Variation; then Products once, or Expected each round; Scores, with a formula Columns.
+Rounds     6, or 7 with a formula, for at most 200 features without gaps in three times as many rows; else about
+           35 to 150: EM with expanded parameters, then quasi-Newton steps in its metric.
 Reveals    loadings and noise of features over all sites; the factors' values are personal and never leave.
            Features of few persons or one site, or that do not vary, take no part and are counted; a layer of
            which none is left, and a factor that few persons make, are refused. With Products, and with many
            rounds of Expected, the coordinator knows the correlations of the features.
 Errors     BadInput, Refused, DidNotConverge, Collinear (of the formula).
-Source     Lawley & Maxwell 1971; Rubin & Thayer 1982; Liu, Rubin & Wu 1998; Jamshidian & Jennrich
-           1997; Nocedal 1980; Kaiser 1958.
-           Checked against R factanal and an EM written out
-           (tests/vectors/factors.R).
+Source     Lawley & Maxwell 1971; Rubin & Thayer 1982; Liu, Rubin & Wu 1998; Jamshidian & Jennrich 1997; Nocedal
+           1980; Kaiser 1958. Checked against R factanal and an EM written out (tests/vectors/factors.R).
 Status     experimental
 """
 
@@ -64,14 +62,12 @@ class Params:
 
 @dataclass(frozen=True, slots=True)
 class Variation(Contribution):
-    """The squares of each centred feature, what they rest on, who has which layers, the columns' sums over those."""
+    """The squares of each centred feature, what they rest on, and how many persons have which layers."""
 
     square: Annotated[Vector, Leaves("(features,)", "scaled units squared", bound=2**14)]
     weights: features.Weights
     overlap: Annotated[Matrix, Leaves("(layers, layers)", "persons with both", bound=1)]
     empty: Annotated[float, Leaves("()", "persons without any value", bound=1)]
-    rows: Annotated[float, Leaves("()", "rows with any value", bound=1)]
-    columns: Annotated[Vector, Leaves("(p,)", "covariate unit, over rows with any value", bound=2**15)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +87,19 @@ class Scores(Contribution):
     rows: Annotated[float, Leaves("()", "rows with any value", bound=1)]
     held: Annotated[Vector, Leaves("(levels,)", "persons with any value", bound=1)]
     held_sites: Annotated[Vector, Leaves("(levels,)", "sites with such persons", bound=1, per="site")]
-    columns: Annotated[Matrix, Leaves("(p, 2)", "covariate unit squared, and to the fourth", bound=features.MOST)]
     xx: Annotated[Matrix, Leaves("(p, p)", "covariate unit squared")]
     xz: Annotated[Matrix, Leaves("(p, k)", "covariate unit x deviation")]
     zz: Annotated[Vector, Leaves("(k,)", "deviations squared", bound=2**16)]
 
 
-CONTRIBUTIONS = (Magnitudes, Means, Variation, Products, Expected, Scores)
+@dataclass(frozen=True, slots=True)
+class Columns(Contribution):
+    """What the spread of the formula's columns rests on, among rows with any value."""
+
+    spread: Annotated[Matrix, Leaves("(p, 2)", "covariate unit squared, and to the fourth", bound=features.MOST)]
+
+
+CONTRIBUTIONS = (Magnitudes, Means, Variation, Products, Expected, Scores, Columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +107,7 @@ class State:
     """The features' scale; those that take part, with their deviations in it; the search; how it turns; the end.
 
     ``layer`` (features,) is each feature's layer. ``products`` is empty where rows answer each round.
-    ``everybody`` says that rows without any value count, for few persons have none; ``centre`` is the mean
-    of the formula's columns over rows with any.
+    ``everybody`` says that rows without any value count too, for few persons have none.
     """
 
     scale: Scale
@@ -116,11 +117,11 @@ class State:
     deviation: Vector
     together: bool
     everybody: bool
-    centre: Vector
     products: Matrix
     climb: Climb
     turn: Matrix
     total: Scores | None
+    columns: Matrix
 
 
 STATE = State
@@ -173,7 +174,7 @@ def begin(params: Params, frame: Frame) -> State:
     layer = [next(i for i, patterns in enumerate(layers) if matches(name, patterns)) for name in frame.features]
     none, empty, shown = np.zeros((0, 0)), np.zeros(0), np.zeros(0, dtype=np.int64)
     scale, climb, codes = features.begin(frame), factors.begin(0, params.factors), np.array(layer, dtype=np.int64)
-    return State(scale, codes, frame.rows, shown, empty, False, False, empty, none, climb, none, None)
+    return State(scale, codes, frame.rows, shown, empty, False, False, none, climb, none, None, none)
 
 
 def _blocks(state: State, design: Design) -> Blocks:
@@ -222,26 +223,22 @@ def _variation(state: State, design: Design) -> Variation:
     overlap = [persons_with(known & known[:, [layer]], design.person) for layer in range(layers)]
     some = np.asarray(known.any(axis=1))
     empty = distinct(design.person) - float(persons_with(some[:, None], design.person)[0])
-    return Variation(square, spread, np.array(overlap), empty, float(some.sum()), design.x[some].sum(axis=0))
+    return Variation(square, spread, np.array(overlap), empty)
 
 
-def _scores(state: State, design: Design, blocks: Blocks) -> Scores:
+def _scores(state: State, design: Design, blocks: Blocks) -> Scores | Columns:
     mean, _, known, _ = factors.scores(state.climb.at, blocks, len(design.person))
     kept = known | state.everybody  # the score of a row without any value is 0, which is expected of it
     x, z, person = design.x[kept], (mean @ state.turn)[kept], design.person[kept]
-    held = np.array(
-        [
-            float(distinct(person[design.codes[name][kept] == level]))
-            for name, levels in design.frame.levels.items()
-            for level in range(len(levels))
-        ]
-    )
+    if state.total is not None:
+        return Columns(features.weights(x - state.total.xx[0] / max(state.total.rows, 1.0), person))
+    codes = [(design.codes[name][kept], len(levels)) for name, levels in design.frame.levels.items()]
+    held = np.array([float(distinct(person[c == level])) for c, size in codes for level in range(size)])
     return Scores(
         spread=features.weights(z, person),
         rows=float(len(z)),
         held=held,
         held_sites=(held > 0).astype(np.float64),
-        columns=features.weights(x - state.centre, person),
         xx=x.T @ x,
         xz=x.T @ z,
         zz=np.einsum("ij,ij->j", z, z),
@@ -268,6 +265,8 @@ def aggregate(params: Params, state: State, total: Any) -> State:
             return _turned(params, replace(state, climb=factors.advance(state.climb, total, params.max_rounds)))
         case Scores():
             return replace(state, total=total)
+        case Columns():
+            return replace(state, columns=total.spread)
     return replace(state, scale=features.scaled(state.scale, total))
 
 
@@ -306,7 +305,6 @@ def _chosen(params: Params, state: State, total: Variation) -> State:
         shown=shown,
         deviation=np.sqrt(variance[shown]),
         everybody=bool(0 < np.rint(total.empty) < scale.least),
-        centre=total.columns / max(float(np.rint(total.rows)), 1.0),
         together=small and bool(np.all(scale.count[shown] == state.rows)),
         climb=factors.begin(len(shown), k),
     )
@@ -319,7 +317,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
         Refused: few persons make a factor.
 
     """
-    if state.total is None:
+    if state.total is None or len(state.columns) < len(state.total.xx):
         return None
     few = np.flatnonzero(features.resting(state.total.spread, state.scale.least))
     if len(few):
@@ -358,14 +356,14 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     return Result(
         method="factor_analysis",
         n=rows,
-        coefficients=_associated(frame, state.total),
+        coefficients=_associated(frame, state.total, state.columns),
         log_likelihood={"fitted": log_likelihood},
         tests=factors.enough(climb.at, state.products, float(state.rows)),
         details=details,
     )
 
 
-def _associated(frame: Frame, total: Scores) -> tuple[Coefficient, ...]:
+def _associated(frame: Frame, total: Scores, columns: Matrix) -> tuple[Coefficient, ...]:
     """Return the regressions of the expected factors on the formula's columns.
 
     Raises:
@@ -376,7 +374,7 @@ def _associated(frame: Frame, total: Scores) -> tuple[Coefficient, ...]:
     p, rows = len(total.xx), float(np.rint(total.rows))
     if not p:
         return ()
-    thin = features.resting(total.columns, frame.min_cell)[1:].any() or np.any(np.rint(total.held) < frame.min_cell)
+    thin = features.resting(columns, frame.min_cell)[1:].any() or np.any(np.rint(total.held) < frame.min_cell)
     alone = np.any(np.rint(total.held_sites) < frame.min_sites)
     if thin or alone or rows - p < 1 or (frame.min_cell > 1 and _ROWS_EACH * p > rows):
         raise Refused(
