@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from tests.analysis.methods import test_consensus_clustering as clustered
+from tests.analysis.methods import test_factor_analysis as factors
 from tests.analysis.methods import test_penalised_cox as penalised
 from tests.analysis.methods import test_target_trial as emulation
 from tests.analysis.methods import test_validate_panel as validation
@@ -236,6 +237,13 @@ def cases() -> dict[str, Case]:
         yield found["between_before"], r["before"]
         yield found["between_after"], r["combat"]["share"]
 
+    def hidden(result: Result) -> Pairs:
+        r = reference("factors")["pbc"]
+        mine = factors.loadings(result, r["names"])
+        yield mine @ mine.T, r["implied"]
+        yield factors.uniqueness(result, r["names"]), r["uniqueness"]
+        yield result.log_likelihood and result.log_likelihood["fitted"], r["loglik"]
+
     def scanned(result: Result) -> Pairs:
         yield features(result, scans["genes"], "gene_")["chi_square"], scans["efron"]["chi"]
 
@@ -371,6 +379,9 @@ def cases() -> dict[str, Case]:
                 (r.details["loss_mean"], lasso["fits"][0]["cvm"]),
             ],
             OPTIMISED,
+        ),
+        "factor_analysis": Case(
+            "an EM written out", lambda: factors.liver(SHARED), dict(factors.LIVER), hidden, OPTIMISED
         ),
         "fine_gray": Case(
             "cmprsk::crr",

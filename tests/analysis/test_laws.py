@@ -116,6 +116,10 @@ CALLS = {
         {"formula": "event ~ sex", "features": "age,count", "family": "binomial", "confirm": "saddlepoint"}
         | {"confirm_below": 1.0},
     ],
+    "factor_analysis": [
+        {"layers": "all: size count start time", "factors": 1},
+        {"layers": "one: age time; two: start size", "factors": 1, "formula": "~ sex"},
+    ],
     "genotype_qc": [{"features": "event"}],
     "principal_components": [{"features": "age,size,count", "components": 2, "scaling": "unit"}],
     "causal_effect": [

@@ -321,6 +321,39 @@ def _scree(result: Result, axes: Axes) -> None:
     _bars(axes, [f"component {j + 1}" for j in range(len(shares))], shares, "per cent of variance")
 
 
+def _shaded(axes: Axes, values: Floats, rows: list[str], columns: list[str], digits: int) -> None:
+    """Draw a table as coloured squares, blue for what is below 0, each with its number."""
+    most = float(np.abs(values).max(initial=0.0)) or 1.0
+    axes.imshow(values, vmin=-most, vmax=most, cmap="RdBu_r", aspect="auto")
+    for i, j in np.ndindex(values.shape):
+        colour = "white" if abs(values[i, j]) > 0.6 * most else "black"
+        axes.text(j, i, f"{values[i, j]:.{digits}f}", ha="center", va="center", color=colour, fontsize=8)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+
+
+def _layers(result: Result, axes: Axes) -> None:
+    """Draw what each factor explains of each layer, and the loadings of the features it loads on most."""
+    told, found = result.details, result.details["features"]
+    names = [f"factor_{j + 1}" for j in range(told["factors"])]
+    loadings = np.column_stack([found[name] for name in names])
+    heads = [name.replace("_", " ") for name in names]
+    each = max(2, 16 // len(names))
+    leading = dict.fromkeys(int(i) for column in np.abs(loadings).T for i in np.argsort(-column, kind="stable")[:each])
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    grid = figure.add_gridspec(2, 1, height_ratios=[len(told["explained"]), max(len(leading), 1)])
+    axes.set_subplotspec(grid[0])
+    figure.set_size_inches(7, 1.6 + 0.3 * (len(told["explained"]) + len(leading)))
+    shares = 100 * np.array([row["share"] for row in told["explained"]])
+    _shaded(axes, shares, [row["layer"] for row in told["explained"]], heads, 1)
+    axes.set_title("per cent of variance explained", fontsize=9)
+    below = figure.add_subplot(grid[1])
+    labels = [f"{found['feature'][i]} ({found['layer'][i]})" for i in leading]
+    _shaded(below, loadings[list(leading)], labels, heads, 2)
+    below.set_title("leading loadings", fontsize=9)
+
+
 def _call_rates(result: Result, axes: Axes) -> None:
     rates = [r for r in result.details["features"]["call_rate"] if r is not None]
     axes.hist(rates, bins=20, color="#0072B2")
@@ -423,6 +456,7 @@ _OF_METHOD: dict[str, Callable[[Result, Axes], None]] = {
     "describe": _present,
     "differential_expression": _volcano,
     "elastic_net": _path,
+    "factor_analysis": _layers,
     "genotype_qc": _call_rates,
     "harmonise": _between_sites,
     "histogram": _histograms,

@@ -30,6 +30,7 @@ def render(result: Result) -> str:
         _clusterings(result),
         _table_one(result),
         _between_sites(result),
+        _factors(result),
         _features(result),
         _sets(result),
         _weights(result),
@@ -143,6 +144,18 @@ def _between_sites(result: Result) -> list[str]:
     before, after, chance = (f"{100 * share:.1f} %" for share in shares)
     kept = f", {told['left_as_they_are']} features left as they are" if told["left_as_they_are"] else ""
     return [f"between sites: {before} of the variance before, {after} after, {chance} by chance{kept}"]
+
+
+def _factors(result: Result) -> list[str]:
+    """Return what each factor explains of each layer, in per cent, and how well the model fits."""
+    found = result.details.get("explained")
+    if not found:
+        return []
+    names = [f"factor {j + 1}" for j in range(result.details["factors"])]
+    rows = [["per cent explained", "features", *names, "all"]]
+    rows += [[r["layer"], str(r["features"]), *(f"{100 * v:.1f}" for v in (*r["share"], r["total"]))] for r in found]
+    fitted = "" if result.coefficients or not result.log_likelihood else f"{result.log_likelihood['fitted']:.4f}, "
+    return [*columns(rows), f"{fitted and 'log-likelihood: fitted '}{fitted}BIC {result.details['bic']:.4f}"]
 
 
 def _features(result: Result) -> list[str]:
