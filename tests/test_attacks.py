@@ -7,11 +7,14 @@ import json
 import numpy as np
 import pytest
 
-from ihds.attacks import attacks
+from ihds.attacks import attacks, site_facts
 from ihds.attacks.attack import Outcome, Verdict, carried_out
 from ihds.attacks.page import page
+from ihds.attacks.world import Keys
+from ihds.canonical import sha256
 from ihds.cli import main
 from ihds.errors import BadInput
+from ihds.privacy import secagg
 from tests.conftest import ROOT
 
 #: What still succeeds. One that closes is taken off here, and its line in LIMITATIONS.md is read again.
@@ -107,12 +110,27 @@ def test_without_masks_a_reply_is_read(monkeypatch):
 
 
 def test_masks_not_keyed_by_the_round_give_two_states_away(monkeypatch):
-    from ihds.privacy import secagg
-
     add = secagg.add_masks
     monkeypatch.setattr("ihds.federation.gate.secagg.add_masks", lambda w, me, seeds, _: add(w, me, seeds, "same"))
     for name in ("two_states", "replayed_round"):
         assert carried_out(attacks()[name]).status == "open"
+
+
+def test_a_mask_key_kept_from_study_to_study_gives_their_difference_away(monkeypatch):
+    add, seeds = secagg.add_masks, secagg.seeds
+    monkeypatch.setattr(Keys, "seal", lambda self, _: sha256(self.identity.did.encode()))
+    monkeypatch.setattr("ihds.federation.gate.secagg.seeds", lambda key, me, known, _: seeds(key, me, known, "any"))
+    monkeypatch.setattr("ihds.federation.gate.secagg.add_masks", lambda w, me, held, _: add(w, me, held, "any"))
+    assert carried_out(attacks()["masks_across_studies"]).status == "open"
+
+
+def test_a_site_that_shares_no_mask_with_the_one_honest_holder_is_read(monkeypatch):
+    def some(key, me, known, study):
+        return {did: seed for did, seed in seeds(key, me, known, study).items() if did != "did:web:attacked:4"}
+
+    seeds = secagg.seeds
+    monkeypatch.setattr("ihds.federation.gate.secagg.seeds", some)
+    assert carried_out(attacks()["collusion"]).status == "open"
 
 
 def test_where_frequencies_are_shown_members_are_found(monkeypatch):
@@ -121,8 +139,6 @@ def test_where_frequencies_are_shown_members_are_found(monkeypatch):
 
 
 def test_a_reply_whose_length_depended_on_rows_would_be_seen():
-    from ihds.attacks import site_facts
-
     lengths = list(np.array(site_facts._SIZES) * 8)
     assert site_facts._follows(lengths) == pytest.approx(1.0)
     assert site_facts._follows([7] * len(lengths)) == 0.0

@@ -7,8 +7,8 @@ from typing import Any
 from ihds.cli.words import command, show_rows
 from ihds.errors import BadInput
 
-_LISTED = ("attack", "title", "attacker", "protection")
-_DONE = ("attack", "attacker", "measures", "without_protection", "against_us", "status", "told", "clock")
+_TOLD = ("title", "attacker", "sees", "measures", "protection", "source", "peers")
+_DONE = ("attack", "without_protection", "against_us", "status", "told", "clock")
 
 
 def attack_command(sub: Any) -> None:
@@ -32,8 +32,8 @@ def _attack(given: Any) -> None:
     if given.all and given.name:
         raise BadInput("name attacks, or give --all", remedy="ihds attack --all")
     if not given.all and not given.name:
-        rows = [{name: getattr(one, name) for name in _LISTED[1:]} for one in attacks().values()]
-        show_rows(given, [{"attack": n, **row} for n, row in zip(attacks(), rows, strict=True)], _LISTED)
+        rows = [{"attack": n, **{key: getattr(one, key) for key in _TOLD}} for n, one in attacks().items()]
+        show_rows(given, rows, ("attack", "title"))
         return
     chosen = list(attacks().values()) if given.all else [attack(name) for name in given.name]
     show_rows(given, [carried_out(one).to_dict() for one in chosen], _DONE)
