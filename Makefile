@@ -43,8 +43,12 @@ fix: $(DEV)  ## repair what can be repaired
 	$(VENV)/bin/ruff check --fix src tests benchmarks scripts
 	$(PY) scripts/generate_docs.py
 
+# Tests of the mathematics and the law run side by side; those with nodes, ports and clocks one after the other.
+PURE := tests/analysis tests/governance tests/privacy
+
 test: $(DEV)  ## all tests; PostgreSQL too where its server is installed
-	scripts/with_postgres.sh $(VENV)/bin/pytest
+	$(VENV)/bin/pytest -n auto --maxprocesses 8 $(PURE)
+	scripts/with_postgres.sh $(VENV)/bin/pytest $(PURE:%=--ignore=%)
 
 fuzz: $(DEV)  ## the tests that draw at random, with new draws, ROUNDS times (10)
 	for round in $$(seq $(ROUNDS)); do IHDS_FUZZ=1 $(VENV)/bin/pytest -q $$(grep -rl hypothesis tests --include="test_*.py") || exit 1; done
