@@ -284,11 +284,11 @@ class Gate:
         # 2 open exactly the permitted view (done in _work, kept between rounds), after what the
         #   public state alone tells: rules that need no row are judged before any row is touched
         self._check_state(record, held, state, grant)
+        entering = self._compare(record, held, state, grant)
         # 3 local
         contribution = self._local(record, held.work, state)
         # 4 disclosure check
         self._disclose(held.work, grant)
-        entering = self._compare(record, held, state, grant)
         # 5 budget
         repeat = number == record.body["round"]
         spending = [] if repeat else [self._spend(grant)]
