@@ -208,6 +208,22 @@ def test_another_users_studies_are_not_compared():
     assert world.gates["lu"].answer(study.id, "t", world.ask(study, state, signer="evil"))
 
 
+def test_the_holder_sees_beforehand_that_a_study_comes_too_near():
+    world = Ledgers(rows())
+    first, second = (world.study(method="glm", params={"formula": f}) for f in (WIDE, NARROW))
+    world.open(first)
+    gate, log = world.gates["lu"], world.logs["lu"]
+    assert gate.preview(first.id).refused == ()
+    assert log.get(ledger.KIND, "secret") is None
+    world.begin(first)
+    world.sum(first, first.plan().begin())
+    world.open(second)
+    before = len(log.entries())
+    assert gate.preview(first.id).refused == ()
+    assert gate.preview(second.id).refused[0].startswith("min_difference:")
+    assert len(log.entries()) == before
+
+
 # -- what an analyst does -----------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from fractions import Fraction
 from typing import Any, Protocol
@@ -210,8 +210,18 @@ class Gate:
         """Return what an open study would take from here; see ``preview``."""
         record = self._known(study_id)
         grant = self.grants.in_force(record.body["transfer"])
-        plan = Study.from_dict(record.body["study"]).plan()
-        return self.preview_of(plan, grant.dataset, grant.permit.variables, self._thresholds(grant))
+        study = Study.from_dict(record.body["study"])
+        plan, limits = study.plan(), self._thresholds(grant)
+        seen = self.preview_of(plan, grant.dataset, grant.permit.variables, limits)
+        if not limits.min_difference or not ledger.knows(self.log, study.user, grant.dataset):
+            return seen
+        levels, view = plan.agreement.begin().levels, self._view(plan, grant.dataset, grant.permit.variables)
+        covered = view.apply(lambda t: self._covered(plan, levels, t, grant.dataset), plan.agreement.ask.features)
+        try:
+            ledger.entered(self.log, study, grant.dataset, covered, limits.min_difference)
+        except Refused as error:
+            return replace(seen, refused=(*seen.refused, *error.reasons))
+        return seen
 
     def preview_of(self, plan: Plan, dataset: str, variables: frozenset[str], limits: Thresholds) -> Preview:
         """Return what a study would take from here of permitted variables; nothing is written or sent."""
@@ -554,7 +564,7 @@ class Gate:
                 reasons=("levels: those that somebody holds are not left out afterwards",),
                 remedy="start a new study",
             )
-        if body["round"] < 0:
+        if "covered" not in body:
             return [ledger.entered(self.log, held.study, grant.dataset, covered, least)] if least else []
         if ledger.fingerprint_of(covered) != body["covered"]:
             raise Refused("this site's data changed during the study", remedy="start a new study")

@@ -61,6 +61,11 @@ def fingerprint_of(covered: Coverage) -> str:
     return sha256(b"".join(p.words.tobytes() for p in covered.populations))
 
 
+def knows(log: Log, user: str, dataset: str) -> bool:
+    """Return whether a user has had a study on a dataset here."""
+    return log.get(KIND, digest([user, dataset])) is not None
+
+
 def entered(log: Log, study: Study, dataset: str, covered: Coverage, least: int) -> Put:
     """Return the ledger's record with a study in it.
 
