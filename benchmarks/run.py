@@ -29,7 +29,7 @@ import vector
 
 import ihds
 from ihds.analysis import method
-from ihds.demo import Nodes
+from ihds.demo import EVIDENCE, Nodes
 from ihds.roles import node
 from ihds.roles.config import DatasetConfig, NodeConfig, free_port
 
@@ -244,7 +244,8 @@ def build(folder: Path, tables: list[pd.DataFrame]) -> Bench:
     make("access-body", "access_body")
     for name, table in zip(holders, tables, strict=True):
         methods = ("cox", "glm", "describe", "vector")
-        make(name, "holder", datasets=(DatasetConfig(f"data-{name}", name, methods=methods),))
+        held = DatasetConfig(f"data-{name}", name, methods=methods, evidence=EVIDENCE["LU"])
+        make(name, "holder", datasets=(held,))
         node.load_dataset(folder / name, f"data-{name}", table, shared_codebook(table))
     make("researcher", "user", catalogues=tuple(dids[h] for h in holders))
     return nodes

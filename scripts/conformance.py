@@ -18,7 +18,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from tests.analysis.methods import test_consensus_clustering as clustered
+from tests.analysis.methods import test_factor_analysis as factors
 from tests.analysis.methods import test_penalised_cox as penalised
+from tests.analysis.methods import test_target_trial as emulation
+from tests.analysis.methods import test_validate_panel as validation
 from tests.analysis.methods.test_differential_expression import bladder
 from tests.analysis.methods.test_polygenic_score import weighted
 from tests.analysis.methods.test_voom import counted
@@ -37,6 +41,7 @@ PICTURES = ROOT / "docs/methods/pictures"
 SHARED = Path(os.environ.get("IHDS_SHARED", ROOT.parent / "shared"))
 Pairs = Iterable[tuple[Any, Any]]
 EXACT, OPTIMISED = 1e-8, 1e-5
+OUT_OF_SITE = ("concordance", "slope")
 
 
 def federated(method: str, parts: list[pd.DataFrame], person: str, params: dict[str, Any]) -> tuple[Result, int, int]:
@@ -169,6 +174,22 @@ def per_group(name: str) -> Callable[[Result], Pairs]:
     return pairs
 
 
+def two_arms(name: str) -> Callable[[Result], Pairs]:
+    """Compare a hazard ratio, both curves at R's times, and restricted means."""
+    r = reference("weighted")[name]
+
+    def pairs(result: Result) -> Pairs:
+        (row,) = result.coefficients
+        yield (row.estimate, row.robust_se), (r["cox"]["coef"], r["cox"]["robust_se"])
+        for k, curve in enumerate(result.curves):
+            at = np.searchsorted(curve.time, np.array(r["time"][k]) - 1e-9)
+            yield np.array(curve.estimate)[at], r["surv"][k]
+            yield np.array(curve.se)[at], r["se"][k]
+            yield (curve.rmst, curve.rmst_se), (r["rmst"][k], r["rmst_se"][k])
+
+    return pairs
+
+
 def cases() -> dict[str, Case]:
     """Return the comparison of every method."""
     reg, comp, mixed, omics = (reference(n) for n in ("regression", "competing", "mixed", "omics"))
@@ -176,8 +197,9 @@ def cases() -> dict[str, Case]:
     described, causal, scans = reference("describe"), reference("causal"), reference("scans")
     cox = "Surv(time, status == 2) ~ age + albumin + log(bili)"
     pbc_efron, lmm, mmrm = survival["pbc_efron_30"], mixed["slope"]["reml"], mixed["mmrm"]["reml"]
-    together = reference("co_occurrence")
+    together, subtyped = reference("co_occurrence"), reference("consensus_clustering")["cohorts"]
     net = reference("penalised_cox")["monthly"][0]
+    held = reference("validate_panel")
     lasso, weibull, gee = reg["elastic_net"]["binomial"], reg["parametric"]["weibull"], reg["gee"]["exchangeable"]
     columns = ["age", "albumin", "bili", "chol", "copper", "`alk.phos`", "ast", "trig", "platelet", "protime"]
 
@@ -196,8 +218,31 @@ def cases() -> dict[str, Case]:
         for mine, theirs in (("estimate", "logfc"), ("t", "t")):
             yield found[mine], omics["rnaseq"]["voom"][theirs]
 
+    def ratios(result: Result) -> Pairs:
+        found, r = features(result, omics["rnaseq"]["genes"], "n_"), omics["rnaseq"]["nb"]["glm"]
+        yield found["estimate"], np.array(r["coef"])[:, 3] / np.log(2)
+        yield found["likelihood_ratio"], r["lr"]
+
     def components(result: Result) -> Pairs:
         yield result.details["sd"], omics["bladder"]["pca"]["sdev"]
+
+    def subtypes(result: Result) -> Pairs:
+        for mine, theirs in zip(result.details["clusterings"], subtyped["found"], strict=True):
+            for one, other in (("persons", "size"), ("within", "withinss"), ("cdf", "cdf"), ("consensus", "consensus")):
+                yield mine[one], theirs[other]
+            yield [mine["area"], mine["pac"], mine["agreement"]], [theirs[n] for n in ("area", "pac", "agreement")]
+
+    def between(result: Result) -> Pairs:
+        found, r = features(result, omics["bladder"]["genes"], "g_"), omics["bladder"]["harmonised"]
+        yield found["between_before"], r["before"]
+        yield found["between_after"], r["combat"]["share"]
+
+    def hidden(result: Result) -> Pairs:
+        r = reference("factors")["pbc"]
+        mine = factors.loadings(result, r["names"])
+        yield mine @ mine.T, r["implied"]
+        yield factors.uniqueness(result, r["names"]), r["uniqueness"]
+        yield result.log_likelihood and result.log_likelihood["fitted"], r["loglik"]
 
     def scanned(result: Result) -> Pairs:
         yield features(result, scans["genes"], "gene_")["chi_square"], scans["efron"]["chi"]
@@ -286,8 +331,21 @@ def cases() -> dict[str, Case]:
             {"features": "mut_*"},
             lambda r: [([row["p"] for row in r.details["pairs"]], sorted(pair["p"] for pair in together["pairs"]))],
         ),
+        "consensus_clustering": Case(
+            "stats::kmeans, consensus written out",
+            lambda: clustered.sites_of(SHARED, "cohorts"),
+            {**clustered.SAME, **clustered.ASKED["cohorts"]},
+            subtypes,
+        ),
         "contingency": Case("stats::chisq.test", trial, {"formula": "~ sex + spiders"}, two_by_two),
         "correlation": Case("stats::cor", lung, {"formula": "~ age + `meal.cal` + `wt.loss` + `ph.karno`"}, correlated),
+        "count_expression": Case(
+            "edgeR::glmLRT, stats::glm",
+            lambda: counted(SHARED),
+            {"formula": "~ site + group", "features": "n_*", "term": "group", "dispersion": 0.1},
+            ratios,
+            OPTIMISED,
+        ),
         "cox": Case(
             "survival::coxph",
             lambda: split(table("pbc"), 4),
@@ -321,6 +379,9 @@ def cases() -> dict[str, Case]:
                 (r.details["loss_mean"], lasso["fits"][0]["cvm"]),
             ],
             OPTIMISED,
+        ),
+        "factor_analysis": Case(
+            "an EM written out", lambda: factors.liver(SHARED), dict(factors.LIVER), hidden, OPTIMISED
         ),
         "fine_gray": Case(
             "cmprsk::crr",
@@ -365,6 +426,7 @@ def cases() -> dict[str, Case]:
             OPTIMISED,
             "id",
         ),
+        "harmonise": Case("sva::ComBat", genes, {"features": "g_*", "keep": "~ invasive"}, between, 1e-7),
         "histogram": Case(
             "graphics::hist",
             trial,
@@ -439,8 +501,40 @@ def cases() -> dict[str, Case]:
             {"formula": "bili ~ sex", "step": 0.1},
             lambda r: [(r.tests[0].p, ranks["wilcoxon"]["p"])],
         ),
+        "survival_effect": Case(
+            "stats::glm, survival::coxph, survfit",
+            treated,
+            {
+                "formula": "treated ~ age + albumin + log(bili)",
+                "outcome": "Surv(time, status == 2)",
+                "time_bin": 30.0,
+                "ties": "breslow",
+                "tau": 3000.0,
+            },
+            two_arms("effect_grid"),
+        ),
         "table_one": Case(
             "stats::oneway.test, chisq.test", trial, {"formula": "~ age + stage", "by": "sex"}, first_table
+        ),
+        "target_trial": Case(
+            "stats::glm, survival::coxph, survfit",
+            lambda: split(emulation.simulated(), 4),
+            {**emulation.CASES["clones_grid"], "formula": "Surv(time, event) ~ x + sex", "treated_at": "treated_at"},
+            two_arms("clones_grid"),
+        ),
+        "validate_panel": Case(
+            "survival::coxph, concordance",
+            lambda: validation.complete(SHARED),
+            {
+                "formula": f"{validation.LEFT['cox']} ~ {validation.RIGHT}",
+                "alpha": 0.0,
+                "lambdas": tuple(held["lambda"]),
+            },
+            lambda r: [
+                (r.details["loss_mean"], held["cox"]["step"]["loss_mean"]),
+                ([next(iter(t.details[0].values())) for t in r.tests], [held["cox"]["step"][n] for n in OUT_OF_SITE]),
+            ],
+            1e-7,
         ),
         "voom": Case(
             "limma::voom, edgeR",

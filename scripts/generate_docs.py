@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import dataclasses
+import itertools
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ihds import errors
 from ihds.analysis.agree import CONTRIBUTIONS as AGREEMENT
@@ -16,12 +19,28 @@ from ihds.audit.log import EVENTS
 from ihds.cli import EXIT_STATUS, build_parser
 from ihds.connector.dsp import negotiation, transfer
 from ihds.governance import application, permit
-from ihds.governance.jurisdiction import jurisdictions
-from ihds.governance.lifecycle import mermaid
+from ihds.governance.access import MAY_NOT_APPLY, Question
+from ihds.governance.deadlines import DEADLINES, OPEN
+from ihds.governance.duties import SEPARATE
+from ihds.governance.holidays import CALENDARS
+from ihds.governance.jurisdiction import evidence_terms, jurisdictions
+from ihds.governance.lifecycle import Steps, mermaid, plain
+from ihds.governance.lives import AMENDMENT, APPEAL, APPLICATION, REQUEST
 from ihds.governance.policy import NAMESPACE, VOCABULARY
+from ihds.governance.rule import ARTEFACTS, NEVER, REGIMES, in_words
+from ihds.governance.truth import DESTINATIONS, ORIGINS, as_csv, truth_table
 from ihds.privacy.disclosure import Thresholds
 
 DOCS = Path(__file__).parent.parent / "docs"
+TESTS = DOCS.parent / "tests"
+LIVES: dict[str, Steps[Any, Any]] = {
+    "Application": APPLICATION,
+    "Request": REQUEST,
+    "Permit": permit.STEPS,
+    "Amendment": AMENDMENT,
+    "Appeal": APPEAL,
+}
+HOLIDAY_YEARS = range(2026, 2031)
 MADE = "<!-- made by scripts/generate_docs.py; change the code instead -->\n\n"
 
 
@@ -55,6 +74,136 @@ def commands(parser: argparse.ArgumentParser, prefix: str = "ihds") -> Iterator[
             return
     parser.formatter_class = lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=90)
     yield prefix, parser.format_help()
+
+
+def exercised() -> dict[str, list[str]]:
+    """Return the tests of the law by what they name: "law rule", or the id of a clock."""
+    found: dict[str, list[str]] = {}
+    for path in sorted((TESTS / "governance").glob("test_*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+                for part in ast.walk(node):
+                    if isinstance(part, ast.Constant) and isinstance(part.value, str):
+                        found.setdefault(part.value, []).append(f"`{path.stem}.{node.name}`")
+    return {key: sorted(set(names)) for key, names in found.items()}
+
+
+def law_rules() -> list[str]:
+    """Return the page of every rule of law."""
+    lines = ["# The law, rule by rule", ""]
+    lines += ["Engineering guidance, not legal advice. Certainty is that of the text at its least sure part; days of"]
+    lines += ["entry into force before 2025 are from memory. A lawyer is to check what is from memory.", ""]
+    lines += ["A rule that opens lets something leave with what it needs; a condition adds to that. The most"]
+    lines += [
+        "restrictive rule wins; where no rule opens, the answer is no. `ihds policy explain --artefact` asks them.",
+        "",
+    ]
+    tests = exercised()
+    for name, law in sorted(jurisdictions().items()):
+        lines += [f"## {name}", "", (law.__doc__ or "").strip(), ""]
+        lines += [
+            "| rule | article | about | needs | says | in force | certainty | tests |",
+            "|---|---|---|---|---|---|---|---|",
+        ]
+        for rule in law.RULES:
+            about = (
+                f"{', '.join(sorted(rule.artefacts))} {rule.destinations.words}; {' or '.join(sorted(rule.regimes))}"
+            )
+            force = f"{rule.since} –{f' {rule.until}' if rule.until else ''}"
+            named = ", ".join(tests.get(f"{name} {rule.id}", []))
+            kind = "forbids" if rule.needs == NEVER else "opens" if rule.opens else "condition"
+            lines.append(
+                f"| {rule.id} ({kind}) | {rule.article} | {about} | {in_words(rule.needs)} | {rule.text} | {force} "
+                f"| {rule.certainty} | {named} |"
+            )
+        lines.append("")
+    lines += [
+        "## Evidence",
+        "",
+        "What is shown of the recipient is stated with its DID: `recipient_screened did:web:…`.",
+        "",
+    ]
+    lines += ["| term | meaning | of |", "|---|---|---|"]
+    for name, term in sorted(evidence_terms().items()):
+        lines.append(f"| `{name}` | {term.meaning} | {'the recipient' if term.of_recipient else 'the data'} |")
+    return lines
+
+
+def _row(*cells: object) -> str:
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def law_clocks() -> list[str]:
+    """Return the page of the clocks and the holidays they know."""
+    lines = ["# Clocks of the law", "", "No clock grants anything when it runs out: there is no tacit approval."]
+    lines += ["Days are counted by Regulation (EEC, Euratom) No 1182/71. `ihds policy clock` asks one of them.", ""]
+    heads = ("clock", "article", "who", "must", "counted from", "within", "extension", "means", "running out")
+    heads += ("since", "certainty", "tests")
+    lines += [_row(*heads), "|" + "---|" * len(heads)]
+    tests = exercised()
+    for c in DEADLINES:
+        more = (
+            "none" if c.extension is None else "once, to a day set" if c.extension == OPEN else f"once, {c.extension}"
+        )
+        means = f"{c.kind}; pauses while information is awaited" if c.pauses else str(c.kind)
+        named = ", ".join(tests.get(c.id, []))
+        words = (c.id, c.article, c.who, c.what, c.starts, c.period, more, means, c.on_expiry, c.since, c.certainty)
+        lines.append(_row(*words, named))
+    lines += ["", "## Public holidays", "", "Saturdays and Sundays are no working days either.", ""]
+    for key, calendar in CALENDARS.items():
+        lines += [f"### {calendar.name} (`{key}`)", "", f"Source: {calendar.source}; {calendar.certainty}.", ""]
+        for year in HOLIDAY_YEARS:
+            days = ", ".join(f"{day:%d.%m.} {name}" for day, name in sorted(calendar.of_year(year).items()))
+            lines.append(f"- {year}: {days}")
+        lines.append("")
+    return lines
+
+
+def law_lives() -> list[str]:
+    """Return the page of the access lives: a diagram and a table each, from the same data."""
+    lines = [
+        "# Lives of access",
+        "",
+        "A step not in a table does not exist; another role is refused. Silence grants nothing:",
+    ]
+    lines += ["no step of the clock leads to a grant. What countries tell each other of an application is"]
+    lines += [
+        "[in the reference](../reference/lives.md). The permit's life is at work in the access body; the inner lives of"
+    ]
+    lines += ["application, request, amendment and appeal are tables that no command uses yet.", ""]
+    for title, steps in LIVES.items():
+        start = next(iter(steps))
+        lines += [f"## {title}", "", f"```mermaid\n{mermaid(plain(steps), start)}\n```", ""]
+        lines += ["| state | action | by | leads to | needs |", "|---|---|---|---|---|"]
+        for state, row in steps.items():
+            for action, step in row.items():
+                needs = "; ".join(sorted(step.needs)) or "nothing"
+                lines.append(f"| {state} | {action} | {step.by} | {step.to} | {needs} |")
+        lines.append("")
+    lines += ["## Verdicts", "", "Each is answered with assessor and justification; those marked may not apply.", ""]
+    marked = [f"- {question}{' (may not apply)' if question in MAY_NOT_APPLY else ''}" for question in Question]
+    duties = ", ".join(sorted(SEPARATE))
+    return [*lines, *marked, "", f"One person holds at most one of these duties in a project (55(3)): {duties}."]
+
+
+def law_at_a_glance() -> list[str]:
+    """Return the page of the truth table."""
+    lines = ["# Who may receive what", ""]
+    lines += ["Judged without any evidence: **no** whatever is shown, **yes** with nothing shown, else the rules whose"]
+    lines += [
+        "evidence must be shown ([rules](rules.md)). The same lines, with that evidence in words, are the golden file"
+    ]
+    lines += ["`tests/governance/truth_table.csv`.", ""]
+    cells = {(t.on, t.origin, t.artefact, t.legal_regime, t.destination): t for t in truth_table()}
+    for on in sorted({key[0] for key in cells}):
+        lines += [f"## On {on}", "", f"| from | what | regime | {' | '.join(f'to {d}' for d in DESTINATIONS)} |"]
+        lines.append("|---|---|---|" + "---|" * len(DESTINATIONS))
+        for origin, artefact, regime in itertools.product(ORIGINS, ARTEFACTS, REGIMES):
+            row = [cells[on, origin, artefact, regime, d] for d in DESTINATIONS]
+            said = [f"{t.answer} {', '.join(t.rules)}" if t.answer == "with" else t.answer for t in row]
+            lines.append(f"| {origin} | {artefact} | {regime} | {' | '.join(said)} |")
+        lines.append("")
+    return lines
 
 
 def pages() -> dict[Path, str]:
@@ -92,19 +241,14 @@ def pages() -> dict[Path, str]:
     for field in dataclasses.fields(Thresholds):
         shown = [f"{getattr(t, field.name):.3g}" for t in (default, floor)]
         rules.append(f"| `{field.name}` | {shown[0]} | {shown[1]} |")
-    rules += [
-        "",
-        "## Jurisdictions",
-        "",
-        "| law | rule | article | artefacts | needs | text |",
-        "|---|---|---|---|---|---|",
-    ]
-    for name, law in sorted(jurisdictions().items()):
-        for rule in law.RULES:
-            needs = "never" if rule.needs is None else ", ".join(sorted(rule.needs)) or "nothing"
-            artefacts = ", ".join(sorted(rule.artefacts))
-            rules.append(f"| {name} | {rule.id} | {rule.article} | {artefacts} | {needs} | {rule.text} |")
+    rules += ["", "The rules of law stand on [their own page](../law/rules.md)."]
     made[DOCS / "reference/rules.md"] = MADE + "\n".join(rules) + "\n"
+
+    made[DOCS / "law/rules.md"] = MADE + "\n".join(law_rules()) + "\n"
+    made[DOCS / "law/clocks.md"] = MADE + "\n".join(law_clocks()) + "\n"
+    made[DOCS / "law/lives.md"] = MADE + "\n".join(law_lives()) + "\n"
+    made[DOCS / "law/truth-table.md"] = MADE + "\n".join(law_at_a_glance()) + "\n"
+    made[TESTS / "governance/truth_table.csv"] = as_csv()
 
     for name, chosen in methods().items():
         path = DOCS / f"methods/{name}.md"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,10 @@ import pytest
 
 from ihds.cli import main
 from ihds.data.codebook import Codebook, agree
-from ihds.data.genotypes import read_genotypes
+from ihds.data.genotypes import place, read_genotypes
 from ihds.data.table import read_table
 from ihds.errors import BadLevel, BadTable
-from tests.conftest import genotypes
+from tests.conftest import genotypes, unavailable
 
 NAMES = ["rs1", "rs2", "rs3"]
 COPIES = np.array([[0, 1, 2, np.nan], [2, 2, 1, 0], [0, 0, 1, 1]])
@@ -64,7 +66,34 @@ def test_every_kind_gives_the_same_table(tmp_path, make):
     assert list(table["person_id"]) == PERSONS
     assert np.allclose(table[NAMES].to_numpy().T, COPIES, atol=1e-4, equal_nan=True)
     assert book.variable("rs2").unit == "copies of A, GRCh38 22:101 G>A"
+    assert place(book.variable("rs2").unit) == ("22", 101)
+    assert place("mg/dl, at 12:30") is None
     assert book.person == "person_id"
+
+
+def test_variants_of_many_alleles_do_not_shift_those_after_them(tmp_path):
+    if shutil.which("plink2") is None:
+        unavailable("plink2 is not installed")
+    rng = np.random.default_rng(3)
+    persons, chosen = [f"p{i}" for i in range(200)], rng.integers(0, 2, (60, 200, 2))
+    chosen[:, :, 1] = np.where(
+        rng.random((60, 200)) < 0.9, chosen[0, :, 1], chosen[:, :, 1]
+    )  # much alike, as in packed files
+    lines = ["##fileformat=VCFv4.2", "##contig=<ID=22>", '##FORMAT=<ID=GT,Number=1,Type=String,Description="G">']
+    lines.append("\t".join(["#CHROM", "POS", "ID", "REF", "ALT", "QUAL", "FILTER", "INFO", "FORMAT", *persons]))
+    for j, pairs in enumerate(chosen):
+        third = 2 if j % 3 == 1 else 1  # every third variant has a third allele
+        calls = [f"{third * a}/{b}" for a, b in pairs]
+        alleles = "A,C" if third == 2 else "A"
+        lines.append("\t".join(["22", str(100 + j), f"rs{j}", "G", alleles, ".", ".", ".", "GT", *calls]))
+    (tmp_path / "many.vcf").write_text("\n".join(lines) + "\n")
+    made = ["plink2", "--vcf", "many.vcf", "--make-pgen", "--out", "many"]
+    subprocess.run(made, cwd=tmp_path, check=True, capture_output=True)
+    table, book = read_genotypes(tmp_path / "many.pgen", "GRCh38")
+    two = [j for j in range(60) if j % 3 != 1]
+    assert list(table.columns) == ["person_id", *(f"rs{j}" for j in two)]
+    assert np.array_equal(table.drop(columns="person_id").to_numpy(), chosen[two].sum(axis=2).T)
+    assert book.variable("rs59").unit == "copies of A, GRCh38 22:159 G>A"
 
 
 def test_plink_1_counts_the_first_allele(shared):

@@ -112,6 +112,11 @@ def test_an_incomplete_application_is_sent_back_with_one_list(space):
         space.space("access-body").call("permit.decide", id=answer["application"], grant=True)
 
 
+def test_an_applicant_cannot_claim_another_country_than_its_membership(space):
+    with pytest.raises(errors.Refused, match="a member from LU, not from KR"):
+        space.apply(applicant_country="KR")
+
+
 def test_a_refusal_needs_reasons_and_reaches_the_applicant(space):
     answer = space.apply()
     officer = space.space("access-body")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ihds.cohorts import bladder_cancer
-from ihds.demo import COX, pooled
+from ihds.demo import COX, EVIDENCE, pooled
 from ihds.errors import IhdsError
 from ihds.roles import worker
 from ihds.roles.config import DatasetConfig, NodeConfig
@@ -99,7 +99,7 @@ def test_a_study_runs_on_rows_that_nothing_can_reach(tmp_path, zone, monkeypatch
         connector = f"http://{OUTER}:{nodes.configs['lih'].port}"
         table, book = bladder_cancer.site_part(0, 3), bladder_cancer.codebook()
         ticket["passphrase_file"] = str(tmp_path / "secrets" / "inner")
-        worker.create(inner, key, connector, ticket, {"bladder-lih": (table, book)})
+        worker.create(inner, key, connector, {**ticket, "evidence": EVIDENCE["LU"]}, {"bladder-lih": (table, book)})
         assert "bladder-lih" not in [r["dataset"] for r in nodes.space("researcher").search("bladder")]
         start(nodes, zone, inner)
         deadline = time.monotonic() + 30

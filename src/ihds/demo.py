@@ -38,6 +38,12 @@ from ihds.roles.space import Space
 from ihds.wire.http import Http
 
 HOLDERS = (("lih", "LU"), ("ncck", "KR"), ("us-site", "US"))
+#: What the officers of simulated holders vouch for; docs/law/rules.md says what each term means, {} is the recipient.
+EVIDENCE = {
+    "LU": ("research_safeguards", "ethics_opinion"),
+    "KR": ("irb_approval", "drb_approval", "no_resident_number", "no_credit_information"),
+    "US": ("irb_approval", "safe_harbor", "no_nih_controlled_data", "recipient_screened {}", "no_onward_clause {}"),
+}
 COX = "Surv(start_months, stop_months, recurrence) ~ treatment + tumour_count + largest_tumour_cm + cluster(person_id)"
 CURVES = "Surv(first_months, first_recurrence) ~ treatment"
 
@@ -80,10 +86,11 @@ class Offered:
     part: Callable[[int], pd.DataFrame]
     methods: tuple[str, ...] = REVIEWED
 
-    def dataset(self, holder: str) -> DatasetConfig:
-        """Return what a holder says of its part."""
+    def dataset(self, holder: str, evidence: Sequence[str] = ()) -> DatasetConfig:
+        """Return what a holder says of its part, and what it would vouch for under its law."""
         shared = {k: getattr(self, k) for k in ("description", "keywords", "health_category", "methods")}
-        return DatasetConfig(id=f"{self.id}-{holder}", title=f"{self.title}, {holder}", **shared)
+        title = f"{self.title}, {holder}"
+        return DatasetConfig(id=f"{self.id}-{holder}", title=title, evidence=tuple(evidence), **shared)
 
 
 BYAR = Offered(
@@ -172,17 +179,9 @@ def build(folder: Path, offered: Sequence[Offered] = (BYAR,)) -> Nodes:
     dids = {name: f"did:web:127.0.0.1%3A{port}" for name, port in ports.items()}
 
     def config(name: str, role: Any, country: str, **more: Any) -> NodeConfig:
-        return NodeConfig(
-            name=name,
-            role=role,
-            country=country,
-            base_url=urls[name],
-            port=ports[name],
-            authority=dids["authority"],
-            access_bodies=(dids["access-body"],),
-            passphrase_file=str(folder / "secrets" / name),
-            **more,
-        )
+        settings = {"authority": dids["authority"], "access_bodies": (dids["access-body"],), **more}
+        settings["passphrase_file"] = str(folder / "secrets" / name)
+        return NodeConfig(name, role, country, urls[name], ports[name], **settings)
 
     roles = {"access-body": ("access_body", "LU"), "researcher": ("user", "LU")}
     roles |= {name: ("holder", country) for name, country in HOLDERS}
@@ -190,7 +189,8 @@ def build(folder: Path, offered: Sequence[Offered] = (BYAR,)) -> Nodes:
     nodes.make(config("authority", "authority", "LU", members=admitted))
     nodes.make(config("access-body", "access_body", "LU"))
     for name, country in HOLDERS:
-        datasets = tuple(offer.dataset(name) for offer in offered)
+        evidence = [term.format(dids["researcher"]) for term in EVIDENCE[country]]
+        datasets = tuple(offer.dataset(name, evidence) for offer in offered)
         nodes.make(config(name, "holder", country, datasets=datasets), offered)
     nodes.make(config("researcher", "user", "LU", catalogues=tuple(dids[h] for h, _ in HOLDERS)))
     return nodes

@@ -42,12 +42,17 @@ CALLS = {
     "contingency": [{"formula": "~ sex + arm"}, {"formula": "~ sex + grade + strata(arm)"}],
     "correlation": [{"formula": "~ age + size + time"}],
     "describe": [{}],
-    "kaplan_meier": [{"formula": "Surv(time, event) ~ arm"}, {"formula": "Surv(start, time, event) ~ 1"}],
+    "kaplan_meier": [
+        {"formula": "Surv(time, event) ~ arm"},
+        {"formula": "Surv(start, time, event) ~ 1"},
+        {"formula": "Surv(start, time, event) ~ sex + weights(size)"},
+    ],
     "logrank": [{"formula": "Surv(time, event) ~ arm"}],
     "cox": [
         {"formula": "Surv(time, event) ~ age + arm"},
         {"formula": "Surv(start, time, event) ~ age + size", "ties": "breslow", "robust": True},
         {"formula": "Surv(time, event) ~ age + strata(arm)", "time_bin": 0.0},
+        {"formula": "Surv(start, time, event) ~ age + weights(size)"},
     ],
     "glm": [
         {"formula": "size ~ age * arm"},
@@ -77,6 +82,12 @@ CALLS = {
         {"formula": "size ~ age + count + sex", "steps": 4, "folds": 0},
         {"formula": "event ~ age + count + sex", "family": "binomial", "alpha": 0.5, "steps": 4, "folds": 0},
     ],
+    "harmonise": [
+        {"features": "age,size,count", "keep": "~ sex"},
+        {"features": "age,size,count", "harmonise": "combat_means"},
+        {"features": "age,size,count", "harmonise": "batch", "keep": "~ sex"},
+        {"features": "age,size,count", "harmonise": "quantile"},
+    ],
     "histogram": [{"formula": "~ age + size", "by": "arm"}],
     "quantiles": [{"formula": "~ age + size", "by": "sex", "probs": (0.25, 0.5)}],
     "rank_test": [{"formula": "size ~ arm"}, {"formula": "age ~ sex", "step": 0.1}],
@@ -86,19 +97,48 @@ CALLS = {
         {"formula": "event ~ age", "variants": ("count", "start"), "weights": (0.5, 1.0), "family": "binomial"},
     ],
     "co_occurrence": [{"features": "event,arm_b,count"}],
+    "consensus_clustering": [
+        {"features": "age,size,count", "max_k": 3, "resamples": 5, "starts": 2, "formula": "~ time + arm"}
+    ],
     "voom": [{"formula": "~ sex", "features": "count,time,start", "scaling": "none"}],
+    "count_expression": [{"formula": "~ sex", "features": "count,time,start", "scaling": "none", "dispersion": 0.3}],
     "penalised_cox": [{"formula": "Surv(time, event) ~ age + size + sex", "steps": 3, "folds": 0}],
-    "differential_expression": [{"formula": "~ sex", "features": "age,size,count"}],
+    "differential_expression": [
+        {"formula": "~ sex", "features": "age,size,count"},
+        {"formula": "~ sex", "features": "age,size,count", "harmonise": "quantile"},
+    ],
     "cox_scan": [{"formula": "Surv(time, event) ~ sex", "features": "age,size"}],
     "association_scan": [
         {"formula": "size ~ sex", "features": "age,count"},
         {"formula": "event ~ sex", "features": "age,count", "family": "binomial"},
+        {"formula": "event ~ sex", "features": "age,count", "family": "binomial", "confirm": "firth"}
+        | {"confirm_below": 1.0},
+        {"formula": "event ~ sex", "features": "age,count", "family": "binomial", "confirm": "saddlepoint"}
+        | {"confirm_below": 1.0},
+    ],
+    "factor_analysis": [
+        {"layers": "all: size count start time", "factors": 1},
+        {"layers": "one: age time; two: start size", "factors": 1, "formula": "~ sex"},
     ],
     "genotype_qc": [{"features": "event"}],
     "principal_components": [{"features": "age,size,count", "components": 2, "scaling": "unit"}],
     "causal_effect": [
         {"formula": "event ~ age + sex", "outcome": "size"},
         {"formula": "arm_b ~ age", "outcome": "event", "family": "binomial"},
+    ],
+    "survival_effect": [
+        {"formula": "arm_b ~ age + sex", "outcome": "Surv(time, event)"},
+        {"formula": "arm_b ~ age", "outcome": "Surv(time, event)", "bounds": (0.5, 2.0), "tau": 8.0},
+    ],
+    "target_trial": [
+        {"formula": "Surv(time, event) ~ age + sex", "treated_at": "start", "grace": 2.0, "tau": 9.0},
+        {
+            "formula": "Surv(time, event) ~ age",
+            "treated_at": "start",
+            "grace": 3.0,
+            "cuts": (1.0,),
+            "bounds": (0.2, 5.0),
+        },
     ],
     "meta_analysis": [{"formula": "size ~ age"}],
     "glm_imputed": [{"formula": "size ~ age + sex + time", "imputations": 3}],
@@ -110,11 +150,16 @@ CALLS = {
     ],
     "glmm": [{"formula": "event ~ sex + (1 | patient)"}],
     "mmrm": [{"formula": "size ~ visit + age + cluster(patient)", "visit": "visit"}],
+    "validate_panel": [
+        {"formula": "Surv(time, event) ~ age + size + arm + sex", "steps": 3},
+        {"formula": "event ~ age + size + arm + sex + count", "family": "binomial", "steps": 3},
+        {"formula": "size ~ age + arm + sex + count", "family": "gaussian", "steps": 3},
+    ],
 }
 #: Methods whose patients must lie within one site: rows are split between patients of four visits.
 NESTED = {"gee", "lmm", "glmm", "mmrm"}
-#: Methods in which each site has a model of its own: another split of rows is another answer.
-BY_SITE = {"cox_scan", "glm_imputed", "meta_analysis"}
+#: Methods in which each site has a model of its own, or pairs within sites: another split of rows is another answer.
+BY_SITE = {"consensus_clustering", "cox_scan", "glm_imputed", "harmonise", "meta_analysis", "validate_panel"}
 CASES = [(name, call) for name, calls in CALLS.items() for call in calls]
 SPLITTABLE = [(name, call) for name, call in CASES if name not in BY_SITE]
 LAWS = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))

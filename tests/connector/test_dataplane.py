@@ -40,12 +40,21 @@ class Files(Space):
             nodes.make(config)
 
         make("authority", "authority", "LU", members=(f"{dids['lih']} holder LU", f"{dids['researcher']} user KR"))
-        evidence = ("disclosure_check", "permit")
+        read = ("catalogue_check",)
+        evidence = ("disclosure_check", "permit", "research_safeguards", "ethics_opinion")
         datasets = (
             DatasetConfig("model", "A model", file="model.bin", artefact="MODEL", evidence=evidence),
-            DatasetConfig("big", "A large file", file="big.bin", artefact="METADATA"),
+            DatasetConfig("big", "A large file", file="big.bin", artefact="METADATA", evidence=read),
+            DatasetConfig("unread", "Not looked through", file="model.bin", artefact="METADATA"),
             DatasetConfig("unchecked", "Not checked", file="model.bin", artefact="MODEL"),
-            DatasetConfig("by-hand", "By hand", file="model.bin", artefact="METADATA", approval="hand"),
+            DatasetConfig(
+                "by-hand",
+                "By hand",
+                file="model.bin",
+                artefact="METADATA",
+                evidence=("catalogue_check",),
+                approval="hand",
+            ),
         )
         make("lih", "holder", "LU", datasets=datasets, **holder)
         make("researcher", "user", "KR", catalogues=(dids["lih"],))
@@ -214,8 +223,9 @@ def test_a_file_is_pushed_to_the_consumers_inbox_and_the_transfer_ends(files):
     assert received[-1]["bytes"] == len(BYTES)
 
 
-def test_what_was_not_checked_for_disclosure_does_not_leave(files):
-    found = files.space("researcher").call("negotiation.request", counterparty=files.dids["lih"], dataset="unchecked")
+@pytest.mark.parametrize("dataset", ["unchecked", "unread"])
+def test_what_was_not_checked_for_disclosure_does_not_leave(files, dataset):
+    found = files.space("researcher").call("negotiation.request", counterparty=files.dids["lih"], dataset=dataset)
     assert found["state"] == "TERMINATED"
     assert "evidence missing" in " ".join(found["reasons"])
 

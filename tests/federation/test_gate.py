@@ -18,6 +18,7 @@ from ihds.data.table import draft_codebook, read_table
 from ihds.errors import BadMessage, IhdsError, NotAuthenticated, Refused, SiteMissing
 from ihds.federation.gate import Gate, Grant
 from ihds.federation.study import Reply, Round, Study
+from ihds.governance.jurisdiction import evidence_terms
 from ihds.governance.permit import Permit, PermitState
 from ihds.ids import ApplicationId, Did, PermitId, StudyId
 from ihds.privacy import secagg
@@ -78,6 +79,8 @@ class World:
             "expires_at": at.replace(year=at.year + 1),
             "status_index": 0,
         }
+        user = self.people["user"].did
+        self.attested = tuple(f"{n} {user}" if t.of_recipient else n for n, t in evidence_terms().items())
         self.sealing = Sealing()
         self.permit = Permit(**{**values, **permit_changes})
         self.grants = Grants(self.permit)
@@ -93,7 +96,8 @@ class World:
         who = self.people[name]
         source = FrameSource("table", self.frames[name], self.book)
         keys = _Keys(who, self.known, self.sealing)  # a gate made anew is the same site
-        return Gate(who.did, country, source, self.logs[name], self.grants, keys)
+        attested = {"table": self.attested}
+        return Gate(who.did, country, source, self.logs[name], self.grants, keys, attested=attested)
 
     def study(self, **changes) -> Study:
         values = {
@@ -144,6 +148,30 @@ def test_an_honest_study_runs_to_its_result(world):
     while plan.finish(state) is None:
         state = world.sum(study, state)
     assert plan.finish(state).n == 90
+
+
+@pytest.mark.parametrize(
+    ("site", "term", "rule"),
+    [
+        ("lu", "ethics_opinion", "LU-CNER"),
+        ("kr", "drb_approval", "KR-BSA"),
+        ("us", "safe_harbor", "X13-UPDATE"),
+        ("us", "recipient_screened", "US-DSP"),
+    ],
+)
+def test_a_site_without_the_evidence_its_law_asks_for_refuses(world, site, term, rule):
+    needed = {"expert_determination", "data_use_agreement"} if term == "safe_harbor" else set()
+    world.attested = tuple(t for t in world.attested if t.split()[0] not in {term, *needed})
+    with pytest.raises(Refused) as caught:
+        world.make_gate(site, site.upper()).open(world.user.sign({"study": world.study().to_dict()}), "t")
+    assert [r for r in caught.value.reasons if rule in r and term in r]
+
+
+def test_what_a_holder_vouches_for_of_one_recipient_opens_nothing_for_another(world):
+    world.attested = tuple(t.replace("did:web:user", "did:web:evil") for t in world.attested)
+    with pytest.raises(Refused) as caught:
+        world.make_gate("us", "US").open(world.user.sign({"study": world.study().to_dict()}), "t")
+    assert [r for r in caught.value.reasons if "US-DSP" in r]
 
 
 def test_one_reply_is_noise_and_shows_nothing_of_the_site(world):

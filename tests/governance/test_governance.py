@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import dataclasses
+from datetime import date, timedelta
 
 import pytest
 
@@ -9,11 +9,9 @@ from ihds.connector.dsp import negotiation, transfer
 from ihds.errors import BadInput, IllegalTransition
 from ihds.governance import application, permit
 from ihds.governance.application import Application, screen
-from ihds.governance.jurisdiction import Export, jurisdictions, may_leave, thresholds
 from ihds.governance.lifecycle import advance, mermaid
 from ihds.governance.policy import Granted, Refused, constraint, evaluate
 from ihds.ids import ApplicationId, Did
-from ihds.privacy.disclosure import Thresholds
 
 TABLES = {
     "application": (application.NEXT, application.ApplicationState, application.ApplicationEvent),
@@ -160,8 +158,19 @@ def make_application(**changes) -> Application:
     return Application(**{**values, **changes})
 
 
+#: Chapter IV of the EHDS applies.
+PERMITS = date(2029, 3, 26)
+
+
+def test_no_permit_of_the_ehds_is_issued_before_its_chapter_applies():
+    decision = screen(make_application(), "ehds", PERMITS - timedelta(days=1))
+    assert isinstance(decision, Refused)
+    assert "EHDS 105" in decision.reasons[0]
+    assert isinstance(screen(make_application(), "contract", PERMITS - timedelta(days=1)), Granted)
+
+
 def test_a_complete_application_passes_the_screen():
-    assert isinstance(screen(make_application(), "ehds"), Granted)
+    assert isinstance(screen(make_application(), "ehds", PERMITS), Granted)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +185,7 @@ def test_a_complete_application_passes_the_screen():
     ],
 )
 def test_the_screen_cites_the_rule(change, regime, code):
-    decision = screen(make_application(**change), regime)
+    decision = screen(make_application(**change), regime, PERMITS)
     assert isinstance(decision, Refused)
     assert any(code in r for r in decision.reasons)
 
@@ -186,35 +195,3 @@ def test_an_application_survives_its_json_form_and_unknown_fields_are_named():
     assert Application.from_dict(made.to_dict()) == made
     with pytest.raises(BadInput, match="extra"):
         Application.from_dict({**made.to_dict(), "extra": 1})
-
-
-# -- jurisdictions ---------------------------------------------------------------------------------
-
-EVIDENCE = frozenset({"permit", "secure_aggregation", "disclosure_check", "audit_log", "no_country_of_concern"})
-
-
-def test_four_jurisdictions_and_every_rule_cites_an_article():
-    found = jurisdictions()
-    assert set(found) == {"eu_ehds", "luxembourg", "korea", "usa"}
-    assert all(rule.article and rule.id for law in found.values() for rule in law.RULES)
-
-
-@pytest.mark.parametrize("origin", ["LU", "DE", "KR", "US"])
-def test_rows_never_leave_and_masked_sums_may(origin):
-    for artefact in ("ROW", "PSEUDO_ROW"):
-        assert isinstance(may_leave(Export(artefact, origin, "LU", "contract", EVIDENCE)), Refused)
-    assert isinstance(may_leave(Export("MODEL_UPDATE", origin, "LU", "contract", EVIDENCE)), Granted)
-    without = EVIDENCE - {"secure_aggregation"}
-    decision = may_leave(Export("MODEL_UPDATE", origin, "LU", "contract", without))
-    assert isinstance(decision, Refused)
-    assert any("secure_aggregation" in r for r in decision.reasons)
-
-
-def test_no_rule_means_no():
-    assert isinstance(may_leave(Export("AGGREGATE", "BR", "LU", "contract", EVIDENCE)), Refused)
-
-
-def test_no_permit_goes_below_the_floor():
-    strict = thresholds("LU", "contract", dataclasses.replace(Thresholds(), min_cell=1, min_site_persons=1))
-    assert strict.min_cell >= 3
-    assert strict.min_site_persons >= 3

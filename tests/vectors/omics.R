@@ -62,6 +62,26 @@ few <- at[seq(1, length(at), by = 4)]
 plainly <- removeBatchEffect(x, batch = cohort, design = mod)
 normal <- normalizeQuantiles(x)
 pca <- prcomp(t(x), center = TRUE, scale. = FALSE)
+# What a study makes of harmonised values; from here on ComBat runs to the end.
+means <- function(y) suppressMessages(ComBat(y, batch = cohort, mod = mod, mean.only = TRUE))
+shares <- function(y) 1 - rowSums((y - t(apply(y, 1, ave, cohort)))^2) / rowSums((y - rowMeans(y))^2)
+after <- function(y) {
+  s <- shares(y)
+  list(limma = table1(eBayes(lmFit(y, mod)), "invasive", at), sdev = prcomp(t(y))$sdev[1:5], share = v(s[at]), mean_share = mean(s))
+}
+# The same with gaps, and with a gene that does not vary in one cohort.
+holed <- x
+holed[(7 * (row(x) - 1) + 3 * (col(x) - 1)) %% 31 == 0] <- NA
+flat <- x
+flat[few[3], cohort == cohorts[2]] <- 7
+held <- function(y) { part <- y[few, ]; v(part[!is.na(part)]) }
+x_whole <- x
+x <- holed
+gaps <- list(combat = held(combat()), combat_means = held(means(holed)), quantile = held(normalizeQuantiles(holed)),
+             batch = held(removeBatchEffect(holed, batch = cohort, design = mod)))
+x <- flat
+unmoved <- list(combat = held(combat()), combat_means = held(means(flat)))
+x <- x_whole
 
 samples <- read.csv(file.path(args[1], "synthetic-rnaseq/samples.csv"))
 counts <- as.matrix(read.csv(file.path(args[1], "synthetic-rnaseq/counts.csv.gz"), row.names = 1))
@@ -98,6 +118,8 @@ out <- list(
                                apart = max(abs(ended - adjusted)))),
     remove = list(values = unname(plainly[at, ]), sum = sum(plainly), sum2 = sum(plainly^2)),
     quantile = list(values = unname(normal[at, ]), target = v(rowMeans(apply(x, 2, sort))[at]), sum = sum(normal), sum2 = sum(normal^2)),
+    harmonised = list(before = v(shares(x)[at]), mean_before = mean(shares(x)), combat = after(ended), combat_means = after(means(x)),
+                      batch = after(plainly), quantile = after(normal), means = unname(means(x)[few, ]), gaps = gaps, flat = unmoved),
     pca = list(sdev = pca$sdev[1:5], total = sum(pca$sdev^2), scores = unname(pca$x[, 1:5]), loadings = unname(pca$rotation[at, 1:5]))),
   rnaseq = list(
     n_genes = nrow(counts), genes = rownames(counts)[vat], factors = dge$samples$norm.factors, library = dge$samples$lib.size,

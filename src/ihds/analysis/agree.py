@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ihds.analysis import design as designs
-from ihds.analysis.design import Ask, Frame
+from ihds.analysis.design import Ask, Frame, Weighting
 from ihds.analysis.features import MOST, resting, weights
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
-from ihds.analysis.rows import Rows, distinct, persons_with, read_rows
+from ihds.analysis.rows import Rows, distinct, per_person, persons_with, read_rows
 from ihds.analysis.timeset import TimeSet, bloom, peel
 from ihds.data.codebook import Codebook
 from ihds.data.wide import Table
@@ -51,6 +51,7 @@ class Dictionary(Contribution):
     nonzero: Annotated[Vector, Leaves("(p+1,)", "rows", bound=1)]
     magnitude: Annotated[Vector, Leaves("(p+1,)", "sum of log2 of the absolute value", bound=2**11)]
     beyond: Annotated[Vector, Leaves("(24,)", "rows beyond 2^j time bins", bound=1)]
+    weight: Annotated[Vector, Leaves("(1,), none without weights()", "sum of log2 of the weights", bound=2**11)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,9 @@ class Moments(Contribution):
     total: Annotated[Vector, Leaves("(p+1,)", "scaled units", bound=2**15)]
     square: Annotated[Vector, Leaves("(p+1,)", "scaled units squared", bound=2**30)]
     offset: Annotated[float, Leaves("()", "sum of offsets", bound=2**10)]
+    weight: Annotated[
+        Matrix, Leaves("(2, 2), none without weights()", "persons' weights, their squares; of events", bound=2**24)
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +210,7 @@ class Agreement:
             nonzero=sizes[:, 0],
             magnitude=sizes[:, 1],
             beyond=beyond,
+            weight=np.array([np.log2(rows.weight).sum()] * bool(self.ask.formula.weights)),
         )
 
     def _crossings(self, state: AgreeState) -> list[tuple[str, ...]]:
@@ -230,7 +235,8 @@ class Agreement:
         centre = np.append(state.frame.centre, state.frame.outcome_centre)
         scale = np.append(state.frame.scale, state.frame.outcome_scale)
         values = zip(self._values(rows), centre, scale, strict=True)
-        return Weights(np.concatenate([weights(((v - c) / w)[:, None], rows.person) for v, c, w in values]))
+        part = np.sqrt(rows.weight / state.frame.weighting.scale) if self.ask.formula.weights else 1.0
+        return Weights(np.concatenate([weights((part * (v - c) / w)[:, None], rows.person) for v, c, w in values]))
 
     def _moments(self, state: AgreeState, rows: Rows) -> Moments:
         centre = np.append(state.frame.centre, state.frame.outcome_centre)
@@ -245,7 +251,14 @@ class Agreement:
             ]
         )
         sites = (persons > 0).astype(np.float64)
-        return Moments(moments[:, 0], persons, sites, moments[:, 1], moments[:, 2], float(rows.offset.sum()))
+        weight = np.zeros((0, 2))
+        if self.ask.formula.weights:
+            held = rows.weight / state.frame.weighting.scale
+            events = held * designs.event_flags(rows.event, state.frame.two_coded)
+            each = per_person(np.column_stack([held, events]), rows.person)
+            weight = np.column_stack([each.sum(axis=0), (each**2).sum(axis=0)])
+        offset = float(rows.offset.sum())
+        return Moments(moments[:, 0], persons, sites, moments[:, 1], moments[:, 2], offset, weight)
 
     # -- at the centre ----------------------------------------------------------------------
 
@@ -279,7 +292,8 @@ class Agreement:
             raise BadTable(
                 f"for some persons {self.ask.formula.text!r} is infinite or undefined, or a time is negative, "
                 "or an interval (start, stop] is empty",
-                remedy="look for log() of zero, division by zero, codes outside the levels, and empty intervals",
+                remedy="look for log() of zero, division by zero, codes outside the levels, empty intervals, "
+                "and weights that are not positive",
             )
         if total.late:
             raise OutOfRange("some follow-up times lie beyond the horizon", remedy="give a larger horizon")
@@ -321,8 +335,9 @@ class Agreement:
             two_coded=two_coded,
             outcome_scale=outcome_scale,
             times=self._grid(total),
+            weighting=Weighting(scale=2.0 ** float(np.round(np.sum(total.weight) / rows))),
         )
-        numeric = bool(columns) or self.ask.outcome == "number"
+        numeric = bool(columns) or self.ask.outcome == "number" or bool(self.ask.formula.weights)
         if numeric:
             return replace(state, phase="moments", levels=levels, frame=frame)
         return self._after_moments(replace(state, levels=levels, frame=frame))
@@ -445,7 +460,7 @@ class Agreement:
         return np.arange(last + 1, dtype=np.float64) * self.ask.time_bin
 
     def _measured(self, state: AgreeState, total: Moments) -> AgreeState:
-        frame = state.frame
+        frame = replace(state.frame, weighting=self._weighting(state.frame, total))
         count = np.maximum(total.count, 1)
         mean = total.total / count
         variance = np.maximum(total.square / count - mean**2, 0.0)
@@ -496,6 +511,30 @@ class Agreement:
         if self.thresholds.min_cell > 1:
             return replace(state, phase="weights", frame=frame)
         return self._after_moments(replace(state, frame=frame))
+
+    def _weighting(self, frame: Frame, total: Moments) -> Weighting:
+        """Return what the rows weigh, once it rests on enough persons (dominance).
+
+        Raises:
+            Refused: it does not, or the model is too large for as few.
+
+        """
+        if not len(total.weight):
+            return frame.weighting
+        (all_, squares), (events, _) = total.weight
+        effective = float(all_**2 / squares)
+        for rests, whose in zip(resting(total.weight, self.thresholds.min_cell), ("", " of events"), strict=True):
+            if rests:
+                raise Refused(
+                    f"the weights{whose} {self.ask.formula.label(self.ask.formula.weights)!r} rest on few persons",
+                    reasons=(f"min_cell: they must tell of {self.thresholds.min_cell} persons who weigh the same",),
+                    remedy="truncate the weights",
+                )
+        parameters = len(frame.columns) * self.ask.sets + self.ask.extra
+        reasons = model_reasons(self.thresholds, int(effective + 0.5), parameters)
+        if reasons:
+            raise Refused("this model is too large for these weights", reasons=reasons, remedy="truncate the weights")
+        return replace(frame.weighting, total=float(all_), events=float(events), effective=effective)
 
     def _weighed(self, state: AgreeState, total: Weights) -> AgreeState:
         """Look which columns, and whether the outcome, rest on too few persons (dominance).

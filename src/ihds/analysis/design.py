@@ -45,8 +45,9 @@ class Ask:
     coefficients per column and ``extra`` parameters besides. ``features`` are numbers, often many,
     that a method looks at one by one; a row may lack some of them. With ``gaps`` a row may also
     lack numbers among the covariates, NaN in the matrix. ``undivided`` rows of a site are one model
-    of their own: its sums are not those of its parts. ``by`` is the category in whose levels a table
-    looks at each variable. A row that lacks one of ``complete_for`` is left out, whatever the method.
+    of their own: its sums are not those of its parts. ``weighted`` rows may have ``weights()``. ``by`` is
+    the category in whose levels a table looks at each variable. A row that lacks one of ``complete_for``
+    is left out, whatever the method.
     """
 
     formula: Formula
@@ -61,6 +62,7 @@ class Ask:
     features: tuple[str, ...] = ()
     gaps: bool = False
     undivided: bool = False
+    weighted: bool = False
     by: str = ""
     complete_for: tuple[str, ...] = ()
 
@@ -88,6 +90,16 @@ class Ask:
     def complete(self) -> bool:
         """Whether a row that lacks a variable of the formula is left out (R's ``na.omit``)."""
         return self.covariates != "table"
+
+
+@dataclass(frozen=True, slots=True)
+class Weighting:
+    """What the rows weigh: ``total``, and of it ``events``, in units of ``scale``; as many equal persons as tell."""
+
+    scale: float = 1.0
+    total: float = 0.0
+    events: float = 0.0
+    effective: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +131,7 @@ class Frame:
     min_cell: int
     min_sites: int
     features: tuple[str, ...] = ()
+    weighting: Weighting = Weighting()
 
     @property
     def intercept(self) -> bool:
@@ -147,7 +160,8 @@ class Design:
     Shapes: ``x`` (n, p) centred and scaled, column by column in memory; ``y``, ``offset`` (n,);
     ``entry`` and ``exit`` are bins, a row being at risk in ``entry < bin <= exit``; ``times`` are
     the bins' upper edges; ``start`` (empty if all start at 0) and ``stop`` are the times themselves;
-    ``features`` (n, g) as they are, NaN where missing, read when they are indexed.
+    ``features`` (n, g) as they are, NaN where missing, read when indexed; ``weight`` (n,) in units of its scale, None
+    where all weigh the same.
     ``cache`` is for a method's own reuse between rounds.
     """
 
@@ -167,6 +181,7 @@ class Design:
     start: Floats
     stop: Floats
     features: Wide
+    weight: Floats | None
     cache: dict[str, Any] = field(default_factory=dict)
 
 
@@ -197,6 +212,11 @@ def table_levels(ask: Ask, codebook: Codebook) -> dict[str, tuple[str, ...]]:
                 f"variable {name!r} is {variable.kind} and cannot stand in {ask.formula.text!r}",
                 remedy="use a number or a category; an identifier only in cluster()",
             )
+    weights = ask.formula.label(ask.formula.weights)
+    if weights and not ask.weighted:
+        raise BadFormula("this method takes no weights()", remedy="leave it out, or use cox")
+    if weights and (weights not in codebook.variables or codebook.variable(weights).kind != "number"):
+        raise BadFormula(f"weights({weights}) is no number of the codebook", remedy="name one column of numbers")
     found = {}
     for name in sorted(wanted):
         levels = codebook.variable(name).levels

@@ -14,8 +14,10 @@ from ihds.analysis import formula as formulas
 from ihds.analysis.design import Ask, Design, Frame, Ints
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.outcomes import categories
+from ihds.analysis.result import Result
 from ihds.analysis.rows import distinct, per_person, persons_with
 from ihds.data.codebook import Codebook
+from ihds.data.genotypes import place
 from ihds.errors import BadFormula, BadInput, Refused
 
 #: What differs from the mean by less than this part of it is the same for everybody.
@@ -263,6 +265,11 @@ def _squares_of_genotypes(scale: Scale, design: Design, weight: Vector | None) -
     return found / scale.scale**2, spread
 
 
+def chosen(scale: Scale, design: Design, which: Ints) -> Matrix:
+    """Return some features (n, chosen), centred and scaled; what is missing is at the centre."""
+    return np.nan_to_num((design.features[:, which] - scale.centre[which]) / scale.scale[which])
+
+
 def shown_counts(count: Vector, rows: int, least: int) -> Vector:
     """Return counts of values per feature; where few rows lack one, it is not told that any does."""
     lacking = rows - count
@@ -280,6 +287,22 @@ def table(columns: dict[str, Any], order: Iterable[int]) -> dict[str, list[Any]]
             plain[at] = None
         found[name] = plain
     return found
+
+
+def placed(result: Result, codebook: Codebook) -> Result:
+    """Return a result whose variants have chromosome and position beside their names, where the codebook tells."""
+    found: dict[str, list[Any]] = result.details.get("features", {})
+    names = found.get("feature", [])
+    units = {name: variable.unit for name, variable in codebook.variables.items()}
+    places = [place(units.get(name, "")) for name in names]
+    if not any(places):
+        return result
+    told = {
+        "feature": names,
+        "chromosome": [p[0] if p else None for p in places],
+        "position": [p[1] if p else None for p in places],
+    }
+    return replace(result, details={**result.details, "features": {**told, **found}})
 
 
 def false_discovery(p: Vector) -> Vector:

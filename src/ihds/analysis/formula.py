@@ -32,10 +32,10 @@ _FUNCTIONS: dict[str, Any] = {
     "abs": np.abs,
     "I": lambda value: value,
 }
-_RESERVED = frozenset({"Intercept", "C", "I", "Surv", "contr", "strata", "cluster", "offset", "factor"})
+_RESERVED = frozenset({"Intercept", "C", "I", "Surv", "contr", "strata", "cluster", "offset", "weights", "factor"})
 #: What in a formula is no column.
 WORDS = _RESERVED | frozenset(_FUNCTIONS) | {"rcs", splines.TERM}
-_SPECIALS = ("strata", "cluster", "offset")
+_SPECIALS = ("strata", "cluster", "offset", "weights")
 _NODES = (
     ast.Expression,
     ast.Name,
@@ -54,7 +54,7 @@ _MAX_EXPONENT = 8
 _MAX_CROSSINGS = 8
 _FORBIDDEN_HINT = (
     "allowed are columns, numbers, + - * / **, comparisons, "
-    f"{', '.join(sorted(_FUNCTIONS))}, C(), rcs(column, knots), strata(), cluster(), offset()"
+    f"{', '.join(sorted(_FUNCTIONS))}, C(), rcs(column, knots), strata(), cluster(), offset(), weights()"
 )
 
 
@@ -74,6 +74,7 @@ class Formula:
     strata: tuple[str, ...]
     cluster: str
     offset: tuple[str, ...]
+    weights: str
     variables: frozenset[str]
     categorical: frozenset[str]
     alias: tuple[tuple[str, str], ...] = ()
@@ -132,13 +133,12 @@ def parse(text: str, columns: Iterable[str], categories: Iterable[str] = ()) -> 
         ) from error
     terms: list[str] = []
     specials: dict[str, list[str]] = {name: [] for name in _SPECIALS}
-    intercept = False
+    intercept = ["1"] in all_terms
     forced: set[str] = set()
     for factors in all_terms:
         if factors in (["1"], ["0"]):
-            intercept = intercept or factors == ["1"]
             continue
-        head = re.fullmatch(r"(strata|cluster|offset)\((.*)\)", factors[0], re.DOTALL)
+        head = re.fullmatch(rf"({'|'.join(_SPECIALS)})\((.*)\)", factors[0], re.DOTALL)
         if head and len(factors) == 1:
             arguments = _arguments(head[2], text)
             if not arguments.args or arguments.keywords:
@@ -148,21 +148,20 @@ def parse(text: str, columns: Iterable[str], categories: Iterable[str] = ()) -> 
         for factor in factors:
             forced |= _check(factor, known, text)
         terms.append(":".join(factors))
-    if len(specials["cluster"]) > 1:
-        raise BadFormula(f"{text!r} names two clusters", remedy="keep one cluster()")
+    for name in ("cluster", "weights"):
+        if len(specials[name]) > 1:
+            raise BadFormula(f"{text!r} names two {name.rstrip('s')}s", remedy=f"keep one {name}()")
     used: set[str] = set()
-    for expression in (*response, *specials["offset"]):
+    for expression in (
+        *response,
+        *(e for name in _SPECIALS for e in specials[name] if (name, e) != ("strata", "site")),
+    ):
         _check(expression, known, text)
-    for expression in (*specials["strata"], *specials["cluster"]):
-        if expression != "site" or expression in specials["cluster"]:
-            _check(expression, known, text)
     for expression in (*response, *terms, *(e for v in specials.values() for e in v)):
         used |= _names(expression) & known
     back = {a: n for n, a in alias}
-    in_terms = {n for t in terms for n in _names(t)}
-    plain = {n for n in in_terms if back.get(n, n) in set(categories)}
-    whole = {n for e in specials["strata"] for n in _names(e) if n in known}
-    category_names = forced | plain | whole
+    plain = {n for t in terms for n in _names(t) if back.get(n, n) in set(categories)}
+    category_names = forced | plain | {n for e in specials["strata"] for n in _names(e) if n in known}
     return Formula(
         text=text,
         survival=survival,
@@ -172,6 +171,7 @@ def parse(text: str, columns: Iterable[str], categories: Iterable[str] = ()) -> 
         strata=tuple(specials["strata"]),
         cluster="".join(specials["cluster"]),
         offset=tuple(specials["offset"]),
+        weights="".join(specials["weights"]),
         variables=frozenset(back.get(n, n) for n in used),
         categorical=frozenset(back.get(n, n) for n in category_names),
         alias=alias,

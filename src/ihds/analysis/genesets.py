@@ -19,8 +19,8 @@ from ihds.errors import BadInput
 _CORRELATION = 0.01
 
 
-def parse(text: str) -> dict[str, tuple[str, ...]]:
-    """Return sets by name from ``name: gene gene*; other: gene``.
+def parse(text: str, what: str = "gene set") -> dict[str, tuple[str, ...]]:
+    """Return sets of names by name from ``name: gene gene*; other: gene``.
 
     Raises:
         BadInput: it is not of that form, or a name stands twice.
@@ -31,10 +31,15 @@ def parse(text: str) -> dict[str, tuple[str, ...]]:
         name, colon, genes = (piece.strip() for piece in part.partition(":"))
         if not name or not colon or not genes or name in found:
             raise BadInput(
-                f"the gene set {part.strip()[:60]!r} cannot be read", remedy="write name: gene gene; other: gene"
+                f"the {what} {part.strip()[:60]!r} cannot be read", remedy="write name: gene gene; other: gene"
             )
         found[name] = tuple(genes.replace(",", " ").split())
     return found
+
+
+def matches(name: str, patterns: tuple[str, ...]) -> bool:
+    """Return whether one of the patterns is the name, or fits it."""
+    return any(name == p or fnmatchcase(name, p) for p in patterns)
 
 
 def tested(text: str, genes: list[str], statistic: Vector) -> list[dict[str, Any]]:
@@ -53,7 +58,7 @@ def tested(text: str, genes: list[str], statistic: Vector) -> list[dict[str, Any
     mean, variance = float(statistic.mean()), float(statistic.var(ddof=1))
     rows = []
     for name, patterns in sets.items():
-        inside = np.array([any(g == p or fnmatchcase(g, p) for p in patterns) for g in genes])
+        inside = np.array([matches(g, patterns) for g in genes])
         size = int(inside.sum())
         if not 0 < size < count:
             raise BadInput(

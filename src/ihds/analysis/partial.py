@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
-from ihds.analysis.numerics import has_settled, invert, newton_decrement, runs_away, weighted_gram
+from ihds.analysis.numerics import SETTLED, has_settled, invert, newton_decrement, runs_away, weighted_gram
 from ihds.analysis.outcomes import own_clusters
 from ihds.analysis.survival import Ties, break_ties, cells_of, grid_end, grid_width, survival_formula
 from ihds.data.codebook import Codebook
@@ -41,6 +41,9 @@ class RiskSums(Contribution):
     d1: Annotated[Matrix, Leaves("(cells, p)", "relative hazard x covariate of events")]
     events_x: Annotated[Vector, Leaves("(p,)", "covariate sums of events")]
     events_eta: Annotated[float, Leaves("()", "linear predictor sum of events")]
+    dw: Annotated[Vector, Leaves("(cells,), none without weights", "weights of events")] = field(
+        default_factory=lambda: np.zeros(0)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +125,10 @@ def ask(params: CoxParams, codebook: Codebook) -> Ask:
 
 
 def wants_robust(params: CoxParams) -> bool:
-    """Return whether to report the robust variance: if asked, or if a cluster is named, as in R."""
-    return "cluster(" in params.formula if params.robust is None else params.robust
+    """Return whether to report the robust variance: if asked, or with a cluster or weights, as in R."""
+    if params.robust is None:
+        return any(f"{word}(" in params.formula for word in ("cluster", "weights"))
+    return params.robust
 
 
 def begin(params: CoxParams, frame: Frame) -> State:
@@ -163,6 +168,7 @@ def local(params: CoxParams, state: State, design: Design) -> Contribution:
     with np.errstate(over="ignore"):
         eta = x @ state.beta + design.offset
         risk = np.exp(eta)
+        risk = risk * design.weight if design.weight is not None else risk
     match state.phase:
         case "sums":
             return risk_sums(design, x, eta, risk)
@@ -180,19 +186,21 @@ def local(params: CoxParams, state: State, design: Design) -> Contribution:
 
 
 def risk_sums(design: Design, x: Matrix, eta: Vector, risk: Vector) -> RiskSums:
-    """Return the sums over those at risk, and over events, per cell."""
+    """Return the sums over those at risk, and over events, per cell; ``risk`` (n,) is times the weights."""
     cells = cells_of(design)
     weighted = risk[:, None] * np.column_stack([np.ones(len(risk)), x])
     at_risk, at_event = cells.at_risk(weighted), cells.at_event(weighted)
     events = cells.event_order
+    weight = design.weight[events] if design.weight is not None else np.ones(len(events))
     return RiskSums(
         d=np.diff(cells.event_first).astype(float),
         s0=at_risk[:, 0],
         s1=at_risk[:, 1:],
         d0=at_event[:, 0],
         d1=at_event[:, 1:],
-        events_x=x[events].sum(axis=0),
-        events_eta=float(eta[events].sum()),
+        events_x=weight @ x[events],
+        events_eta=float(weight @ eta[events]),
+        dw=cells.at_event(design.weight) if design.weight is not None else np.zeros(0),
     )
 
 
@@ -213,7 +221,7 @@ def _score(params: CoxParams, design: Design, x: Matrix, eta: Vector, risk: Vect
 
 def likelihood(sums: RiskSums, ties: str) -> tuple[float, Vector, Matrix, Ties]:
     """Return log partial likelihood, score, sum of mean outer products, and the tie sums."""
-    tied = break_ties(sums.d, sums.s0, sums.d0, ties)
+    tied = break_ties(sums.d, sums.s0, sums.d0, ties, sums.dw)
     log_likelihood = sums.events_eta - float(tied.log.sum())
     score = sums.events_x - (tied.a @ sums.s1 - tied.b @ sums.d1)
     cross = sums.s1.T @ (tied.ab[:, None] * sums.d1)
@@ -223,13 +231,13 @@ def likelihood(sums: RiskSums, ties: str) -> tuple[float, Vector, Matrix, Ties]:
 
 def log_likelihood(sums: RiskSums, ties: str) -> float:
     """Return the log partial likelihood; the covariates' sums are not looked at."""
-    return sums.events_eta - float(break_ties(sums.d, sums.s0, sums.d0, ties).log.sum())
+    return sums.events_eta - float(break_ties(sums.d, sums.s0, sums.d0, ties, sums.dw).log.sum())
 
 
 def _explained(state: State, sums: RiskSums, ties: str) -> State:
     """Return the state with the per-cell quantities that score residuals need."""
-    tied = break_ties(sums.d, sums.s0, sums.d0, ties)
-    d = np.maximum(sums.d, 1.0)[:, None]
+    tied = break_ties(sums.d, sums.s0, sums.d0, ties, sums.dw)
+    d = np.where(sums.d > 0.5, sums.dw if len(sums.dw) else sums.d, 1.0)[:, None]
     return replace(
         state,
         a=tied.a,
@@ -245,7 +253,8 @@ def _meat(design: Design, x: Matrix, risk: Vector, state: State) -> Meat:
     events = cells.event_order
     at = cells.exit[events]
     residual = -risk[:, None] * (cells.over_risk(state.a)[:, None] * x - cells.over_risk(state.ax))
-    residual[events] += x[events] - state.mean[at]
+    own = design.weight[events, None] if design.weight is not None else 1.0
+    residual[events] += own * (x[events] - state.mean[at])
     residual[events] += risk[events, None] * (state.b[at, None] * x[events] - state.bx[at])
     count = int(design.cluster.max()) + 1 if len(design.cluster) else 0
     by_cluster = np.zeros((count, x.shape[1]))
@@ -308,8 +317,9 @@ def _newton(params: CoxParams, state: State, information: Matrix, phase: Any) ->
     gain = newton_decrement(step, state.score)
     gains = (*state.gains[1:], gain)
     state = replace(state, covariance=covariance, gains=gains)
-    if has_settled(gain, gains[1]):
-        done: Any = "meat" if wants_robust(params) else "done"
+    robust = wants_robust(params)  # its sums are of the means before this step, so no step may be left
+    if has_settled(gain, gains[1]) and not (robust and gain > SETTLED**2):
+        done: Any = "meat" if robust else "done"
         return replace(state, phase=done, beta=state.beta + step, step=step)
     if runs_away(gains):
         term = state.terms[int(np.argmax(np.abs(step)))]

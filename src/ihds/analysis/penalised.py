@@ -10,6 +10,7 @@ import numpy as np
 
 from ihds.analysis.design import Design, Ints
 from ihds.analysis.method import Matrix, Vector
+from ihds.analysis.result import Coefficient
 from ihds.analysis.rows import distinct
 from ihds.errors import DidNotConverge
 
@@ -63,3 +64,9 @@ def descend(h: Matrix, g: Vector, start: Vector, cost: Vector, ridge: Vector) ->
         if largest < 1e-13:
             return b
     raise DidNotConverge("coordinate descent does not settle", remedy="use a larger lambda")
+
+
+def bare(terms: tuple[str, ...], values: Vector) -> tuple[Coefficient, ...]:
+    """Return coefficient rows without errors and tests: selection makes them wrong."""
+    no = float("nan")
+    return tuple(Coefficient(t, float(v), no, None, no, no, no, no) for t, v in zip(terms, values, strict=True))

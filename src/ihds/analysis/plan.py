@@ -16,6 +16,7 @@ import pandas as pd
 
 from ihds.analysis import agree, design
 from ihds.analysis.agree import Agreement, AgreeState
+from ihds.analysis.features import placed
 from ihds.analysis.method import Contribution, Layout, Method, flatten, leaves, make_params, method, unflatten
 from ihds.analysis.result import Result
 from ihds.analysis.rows import Rows, build
@@ -124,7 +125,8 @@ class Plan:
         """Return the result, or None to ask for another round."""
         if state.agreement.phase != "done":
             return None
-        return self.chosen.finish(self.params, state.agreement.frame, self.inner(state))
+        result = self.chosen.finish(self.params, state.agreement.frame, self.inner(state))
+        return None if result is None else placed(result, self.codebook)
 
 
 def _named(given: Any, codebook: Codebook) -> tuple[str, ...]:

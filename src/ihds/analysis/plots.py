@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import special
 
-from ihds.analysis.design import Floats
+from ihds.analysis import feature_plots
+from ihds.analysis.design import INTERCEPT
+from ihds.analysis.feature_plots import COLOURS, bars
 from ihds.analysis.result import Result
 from ihds.analysis.summary import is_effect, ratio_name
 from ihds.errors import BadInput
-
-# Colours of Okabe and Ito, told apart by people who see few colours.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
 
 def draw(result: Result) -> Figure:
@@ -31,8 +30,14 @@ def draw(result: Result) -> Figure:
     if chosen is None:
         raise BadInput(f"{result.method} has no plot", remedy="print(result.summary())")
     height = 1.4 + 0.42 * len(result.coefficients) if chosen is _forest else 4.5
-    figure = Figure(figsize=(7, height), layout="constrained")
-    chosen(result, figure.add_subplot())
+    beside = _BESIDE.get(result.method)
+    figure = Figure(figsize=(11 if beside else 7, height), layout="constrained")
+    if beside is None:
+        chosen(result, figure.add_subplot())
+        return figure
+    left, right = figure.subplots(1, 2, width_ratios=(2, 1))
+    chosen(result, left)
+    beside(result, right)
     return figure
 
 
@@ -40,7 +45,7 @@ def _curves(result: Result, axes: Axes) -> None:
     kind = result.details.get("curve", "survival")
     first = 1.0 if kind == "survival" else 0.0
     for index, curve in enumerate(result.curves):
-        colour = _COLOURS[index % len(_COLOURS)]
+        colour = COLOURS[index % len(COLOURS)]
         time = [0.0, *curve.time]
         axes.step(time, [first, *curve.estimate], where="post", color=colour, label=curve.group)
         axes.fill_between(
@@ -95,7 +100,13 @@ def _shares(result: Result, axes: Axes) -> None:
     share = counts / np.maximum(whole, 1)[:, None]
     left = np.zeros(len(counts))
     for j, column in enumerate(told["columns"]):
-        axes.barh(told["rows"], share[:, j], left=left, color=_COLOURS[j % len(_COLOURS)], label=column)
+        axes.barh(
+            told["rows"],
+            share[:, j],
+            left=left,
+            color=COLOURS[j % len(COLOURS)],
+            label=column,
+        )
         left = left + share[:, j]
     axes.set_yticks(range(len(counts)), [f"{r}\nn = {n:.0f}" for r, n in zip(told["rows"], whole, strict=True)])
     axes.set(xlim=(0, 1), xlabel="share")
@@ -119,10 +130,18 @@ def _correlations(result: Result, axes: Axes) -> None:
 def _path(result: Result, axes: Axes) -> None:
     """Draw each coefficient against the penalty, in units of its largest size; the chosen penalty dashed."""
     told = result.details
-    path = np.asarray(told["path"])[:, 1:]
-    for j, term in enumerate(c.term for c in result.coefficients[1:]):
+    skipped = int(result.coefficients[0].term == INTERCEPT)
+    path = np.asarray(told["path"])[:, skipped:]
+    for j, term in enumerate(c.term for c in result.coefficients[skipped:]):
         largest = np.abs(path[:, j]).max() or 1.0
-        axes.plot(told["lambda"], path[:, j] / largest, color=_COLOURS[j % len(_COLOURS)], label=term)
+        style = ("-", "--", ":", "-.")[j // len(COLOURS) % 4]
+        axes.plot(
+            told["lambda"],
+            path[:, j] / largest,
+            style,
+            color=COLOURS[j % len(COLOURS)],
+            label=term,
+        )
     if "lambda_best" in told:
         axes.axvline(told["lambda_best"], color="#888888", linestyle="--")
     axes.set(xscale="log", xlabel="penalty", ylabel="coefficient / its largest")
@@ -136,7 +155,12 @@ def _histograms(result: Result, axes: Axes) -> None:
         counts = [np.nan if c is None else c for c in found["counts"]]
         label = f"{found['variable']} {found['group']}".strip()
         axes.stairs(
-            counts, found["edges"], color=_COLOURS[index % len(_COLOURS)], label=label, fill=index == 0, alpha=0.7
+            counts,
+            found["edges"],
+            color=COLOURS[index % len(COLOURS)],
+            label=label,
+            fill=index == 0,
+            alpha=0.7,
         )
     axes.set(ylabel="persons")
     axes.legend(frameon=False)
@@ -156,29 +180,21 @@ def _boxes(result: Result, axes: Axes) -> None:
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
-def _bars(axes: Axes, names: list[str], values: list[float], label: str) -> None:
-    axes.barh(range(len(names)), values, color="#0072B2")
-    axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel=label)
-    axes.invert_yaxis()
-    axes.spines[["top", "right"]].set_visible(False)
-
-
 def _ranks(result: Result, axes: Axes) -> None:
     groups = result.details["groups"]
-    _bars(axes, [f"{g['group']}\nn = {g['n']}" for g in groups], [g["mean_rank"] for g in groups], "mean rank")
+    bars(axes, [f"{g['group']}\nn = {g['n']}" for g in groups], [g["mean_rank"] for g in groups], "mean rank")
 
 
 def _present(result: Result, axes: Axes) -> None:
     rows = [r for r in result.table if r["n"] is not None]
     shares = [100 * r["n"] / max(r["n"] + r["missing"], 1) for r in rows]
-    _bars(axes, [r["variable"] for r in rows], shares, "per cent of rows with a value")
+    bars(axes, [r["variable"] for r in rows], shares, "per cent of rows with a value")
 
 
 def _expected(result: Result, axes: Axes) -> None:
     rows = [r for r in result.tests[0].details if r["observed"] is not None]  # small groups are hidden
     ratios = [r["observed"] / r["expected"] if r["expected"] else 0.0 for r in rows]
-    _bars(axes, [r["group"] for r in rows], ratios, "events, observed / expected")
+    bars(axes, [r["group"] for r in rows], ratios, "events, observed / expected")
     axes.axvline(1.0, color="#888888", linestyle="--")
 
 
@@ -186,56 +202,11 @@ def _balance(result: Result, axes: Axes) -> None:
     """Draw how far two groups lie apart in each number; p values where there are more groups."""
     rows = [r for r in result.details["rows"] if r["kind"] == "number" and r["smd"] is not None]
     if rows:
-        _bars(axes, [r["variable"] for r in rows], [abs(r["smd"]) for r in rows], "absolute standardised difference")
+        bars(axes, [r["variable"] for r in rows], [abs(r["smd"]) for r in rows], "absolute standardised difference")
         axes.axvline(0.1, color="#888888", linestyle="--")
         return
     tested = [r for r in result.details["rows"] if r["p"] is not None]
-    _bars(axes, [r["variable"] for r in tested], [-math.log10(max(r["p"], 1e-300)) for r in tested], "-log10 p")
-
-
-def _strength(p: Sequence[float | None]) -> Floats:
-    """Return -log10 of p values, NaN where there is none."""
-    values = np.array([np.nan if v is None else v for v in p], dtype=np.float64)
-    return np.asarray(-np.log10(np.maximum(values, 1e-300)))
-
-
-def _volcano(result: Result, axes: Axes) -> None:
-    """Draw each feature's effect against the strength of its evidence; those below 5 % false discovery coloured."""
-    found = result.details["features"]
-    effect = np.array(found["estimate" if "estimate" in found else "one_step_estimate"])
-    strength, kept = _strength(found["p"]), np.array(found["adjusted_p"]) < 0.05
-    axes.scatter(effect[~kept], strength[~kept], s=6, color="#999999", linewidths=0)
-    axes.scatter(effect[kept], strength[kept], s=8, color="#D55E00", linewidths=0)
-    for i in range(min(8, len(effect))):
-        axes.annotate(found["feature"][i], (effect[i], strength[i]), fontsize=7)
-    axes.set(xlabel="effect", ylabel="-log10 p")
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _scan(result: Result, axes: Axes) -> None:
-    """Draw observed against expected p values, with the line of no association and the inflation."""
-    strength = np.sort(_strength(result.details["features"]["p"]))
-    strength = strength[np.isfinite(strength)]
-    expected = -np.log10((np.arange(len(strength), 0, -1) - 0.5) / max(len(strength), 1))
-    axes.scatter(expected, strength, s=8, color="#0072B2", linewidths=0)
-    top = float(expected.max(initial=1.0))
-    axes.plot([0, top], [0, top], color="#888888", linestyle="--")
-    inflation = result.details["inflation"]
-    axes.set(xlabel="expected -log10 p", ylabel="observed -log10 p")
-    axes.set_title("" if inflation is None else f"genomic inflation {inflation:.3f}", fontsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _scree(result: Result, axes: Axes) -> None:
-    shares = [100 * v for v in result.details["share"]]
-    _bars(axes, [f"component {j + 1}" for j in range(len(shares))], shares, "per cent of variance")
-
-
-def _call_rates(result: Result, axes: Axes) -> None:
-    rates = [r for r in result.details["features"]["call_rate"] if r is not None]
-    axes.hist(rates, bins=20, color="#0072B2")
-    axes.set(xlabel="call rate", ylabel="variants")
-    axes.spines[["top", "right"]].set_visible(False)
+    bars(axes, [r["variable"] for r in tested], [-math.log10(max(r["p"], 1e-300)) for r in tested], "-log10 p")
 
 
 def _love(result: Result, axes: Axes) -> None:
@@ -251,13 +222,6 @@ def _love(result: Result, axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _carriers(result: Result, axes: Axes) -> None:
-    """Draw the shares of carriers, the commonest first."""
-    rows = [row for row in result.details["carriers"] if row["share"] is not None]
-    rows = sorted(rows, key=lambda row: -row["share"])[:25]
-    _bars(axes, [row["feature"] for row in rows], [100 * row["share"] for row in rows], "per cent who carry it")
-
-
 def _tenths(result: Result, axes: Axes) -> None:
     """Draw the mean trait over the tenths of a score."""
     means = result.details["tenths"]["mean_trait"]
@@ -267,26 +231,74 @@ def _tenths(result: Result, axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _consensus(result: Result, axes: Axes) -> None:
+    """Draw how consensus is spread over pairs, per number of clusters; flat in the middle is firm."""
+    chosen = result.details["chosen"]
+    for index, row in enumerate(result.details["clusterings"]):
+        cdf = [np.nan if v is None else v for v in row["cdf"]]
+        persons = "hidden" if row["persons"] is None else " + ".join(map(str, row["persons"]))
+        axes.step(
+            np.linspace(0, 1, len(cdf)),
+            cdf,
+            where="post",
+            color=COLOURS[index % len(COLOURS)],
+            linewidth=2.5 if row["k"] == chosen else 1.2,
+            label=f"{row['k']} clusters: {persons}",
+        )
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="consensus of two persons", ylabel="share of pairs up to it")
+    axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _validated(result: Result, axes: Axes) -> None:
+    """Draw the loss at sites left out against the penalty, in per cent of that without covariates."""
+    told = result.details
+    shares = [100 * loss / told["loss_null"] for loss in told["loss_mean"]]
+    axes.plot(told["lambda"], shares, "o-", color="#0072B2")
+    for penalty, share, terms in zip(told["lambda"], shares, told["terms_left"], strict=True):
+        axes.annotate(str(terms), (penalty, share), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=8)
+    axes.axvline(told["lambda_best"], color="#888888", linestyle="--")
+    axes.axhline(100, color="#888888", linewidth=1)
+    axes.set(xscale="log", xlabel="penalty (numbers: terms left)", ylabel="loss out of site, % of no covariates")
+    axes.invert_xaxis()
+    said = []
+    for name, value in (next(iter(test.details[0].items())) for test in result.tests):
+        said.append(f"{name.replace('_', ' ')} {value:.2f}")
+    axes.set_title(", ".join(said), fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 #: Methods whose picture is neither curves nor a forest of coefficients.
 _OF_METHOD: dict[str, Callable[[Result, Axes], None]] = {
     "anova": _means,
-    "association_scan": _scan,
+    "association_scan": feature_plots.manhattan,
     "causal_effect": _love,
-    "co_occurrence": _carriers,
+    "co_occurrence": feature_plots.carriers,
+    "consensus_clustering": _consensus,
     "contingency": _shares,
     "correlation": _correlations,
-    "cox_scan": _volcano,
+    "count_expression": feature_plots.volcano,
+    "cox_scan": feature_plots.volcano,
     "describe": _present,
-    "differential_expression": _volcano,
+    "differential_expression": feature_plots.volcano,
     "elastic_net": _path,
-    "genotype_qc": _call_rates,
+    "factor_analysis": feature_plots.layers,
+    "genotype_qc": feature_plots.call_rates,
+    "harmonise": feature_plots.between_sites,
     "histogram": _histograms,
     "logrank": _expected,
     "penalised_cox": _path,
     "polygenic_score": _tenths,
-    "principal_components": _scree,
+    "principal_components": feature_plots.scree,
     "quantiles": _boxes,
     "rank_test": _ranks,
     "table_one": _balance,
-    "voom": _volcano,
+    "validate_panel": _validated,
+    "voom": feature_plots.volcano,
+}
+#: What is drawn beside the picture of a method.
+_BESIDE: dict[str, Callable[[Result, Axes], None]] = {
+    "association_scan": feature_plots.expected_p,
+    "count_expression": feature_plots.mean_difference,
+    "voom": feature_plots.trend,
 }

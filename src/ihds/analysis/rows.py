@@ -52,6 +52,7 @@ class Rows:
     undefined: int
     persons: int
     features: Wide
+    weight: Floats
 
     def __len__(self) -> int:
         return len(self.person)
@@ -93,6 +94,7 @@ def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], 
     offset = np.zeros(n)
     for expression in formula.offset:
         offset = offset + formulas.evaluate(expression, plain)
+    weight = formulas.evaluate(formula.weights, plain) if formula.weights else np.zeros(0)
     matrix = np.zeros((n, len(names)))
     if ask.covariates == "table":
         matrix = kept[list(names)].to_numpy(dtype=float, copy=True) if names else matrix
@@ -111,6 +113,8 @@ def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], 
     good = _defined(ask, matrix, outcome, offset, start, stop, event)
     for code in coded.values() if ask.complete else ():
         good &= code >= 0
+    if formula.weights:
+        good &= np.isfinite(weight) & (weight > 0)
 
     def kept_rows(values: Any) -> Any:
         return values[good] if len(values) == n and not good.all() else values
@@ -131,6 +135,7 @@ def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], 
         undefined=int(n - good.sum()),
         persons=distinct(person),
         features=table.wide if len(used) == good.sum() else table.wide.of(np.flatnonzero(~missing)[good]),
+        weight=kept_rows(weight),
     )
 
 
@@ -158,7 +163,7 @@ def _of_formula(ask: Ask, levels: dict[str, tuple[str, ...]]) -> frozenset[str]:
     if not ask.gaps:
         return ask.formula.variables
     alias = dict(ask.formula.alias)
-    left = " ".join((*ask.formula.response, *ask.formula.offset))
+    left = " ".join((*ask.formula.response, *ask.formula.offset, ask.formula.weights))
     named = {n for n in ask.formula.variables if re.search(rf"(?<!\w){re.escape(alias.get(n, n))}(?!\w)", left)}
     return frozenset(named | set(levels))
 
@@ -276,4 +281,5 @@ def build(ask: Ask, frame: Frame, rows: Rows) -> Design:
         start=np.zeros(0) if rows.start is None else rows.start,
         stop=rows.stop,
         features=rows.features,
+        weight=rows.weight / frame.weighting.scale if ask.formula.weights else None,
     )

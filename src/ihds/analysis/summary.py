@@ -27,9 +27,13 @@ def render(result: Result) -> str:
         _random(result),
         _quantiles(result),
         _histograms(result),
+        _clusterings(result),
         _table_one(result),
+        _between_sites(result),
+        _factors(result),
         _features(result),
         _sets(result),
+        _weights(result),
         _balance(result),
         _warning(result),
     ):
@@ -51,9 +55,11 @@ def columns(rows: list[list[str]]) -> list[str]:
 
 
 def number(value: Any, digits: int = 4) -> str:
-    """Return a number with some significant digits; nothing for None."""
+    """Return a number with some significant digits; nothing for None; text as it is."""
     if value is None or value != value:
         return "-"
+    if isinstance(value, str):
+        return value
     if math.isinf(value):
         return "Inf" if value > 0 else "-Inf"
     if isinstance(value, (int, np.integer)):
@@ -63,12 +69,16 @@ def number(value: Any, digits: int = 4) -> str:
 
 #: Features of a scan that a summary shows; all of them are in the result.
 _SHOWN = 20
+_LISTED = (("persons", 0), ("consensus", 2))
 _HAZARD, _ODDS, _RATE = "hazard ratio", "odds ratio", "rate ratio"
 _RATIOS = {
     "cox": _HAZARD,
     "cox_check": _HAZARD,
+    "cox_scan": _HAZARD,
     "fine_gray": "subdistribution hazard ratio",
     "piecewise": _HAZARD,
+    "survival_effect": _HAZARD,
+    "target_trial": _HAZARD,
     "negative_binomial": _RATE,
     "multinomial": _ODDS,
     "firth": _ODDS,
@@ -105,15 +115,60 @@ def _random(result: Result) -> list[str]:
     return columns(rows) + ([f"intraclass correlation {number(share)}"] if share is not None else [])
 
 
+def _of_chosen(result: Result) -> Any:
+    """Return the centroids of the clusters chosen, the features that tell most first."""
+    rows = result.details.get("clusterings", ())
+    return next((row["features"] for row in rows if row["k"] == result.details["chosen"]), None)
+
+
+def _clusterings(result: Result) -> list[str]:
+    """Return sizes of clusters and how firm they are, for each number of them."""
+    found = result.details.get("clusterings", ())
+    rows = [["clusters", "persons", "between", "agreement", "consensus", "area", "delta", "PAC"]]
+    for row in found:
+        lists = [" ".join(number(v, digits) for v in row[n] or ()) or "hidden" for n, digits in _LISTED]
+        told = [number(row[n], 3) for n in ("share_between", "agreement")]
+        firm = [number(row[n], 3) for n in ("area", "delta_area", "pac")]
+        rows.append([str(row["k"]), lists[0], *told, lists[1], *firm])
+    notes = [f"{row['k']} clusters are hidden: {row['hidden']}" for row in found if row["hidden"]]
+    notes += [f"{row['k']} clusters: a better start had a small one" for row in found if row["passed_over"]]
+    return [*columns(rows), *notes] if found else []
+
+
+def _between_sites(result: Result) -> list[str]:
+    """Return the mean share of variance between sites before and after features were harmonised."""
+    if result.method != "harmonise":
+        return []
+    told = result.details
+    shares = (told["mean_before"], told["mean_after"], told["by_chance"])
+    before, after, chance = (f"{100 * share:.1f} %" for share in shares)
+    kept = f", {told['left_as_they_are']} features left as they are" if told["left_as_they_are"] else ""
+    return [f"between sites: {before} of the variance before, {after} after, {chance} by chance{kept}"]
+
+
+def _factors(result: Result) -> list[str]:
+    """Return what each factor explains of each layer, in per cent, and how well the model fits."""
+    found = result.details.get("explained")
+    if not found:
+        return []
+    names = [f"factor {j + 1}" for j in range(result.details["factors"])]
+    rows = [["per cent explained", "features", *names, "all"]]
+    rows += [[r["layer"], str(r["features"]), *(f"{100 * v:.1f}" for v in (*r["share"], r["total"]))] for r in found]
+    fitted = "" if result.coefficients or not result.log_likelihood else f"{result.log_likelihood['fitted']:.4f}, "
+    return [*columns(rows), f"{fitted and 'log-likelihood: fitted '}{fitted}BIC {result.details['bic']:.4f}"]
+
+
 def _features(result: Result) -> list[str]:
-    """Return the first features of a scan, in the order of the result."""
-    found = result.details.get("features")
+    """Return the first features of a scan, the smallest p values first where there are some."""
+    found = result.details.get("features") or _of_chosen(result)
     if not found:
         return []
     names = list(found)
     many = len(found["feature"])
     rows = [[n.replace("_", " ") for n in names]]
-    rows += [[str(found["feature"][i]), *(number(found[n][i]) for n in names[1:])] for i in range(min(many, _SHOWN))]
+    p = found.get("p", [None] * many)
+    order = sorted(range(many), key=lambda i: math.inf if p[i] is None else p[i])[:_SHOWN]
+    rows += [[str(found["feature"][i]), *(number(found[n][i]) for n in names[1:])] for i in order]
     more = [f"... and {many - _SHOWN} more"] if many > _SHOWN else []
     return [*columns(rows), *more]
 
@@ -135,17 +190,33 @@ def _balance(result: Result) -> list[str]:
     return columns(rows) if found else []
 
 
+def _weights(result: Result) -> list[str]:
+    """Return what the weights of each group's persons are worth."""
+    found = result.details.get("weights", ())
+    rows = [["group", "persons", "mean weight", "worth equal persons", "cut"]]
+    for row in found:
+        told = [number(row["persons"]), number(row["mean"]), number(row["effective_persons"], 1)]
+        rows.append([row["group"], *told, "hidden" if row["cut"] is None else str(row["cut"])])
+    return columns(rows) if found else []
+
+
 def _warning(result: Result) -> list[str]:
     said = result.details.get("warning")
     return [f"Warning: {said}"] if said else []
 
 
 def _quantiles(result: Result) -> list[str]:
+    rows = quantile_rows(result)
+    return columns(rows) if rows else []
+
+
+def quantile_rows(result: Result) -> list[list[str]]:
+    """Return quantiles per variable and group, the heading first; nothing where there are none."""
     found = result.details.get("quantiles", ())
     if not found:
         return []
     head = ["variable", "group", "n", *(f"{100 * p:g} %" for p in result.details["probs"])]
-    return columns([head, *([q["variable"], q["group"], number(q["n"]), *map(number, q["values"])] for q in found)])
+    return [head, *([q["variable"], q["group"], number(q["n"]), *map(number, q["values"])] for q in found)]
 
 
 def _histograms(result: Result) -> list[str]:
@@ -161,10 +232,15 @@ def _histograms(result: Result) -> list[str]:
 
 
 def _table_one(result: Result) -> list[str]:
+    rows = table_one_rows(result)
+    return columns(rows) if rows else []
+
+
+def table_one_rows(result: Result) -> list[list[str]]:
     """Return the table as papers print it: mean (sd) or n (per cent), one column per group."""
-    if result.method != "table_one":
+    told = result.details if result.method == "table_one" else result.details.get("compared")
+    if not told:
         return []
-    told = result.details
     persons = told["persons"]
     rows = [["", *(f"{g} (n = {n})" for g, n in zip(told["groups"], persons, strict=True)), "p", "smd"]]
     for row in told["rows"]:
@@ -180,7 +256,7 @@ def _table_one(result: Result) -> list[str]:
             if counts is not None:
                 cells = [f"{c} ({100 * c / n:.1f})" for c, n in zip(counts, persons, strict=True)]
             rows.append([f"  {level}", *cells, "", ""])
-    return columns(rows)
+    return rows
 
 
 def _coefficients(result: Result) -> list[str]:
@@ -246,13 +322,17 @@ def _groups(result: Result) -> list[str]:
 
 
 def _cells(result: Result) -> list[str]:
-    lines: list[str] = []
-    told = result.details
+    return [line for rows in cell_rows(result) for line in (*columns(rows), "")][:-1]
+
+
+def cell_rows(result: Result) -> list[list[list[str]]]:
+    """Return a table of counts per stratum, the headings first."""
+    told, found = result.details, []
     for stratum, counts in zip(told.get("strata", ()), told.get("counts", ()), strict=False):
         head = [stratum, *told["columns"]]
         body = ([name, *(number(int(c)) for c in row)] for name, row in zip(told["rows"], counts, strict=True))
-        lines += [*columns([head, *body]), ""]
-    return lines[:-1]
+        found.append([head, *body])
+    return found
 
 
 def _curves(result: Result) -> list[str]:

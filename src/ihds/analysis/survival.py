@@ -116,7 +116,8 @@ class Ties:
     """What the Efron (or Breslow) treatment of ties makes of the risk-set sums, per cell.
 
     With a0_l = S0 - f_l D0 and f_l = l/d (0 for Breslow), l = 0..d-1: ``a`` sum 1/a0, ``b`` sum
-    f/a0, ``aa`` sum 1/a0^2, ``ab`` sum f/a0^2, ``bb`` sum f^2/a0^2, ``log`` sum log a0.
+    f/a0, ``aa`` sum 1/a0^2, ``ab`` sum f/a0^2, ``bb`` sum f^2/a0^2, ``log`` sum log a0; each times
+    the mean weight of the cell's events.
     """
 
     a: Floats
@@ -127,8 +128,8 @@ class Ties:
     log: Floats
 
 
-def break_ties(d: Floats, s0: Floats, d0: Floats, ties: str) -> Ties:
-    """Return the sums over tied events of each cell; all shapes (cells,)."""
+def break_ties(d: Floats, s0: Floats, d0: Floats, ties: str, dw: Floats | None = None) -> Ties:
+    """Return the sums over tied events of each cell; all shapes (cells,). ``dw`` is what the events weigh."""
     cells = len(d)
     filled = np.flatnonzero(d > 0.5)
     counts = np.rint(d[filled]).astype(np.int64)
@@ -137,9 +138,10 @@ def break_ties(d: Floats, s0: Floats, d0: Floats, ties: str) -> Ties:
     fraction = rank / d[which] if ties == "efron" else np.zeros(len(which))
     a0 = s0[which] - fraction * d0[which]
     inverse = 1 / a0
+    mean = 1.0 if dw is None or not len(dw) else dw[which] / d[which]
 
     def per_cell(values: Floats) -> Floats:
-        return np.bincount(which, weights=values, minlength=cells).astype(np.float64)
+        return np.bincount(which, weights=values * mean, minlength=cells).astype(np.float64)
 
     return Ties(
         a=per_cell(inverse),
@@ -256,10 +258,21 @@ class Steps:
     times: Vector
 
     @classmethod
-    def of(cls, times: Vector, leave: Vector, enter: Vector, events: Any, min_cell: int) -> Steps:
-        """Choose the steps; who leaves one row and enters the next is not counted as an exit."""
+    def of(
+        cls, times: Vector, leave: Vector, enter: Vector, events: Any, min_cell: int, followed: Vector | None = None
+    ) -> Steps:
+        """Choose the steps; who leaves one row and enters the next is not counted as an exit.
+
+        Of several curves, ``leave`` and ``enter`` being (curves, bins), the steps that all may have;
+        ``followed`` (groups, bins) are then persons at risk in some curves only.
+        """
         exits = np.maximum(leave - enter, 0.0) if min_cell > 1 else leave
         risk = at_risk(leave, enter)
+        if leave.ndim == 2:
+            exits = exits.min(axis=0) if min_cell > 1 else exits.max(axis=0)
+            risk = risk.min(axis=0)
+        for group in followed if followed is not None else ():  # a step's end shows those who are left
+            risk = np.where(group > 0, np.minimum(risk, group), risk)
         ends = merge_bins(exits, events, risk, min_cell).astype(np.int64)
         first = np.flatnonzero(risk > 0)[:1].astype(np.int64)  # with late entries nobody may be at risk at first
         starts = np.concatenate([first, ends[:-1] + 1]) if len(ends) else ends
@@ -300,3 +313,20 @@ def at_risk(leave: Vector, enter: Vector) -> Vector:
     left = np.cumsum(leave[..., ::-1], axis=-1)[..., ::-1]
     entered = np.cumsum(enter[..., ::-1], axis=-1)[..., ::-1]
     return np.asarray(left - entered)
+
+
+#: R's survfit takes a curve for one half within this (the square root of the machine's epsilon).
+_HALF_TOLERANCE = 1.5e-8
+
+
+def median_of(times: Vector, survival: Vector, falls: Any) -> float | None:
+    """Return the first time the curve is at or below one half; midway over an exact flat, as R."""
+    below = np.flatnonzero((survival <= 0.5 + _HALF_TOLERANCE) & falls)
+    if not len(below):
+        return None
+    first = int(below[0])
+    if abs(survival[first] - 0.5) < _HALF_TOLERANCE:
+        lower = np.flatnonzero(survival < 0.5 - _HALF_TOLERANCE)
+        if len(lower):
+            return float((times[first] + times[lower[0]]) / 2)
+    return float(times[first])

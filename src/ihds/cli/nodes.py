@@ -46,7 +46,7 @@ def node_commands(sub: Any) -> None:
     init.add_argument("--build", default="", help="its genome build, for example GRCh38")
     init.add_argument("--file", default="", help="a file a holder lets out (path or URL), instead of a table")
     init.add_argument("--artefact", default="METADATA", choices=("METADATA", "AGGREGATE", "MODEL"), help="what it is")
-    init.add_argument("--evidence", action="append", default=[], help="what was checked of it: disclosure_check")
+    init.add_argument("--evidence", action="append", default=[], help="what the holder vouches for: docs/law/rules.md")
     init.add_argument("--person", default="", help="column that tells persons apart, for a draft codebook")
     init.add_argument("--dataset", help="dataset id (default: the file's name)")
     init.add_argument("--title", help="dataset title")
@@ -123,8 +123,9 @@ def _settings(given: Any, dataset: str) -> DatasetConfig:
     moved: dict[str, Any] = {}
     if given.file:
         path = given.file if "://" in given.file else str(Path(given.file).resolve())
-        moved = {"file": path, "artefact": given.artefact, "evidence": tuple(given.evidence)}
-    return DatasetConfig(dataset, given.title or dataset, given.description, tuple(given.keyword), **moved)
+        moved = {"file": path, "artefact": given.artefact}
+    words = (given.title or dataset, given.description, tuple(given.keyword))
+    return DatasetConfig(dataset, *words, evidence=tuple(given.evidence), **moved)
 
 
 def _node_run(given: Any) -> None:
@@ -199,11 +200,7 @@ def worker_commands(sub: Any) -> None:
     init.add_argument("--connector", default="", help="the connector's address from here (default: the ticket's)")
     init.add_argument("--data", type=Path, required=True, help="CSV or Parquet table")
     init.add_argument("--codebook", type=Path, help="its codebook in TOML (default: a draft is inferred)")
-    init.add_argument("--genotypes", type=Path, help=".bed or .pgen file of the same persons, read where it lies")
-    init.add_argument("--build", default="", help="its genome build, for example GRCh38")
-    init.add_argument("--file", default="", help="a file a holder lets out (path or URL), instead of a table")
-    init.add_argument("--artefact", default="METADATA", choices=("METADATA", "AGGREGATE", "MODEL"), help="what it is")
-    init.add_argument("--evidence", action="append", default=[], help="what was checked of it: disclosure_check")
+    init.add_argument("--evidence", action="append", default=[], help="what the holder vouches for: docs/law/rules.md")
     init.add_argument("--person", default="", help="column that tells persons apart, for a draft codebook")
     init.add_argument("--dataset", help="dataset id, as the connector lists it (default: the file's name)")
     run = command(sub, "run", "run a worker; it opens no port", "ihds worker run inner", _worker_run, node=False)
@@ -232,7 +229,8 @@ def _worker_init(given: Any) -> None:
     table = read_table(given.data, name)
     book = Codebook.read(given.codebook) if given.codebook else draft_codebook(name, table, given.person)
     tables = {name: (conform(table, book, name), book)}
-    config = worker.create(given.folder, key, given.connector or connector, ticket, tables)
+    settings = {**ticket, "evidence": tuple(given.evidence)}
+    config = worker.create(given.folder, key, given.connector or connector, settings, tables)
     answer = {"folder": str(given.folder), "connector": config.connector, "rows": len(table)}
     show(given, answer, f"{len(table)} rows are ready; run it with: ihds worker run {given.folder}")
 

@@ -21,22 +21,24 @@ SITE_PERSONS = (420, 360, 300)
 
 @dataclass(frozen=True)
 class Step:
-    """One analysis of a study: a method, its parameters, and how to read it."""
+    """One analysis of a study: a method, its parameters, how to read it, and the guideline's item it answers."""
 
     method: str
     heading: str
     reading: str
     params: dict[str, Any]
+    item: str = ""
 
 
 @dataclass(frozen=True)
 class Study:
-    """A ready study of the protocol, on one table."""
+    """A ready study of the protocol, on one table, to be reported by a guideline."""
 
     name: str
     question: str
     table: str
     steps: tuple[Step, ...]
+    checklist: str = "STROBE"
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,8 @@ def cohort(name: str) -> Cohort:
             name=key,
             question=found["question"],
             table=found["table"],
-            steps=tuple(
-                Step(s["method"], s["heading"], s["reading"], {k: _plain(v) for k, v in s.get("params", {}).items()})
-                for s in found["steps"]
-            ),
+            steps=tuple(_step(s) for s in found["steps"]),
+            checklist=found.get("checklist", "STROBE"),
         )
         for key, found in told["studies"].items()
     }
@@ -106,6 +106,11 @@ def cohort(name: str) -> Cohort:
 def names() -> list[str]:
     """Return the names of all cohorts."""
     return sorted(path.parent.name for path in _HERE.glob("*/cohort.toml"))
+
+
+def _step(found: dict[str, Any]) -> Step:
+    params = {k: _plain(v) for k, v in found.get("params", {}).items()}
+    return Step(found["method"], found["heading"], found["reading"], params, found.get("item", ""))
 
 
 def _plain(value: Any) -> Any:

@@ -5,6 +5,7 @@ Parsing is left to maintained readers (Pgenlib, cyvcf2, bgen), installed with ``
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from ihds.data.wide import Columns
 from ihds.errors import BadTable, SetupFailed
 
 Copies = NDArray[np.float64]
+
+_PLACE = re.compile(r"copies of \S+, .+ (\S+):(\d+) \S+>\S+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ def in_place(path: Path, build: str) -> InPlace:
     first = path.suffix == ".bed"
     try:
         persons = _persons(path.with_suffix(".fam" if first else ".psam"), header=not first)
-        variants = _bim(path.with_suffix(".bim")) if first else _pvar(path.with_suffix(".pvar"))
+        variants, alleles = _bim(path.with_suffix(".bim")) if first else _pvar(path.with_suffix(".pvar"))
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise BadTable(f"what stands beside {path} cannot be read: {error}", remedy="check it with plink2") from error
     kept = [(at, variant) for at, variant in enumerate(variants) if variant is not None]
@@ -71,7 +74,8 @@ def in_place(path: Path, build: str) -> InPlace:
     if first:
         return InPlace(Bed(path.resolve(), names, len(persons)), persons, found)
     at = np.array([at for at, _ in kept], dtype=np.intp)
-    return InPlace(Pgen(path.resolve(), names, len(persons), len(variants), at), persons, found)
+    begins = np.cumsum([0, *alleles], dtype=np.intp)
+    return InPlace(Pgen(path.resolve(), names, len(persons), at, begins), persons, found)
 
 
 def _must_differ(names: Sequence[str], persons: Sequence[str]) -> None:
@@ -89,6 +93,12 @@ def _must_differ(names: Sequence[str], persons: Sequence[str]) -> None:
     again = {name for name, count in Counter(persons).items() if count > 1}
     if again:
         raise BadTable(f"the person {min(again)!r} stands twice", remedy="give each an identifier of its own")
+
+
+def place(unit: str) -> tuple[str, int] | None:
+    """Return the chromosome and position that the unit of a variant tells, None for another unit."""
+    found = _PLACE.fullmatch(unit)
+    return (found[1], int(found[2])) if found else None
 
 
 def read_genotypes(
@@ -139,10 +149,13 @@ def _plink(path: Path, wanted: frozenset[str]) -> tuple[list[str], Iterator[tupl
 
     first = path.suffix == ".bed"
     persons = _persons(path.with_suffix(".fam" if first else ".psam"), header=not first)
-    variants = _bim(path.with_suffix(".bim")) if first else _pvar(path.with_suffix(".pvar"))
+    variants, alleles = _bim(path.with_suffix(".bim")) if first else _pvar(path.with_suffix(".pvar"))
+    offsets = np.cumsum([0, *alleles], dtype=np.uintp)  # the reader asks for these where a variant has many alleles
 
     def each() -> Iterator[tuple[Variant, Copies]]:
-        reader = pgenlib.PgenReader(bytes(path), raw_sample_ct=len(persons), variant_ct=len(variants))
+        reader = pgenlib.PgenReader(
+            bytes(path), raw_sample_ct=len(persons), variant_ct=len(variants), allele_idx_offsets=offsets
+        )
         buffer = np.empty(len(persons), dtype=np.float32)
         try:
             for index, variant in enumerate(variants):
@@ -165,16 +178,19 @@ def _persons(path: Path, *, header: bool) -> list[str]:
     return [line[column] for line in lines]
 
 
-def _bim(path: Path) -> list[Variant | None]:
+def _bim(path: Path) -> tuple[list[Variant | None], list[int]]:
+    """Return the variants and how many alleles each has."""
     found: list[Variant | None] = []
     for line in path.read_text(encoding="utf-8").splitlines():
         chromosome, name, _, position, counted, other = line.split()[:6]
         found.append(_variant(name, chromosome, int(position), other, counted))
-    return found
+    return found, [2] * len(found)
 
 
-def _pvar(path: Path) -> list[Variant | None]:
+def _pvar(path: Path) -> tuple[list[Variant | None], list[int]]:
+    """Return the variants, None for those of more than two alleles, and how many alleles each has."""
     found: list[Variant | None] = []
+    alleles: list[int] = []
     columns = ["CHROM", "POS", "ID", "REF", "ALT"]
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("##"):
@@ -183,9 +199,10 @@ def _pvar(path: Path) -> list[Variant | None]:
             columns = line.lstrip("#").split("\t")
             continue
         row = dict(zip(columns, line.split("\t"), strict=False))
-        several = "," in row["ALT"]
-        found.append(None if several else _variant(row["ID"], row["CHROM"], int(row["POS"]), row["REF"], row["ALT"]))
-    return found
+        alleles.append(2 + row["ALT"].count(","))
+        variant = _variant(row["ID"], row["CHROM"], int(row["POS"]), row["REF"], row["ALT"])
+        found.append(variant if alleles[-1] == 2 else None)
+    return found, alleles
 
 
 def _variant(name: str, chromosome: str, position: int, other: str, counted: str) -> Variant:

@@ -111,18 +111,17 @@ class Bed:
 
 @dataclass(frozen=True)
 class Pgen:
-    """A PLINK 2 ``.pgen`` file of ``height`` persons and ``count`` variants: dosages of the alternative allele.
+    """A PLINK 2 ``.pgen`` file of ``height`` persons: dosages of the alternative allele.
 
-    ``kept`` are the variants of two alleles, by their place in the file; ``alleles`` where each
-    variant's alleles begin (count + 1,), if there are others.
+    ``kept`` are the variants of two alleles, by their place in the file; ``alleles`` where the alleles
+    of each variant of the file begin (variants + 1,).
     """
 
     path: Path
     names: tuple[str, ...]
     height: int
-    count: int
     kept: Ints
-    alleles: Ints | None = None
+    alleles: Ints
 
     def read(self, columns: Ints) -> Floats:
         """Return dosages (height, k), NaN where missing."""
@@ -134,9 +133,9 @@ class Pgen:
             ) from error
         wanted = self.kept[columns].astype(np.uint32)
         block = np.empty((len(columns), self.height), dtype=np.float32)
-        begins = None if self.alleles is None else self.alleles.astype(np.uintp)
+        begins = self.alleles.astype(np.uintp)
         reader = pgenlib.PgenReader(
-            bytes(self.path), raw_sample_ct=self.height, variant_ct=self.count, allele_idx_offsets=begins
+            bytes(self.path), raw_sample_ct=self.height, variant_ct=len(begins) - 1, allele_idx_offsets=begins
         )
         try:
             reader.read_dosages_list(wanted, block)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from fractions import Fraction
@@ -28,8 +28,7 @@ from ihds.federation import ledger
 from ihds.federation.engine import Engine, Here, Work
 from ihds.federation.preview import Preview, preview
 from ihds.federation.study import Reply, Round, Study
-from ihds.governance.jurisdiction import Export, may_leave, thresholds
-from ihds.governance.jurisdictions.usa import COUNTRIES_OF_CONCERN
+from ihds.governance.jurisdiction import Export, may_leave, shown_of, thresholds
 from ihds.governance.permit import Permit, PermitState, Use, decide
 from ihds.governance.policy import Refused as No
 from ihds.ids import Did, StudyId
@@ -122,11 +121,16 @@ class _Open:
     covered: Coverage
 
 
+#: What the gate sees to itself; a study adds rows up and joins no record with another site's.
+_OWN_EVIDENCE = frozenset({"secure_aggregation", "disclosure_check", "audit_log", "no_linkage"})
+
+
 @dataclass
 class Gate:
     """One site's gate. ``_works`` keeps opened designs between the rounds of a study, ``_marks`` those of persons.
 
     Studies of the datasets ``by_hand`` wait until a person of the site has approved them.
+    ``attested`` is what the holder's officer vouches for, by dataset: approvals, and clauses with a recipient.
     """
 
     me: Did
@@ -138,6 +142,7 @@ class Gate:
     clock: Callable[[], datetime] = now
     engine: Engine = field(default_factory=Here)
     by_hand: frozenset[str] = frozenset()
+    attested: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     _works: dict[str, _Open] = field(default_factory=dict)
     _marks: dict[str, Marks] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -402,13 +407,11 @@ class Gate:
             reasons.append("the study does not name this holder")
         if own.strictest(study.thresholds) != study.thresholds:
             reasons.append(f"thresholds: this site asks for at least {own}")
-        evidence = {"permit", "secure_aggregation", "disclosure_check", "audit_log"}
-        if grant.permit.recipient_country not in COUNTRIES_OF_CONCERN:
-            evidence.add("no_country_of_concern")
-        export = Export(
-            "MODEL_UPDATE", self.country, grant.permit.recipient_country, grant.permit.legal_regime, frozenset(evidence)
-        )
-        verdict = may_leave(export)
+        today = self.clock().date()
+        stated = shown_of(grant.permit.user, self.attested.get(grant.dataset, ()))
+        evidence = _OWN_EVIDENCE | grant.permit.evidence(today) | stated
+        recipient, regime = grant.permit.recipient_country, grant.permit.legal_regime
+        verdict = may_leave(Export("MODEL_UPDATE", self.country, recipient, regime, evidence), today)
         if isinstance(verdict, No):
             reasons += verdict.reasons
         if study.user in study.holders or len(set(study.holders)) != len(study.holders):

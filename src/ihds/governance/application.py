@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
 from ihds.errors import BadInput
-from ihds.governance.jurisdictions.eu_ehds import COUNTRIES as EU_EEA
+from ihds.governance.jurisdictions.eu_ehds import CHAPTER_IV, eligible
 from ihds.governance.lifecycle import Table
 from ihds.governance.permit import PURPOSES, RESERVED_PURPOSES
 from ihds.governance.policy import Decision, Granted, Refused
@@ -34,6 +34,7 @@ class ApplicationEvent(StrEnum):
     ASK = "ask"
     ANSWER = "answer"
     DECIDE = "decide"
+    CLOSE = "close as incomplete"
     WITHDRAW = "withdraw"
 
 
@@ -46,7 +47,11 @@ NEXT: Table[ApplicationState, ApplicationEvent] = {
         _E.ASK: _S.AWAITING_ADDITIONAL_INFORMATION,
         _E.WITHDRAW: _S.WITHDRAWN,
     },
-    _S.AWAITING_ADDITIONAL_INFORMATION: {_E.ANSWER: _S.PRE_SCREENING, _E.WITHDRAW: _S.WITHDRAWN},
+    _S.AWAITING_ADDITIONAL_INFORMATION: {
+        _E.ANSWER: _S.PRE_SCREENING,
+        _E.CLOSE: _S.DECISION_ISSUED,
+        _E.WITHDRAW: _S.WITHDRAWN,
+    },
     _S.PROCESSING: {
         _E.DECIDE: _S.DECISION_ISSUED,
         _E.ASK: _S.AWAITING_ADDITIONAL_INFORMATION,
@@ -141,8 +146,8 @@ def completeness(application: Application) -> tuple[str, ...]:
     )
 
 
-def screen(application: Application, legal_regime: str) -> Decision:
-    """Judge what needs no human: completeness, purpose, eligibility, duration.
+def screen(application: Application, legal_regime: str, on: date) -> Decision:
+    """Judge as of a day what needs no human: completeness, purpose, eligibility, duration.
 
     A person still decides; this lists the refusals no person may overrule.
     """
@@ -151,7 +156,9 @@ def screen(application: Application, legal_regime: str) -> Decision:
         reasons.append(f"R-53-PURPOSE EHDS 53(1): {application.purpose!r} is not a permitted purpose")
     if application.purpose in RESERVED_PURPOSES and not application.public_body:
         reasons.append(f"R-53-2-RESERVED EHDS 53(2): {application.purpose} is reserved to public bodies")
-    if legal_regime == "ehds" and application.applicant_country not in EU_EEA:
+    if legal_regime == "ehds" and on < CHAPTER_IV:
+        reasons.append(f"EHDS 105: permits are issued from {CHAPTER_IV}; until then access rests on contract (1(8))")
+    if legal_regime == "ehds" and not eligible(application.applicant_country, on):
         reasons.append("R-91-THIRD-COUNTRY EHDS 91: no reciprocity act names the applicant's country")
     if not 0 < application.period_months <= 120:
         reasons.append("EHDS 68(12): the period must be at most 10 years")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
 from ihds.errors import BadMessage
-from ihds.governance.lifecycle import Table
+from ihds.governance.duties import GRANT_NEEDS, Role, Shown
+from ihds.governance.jurisdictions.eu_ehds import eligible
+from ihds.governance.lifecycle import Step, Steps, Table, plain
 from ihds.governance.policy import Decision, Granted, Refused
 from ihds.ids import ApplicationId, Did, PermitId
 from ihds.privacy.disclosure import Thresholds
@@ -33,23 +35,31 @@ class PermitState(StrEnum):
     GRANTED = "GRANTED"
     EXPIRED = "EXPIRED"
     REVOKED = "REVOKED"
+    SUPERSEDED = "SUPERSEDED"
 
 
 class PermitEvent(StrEnum):
-    """What can happen to a permit. An amendment is a new permit with a new id."""
+    """What can happen to a permit. An amendment is a new permit with a new id; it supersedes this one."""
 
     EXPIRE = "expire"
     REVOKE = "revoke"
+    SUPERSEDE = "supersede"
 
 
-NEXT: Table[PermitState, PermitEvent] = {
+_REVOKE = {PermitEvent.REVOKE: Step(PermitState.REVOKED, Role.OFFICER, frozenset({Shown.REASONS}))}
+
+STEPS: Steps[PermitState, PermitEvent] = {
     PermitState.GRANTED: {
-        PermitEvent.EXPIRE: PermitState.EXPIRED,
-        PermitEvent.REVOKE: PermitState.REVOKED,
+        PermitEvent.EXPIRE: Step(PermitState.EXPIRED, Role.CLOCK),
+        PermitEvent.SUPERSEDE: Step(PermitState.SUPERSEDED, Role.OFFICER, GRANT_NEEDS),
+        **_REVOKE,
     },
-    PermitState.EXPIRED: {PermitEvent.REVOKE: PermitState.REVOKED},
+    PermitState.EXPIRED: _REVOKE,
     PermitState.REVOKED: {},
+    PermitState.SUPERSEDED: {},
 }
+
+NEXT: Table[PermitState, PermitEvent] = plain(STEPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +134,15 @@ class Permit:
     def dataset_of(self, holder: str) -> str | None:
         """Return the dataset of one holder that the permit names, or None."""
         return next((d for h, d in self.datasets if h == holder), None)
+
+    def evidence(self, on: date) -> frozenset[str]:
+        """Return what the permit itself shows to the law, while it is in force."""
+        shown = {"permit"}
+        if self.purpose in ("scientific_research", "statistics"):
+            shown.add("research_purpose")
+        if eligible(self.recipient_country, on):
+            shown.add("eligible_applicant")
+        return frozenset(shown)
 
     def facts(self, state: PermitState) -> dict[str, str | tuple[str, ...]]:
         """Return what the permit makes known to a policy."""

@@ -1,17 +1,18 @@
-"""The report of a survival study: curves, forest plot, tables and provenance in one HTML file."""
+"""Reports in one HTML file: the demonstration's survival study, and a cohort's study in the order of a guideline."""
 
 from __future__ import annotations
 
 import io
-import math
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ihds.analysis.result import Result
-from ihds.analysis.summary import is_effect, number, ratio_name
-from ihds.cohorts.cohort import Cohort, Study
+from ihds.analysis.summary import number
+from ihds.cohorts.cohort import Cohort, Step, Study
+from ihds.reports.checklist import CHECKLISTS, FACTS, PARTLY, Known
+from ihds.reports.words import sentences, tables
 
 
 def write_report(
@@ -41,41 +42,49 @@ def write_report(
 
 
 def write_study(path: Path, cohort: Cohort, study: Study, results: list[Result], proofs: list[dict[str, Any]]) -> None:
-    """Write the report of a cohort's study: a question, and per step a picture, a table and how to read it."""
+    """Write the report of a cohort's study in the order of its guideline; each step in words, picture and tables."""
     environment = Environment(
         loader=PackageLoader("ihds.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    steps = [
-        {
-            "heading": step.heading,
-            "reading": step.reading,
-            "method": step.method,
-            "picture": _svg(result),
-            "sentences": sentences(result),
-            "text": result.summary().split("\n\nstudy urn")[0],
-            "params": ", ".join(f"{k} = {v}" for k, v in step.params.items()),
-            "rounds": result.rounds,
-            "bytes": sum(part["bytes"] for part in result.provenance.get("left_each_site", [])),
+    checklist, known = CHECKLISTS[study.checklist], Known(cohort, study, results)
+    steps = [(checklist.item_of(step), _step(step, r, known)) for step, r in zip(study.steps, results, strict=True)]
+    sections: list[dict[str, Any]] = []
+    for item in checklist.items:
+        if not sections or sections[-1]["title"] != item.section:
+            sections.append({"title": item.section, "content": []})
+        told = {
+            "number": item.number,
+            "asks": item.asks,
+            "facts": FACTS[item.facts](known) if item.facts else [],
+            "partly": item.facts in PARTLY,
+            "steps": [step for number, step in steps if number == item.number],
         }
-        for step, result in zip(study.steps, results, strict=True)
-    ]
+        sections[-1]["content"].append(told)
     page = environment.get_template("cohort.html").render(
-        cohort=cohort, study=study, steps=steps, proofs=proofs, provenance=results[0].provenance
+        cohort=cohort,
+        study=study,
+        checklist=checklist,
+        sections=sections,
+        short=[(step["heading"], step["sentences"][1]) for _, step in steps if len(step["sentences"]) > 1],
+        proofs=proofs,
+        provenance=results[0].provenance,
     )
     path.write_text(page, encoding="utf-8")
 
 
-def sentences(result: Result) -> list[str]:
-    """Return what the coefficients say, one sentence each, where ratios are reported."""
-    name = ratio_name(result)
-    found = []
-    for c in result.coefficients if name else ():
-        if not is_effect(c):
-            continue
-        low, middle, high = (math.exp(min(v, 50)) for v in (c.lower, c.estimate, c.upper))
-        clear = "" if (c.lower > 0) == (c.upper > 0) else "; the data are compatible with no difference"
-        found.append(f"{c.term}: {name} {middle:.2f} (95 % {low:.2f} to {high:.2f}){clear}.")
-    return found
+def _step(step: Step, result: Result, known: Known) -> dict[str, Any]:
+    return {
+        "heading": step.heading,
+        "reading": step.reading,
+        "method": step.method,
+        "picture": _svg(result),
+        "sentences": sentences(result, known.book),
+        "tables": tables(result, known.book),
+        "text": result.summary().split("\n\nstudy urn")[0],
+        "params": ", ".join(f"{k} = {v}" for k, v in step.params.items()),
+        "rounds": result.rounds,
+        "bytes": sum(part["bytes"] for part in result.provenance.get("left_each_site", [])),
+    }
 
 
 def _svg(result: Result) -> str:

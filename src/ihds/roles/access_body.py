@@ -72,6 +72,13 @@ class AccessBody(OffersNothing):
         asked = Application.from_dict(call.json())
         if asked.applicant != applicant:
             raise Refused("the application is not in the name of its sender", remedy="apply for yourself")
+        admitted = self.node.members.country(applicant)
+        if asked.applicant_country != admitted:
+            raise Refused(
+                f"the applicant is a member from {admitted or 'no country'}, not from {asked.applicant_country}",
+                reasons=("EHDS 67(2)(a), 91: the law depends on where the applicant is established",),
+                remedy="apply from the country of your membership",
+            )
         if self.node.log.get("application", asked.id) is None:
             body = {"application": asked.to_dict(), "state": str(ApplicationState.SUBMITTED), "reasons": []}
             details = {"application": asked.id, "title": asked.title, "purpose": asked.purpose}
@@ -182,7 +189,7 @@ class AccessBody(OffersNothing):
                 event = Event("permit.refused", self.node.did, {"application": identifier, "reasons": list(reasons)})
                 self.node.log.commit(event, Put("application", identifier, record.version, body))
                 return self._public(self._application(identifier))
-            verdict = screen(asked, self.node.config.legal_regime)
+            verdict = screen(asked, self.node.config.legal_regime, now().date())
             if isinstance(verdict, No):
                 raise Refused("this application may not be granted", reasons=verdict.reasons, remedy="refuse it")
             counter = self.node.log.get("counter", "permit")
@@ -269,7 +276,7 @@ class AccessBody(OffersNothing):
         revoked = {
             int(r.body["permit"]["status_index"])
             for r in self.node.store.list("permit")
-            if r.body["state"] == PermitState.REVOKED
+            if r.body["state"] in (PermitState.REVOKED, PermitState.SUPERSEDED)
         }
         expires = now() + timedelta(hours=_LIST_HOURS)
         token = status.status_list(self.node.identity, self.list_url, revoked, expires)

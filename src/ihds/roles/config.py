@@ -13,7 +13,8 @@ import tomli_w
 
 from ihds.connector.dcp.credentials import Profile
 from ihds.errors import SetupFailed
-from ihds.governance.jurisdiction import Artefact
+from ihds.governance.jurisdiction import unknown_evidence
+from ihds.governance.rule import Artefact
 from ihds.ids import Did
 from ihds.store.store import sqlite_url
 from ihds.wire.did import did_of
@@ -35,8 +36,9 @@ class DatasetConfig:
 
     ``policy`` names a JSON file with ODRL rules instead of those the other settings make. ``file`` (a
     path or URL) makes it a file that is moved instead of rows that are studied; then ``artefact`` says
-    what it is, and what was checked before stands in ``evidence``. ``approval`` of contracts, and of each
-    study in ``studies``, is by rule or by hand.
+    what it is. ``evidence`` is what the holder vouches for under the law: approvals, checks, and, with the
+    DID of the recipient they are about, clauses and screenings ("recipient_screened did:web:…").
+    ``approval`` of contracts, and of each study in ``studies``, is by rule or by hand.
     """
 
     id: str
@@ -56,6 +58,8 @@ class DatasetConfig:
     studies: Literal["rule", "hand"] = "rule"
 
     def __post_init__(self) -> None:
+        if wrong := unknown_evidence(self.evidence):
+            raise SetupFailed(f"dataset {self.id!r}: {wrong}", remedy="terms and their meaning: docs/law/rules.md")
         if self.file and self.artefact not in MOVABLE:
             raise SetupFailed(
                 f"dataset {self.id!r}: a file of kind {self.artefact!r} does not leave its holder",

@@ -12,8 +12,7 @@ from ihds.connector.dcp.credentials import MEMBERSHIP, Credential
 from ihds.connector.dsp import negotiation
 from ihds.connector.dsp.negotiation import Negotiation
 from ihds.errors import CannotVerify, NotAuthenticated, NotFound, Refused
-from ihds.governance.jurisdiction import Export, applying, may_leave
-from ihds.governance.jurisdictions.usa import COUNTRIES_OF_CONCERN
+from ihds.governance.jurisdiction import Export, applying, may_leave, shown_of
 from ihds.governance.permit import Permit, PermitState
 from ihds.governance.policy import Granted, evaluate
 from ihds.governance.policy import Refused as No
@@ -74,14 +73,12 @@ class Files:
         verdict = evaluate(negotiation.rules(offer(config, self.node.folder)), facts)
         if isinstance(verdict, No):
             return verdict
-        evidence = {*config.evidence, "audit_log"}
+        evidence = {*shown_of(member.holder, config.evidence), "audit_log"}
         if permit and state is PermitState.GRANTED and permit.dataset_of(self.node.did) == config.id:
-            evidence.add("permit")
-        if destination not in COUNTRIES_OF_CONCERN:
-            evidence.add("no_country_of_concern")
+            evidence |= permit.evidence(now().date())
         regime = permit.legal_regime if permit else self.node.config.legal_regime
         export = Export(config.artefact, self.node.config.country, destination, regime, frozenset(evidence))
-        return may_leave(export)
+        return may_leave(export, now().date())
 
     def _permit(self, process: Negotiation, shown: list[Credential]) -> tuple[Permit | None, PermitState]:
         for credential in shown:

@@ -60,9 +60,16 @@ class Holder:
         self._configs = {d.id: d for d in config.datasets}
         self.files = Files(node, {d.id: d for d in config.datasets if d.file}, self.proof)
         self.engine = engine_of(config.engine)
-        by_hand = frozenset(d.id for d in config.datasets if d.studies == "hand")
         gate = Gate(
-            node.did, config.country, self.source, node.log, self, node.signatures, engine=self.engine, by_hand=by_hand
+            node.did,
+            config.country,
+            self.source,
+            node.log,
+            self,
+            node.signatures,
+            engine=self.engine,
+            by_hand=frozenset(d.id for d in config.datasets if d.studies == "hand"),
+            attested={d.id: d.evidence for d in config.datasets},
         )
         self.approvals = Approvals(node, gate)
         self.gate: Threshold = self.relay or gate

@@ -55,7 +55,10 @@ _THREADS = 2
 
 @dataclass(frozen=True, slots=True)
 class WorkerConfig:
-    """One worker. ``connector`` is its outer half; ``pinned`` holds the DID documents it does not ask others for."""
+    """One worker. ``connector`` is its outer half; ``pinned`` holds the DID documents it does not ask others for.
+
+    ``evidence`` is what the holder vouches for under the law, for every dataset that lies here.
+    """
 
     did: str
     connector: str
@@ -65,6 +68,7 @@ class WorkerConfig:
     pinned: dict[str, dict[str, Any]]
     passphrase_file: str = ""
     engine: str = ""
+    evidence: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, folder: Path) -> WorkerConfig:
@@ -76,7 +80,8 @@ class WorkerConfig:
         """
         try:
             body: dict[str, Any] = tomllib.loads((folder / FILE).read_text(encoding="utf-8"))
-            return cls(**{**body, "access_bodies": tuple(body["access_bodies"])})
+            lists = {"access_bodies": tuple(body["access_bodies"]), "evidence": tuple(body.get("evidence", ()))}
+            return cls(**{**body, **lists})
         except (OSError, tomllib.TOMLDecodeError, TypeError, KeyError) as error:
             raise SetupFailed(f"{folder / FILE}: {error!r}", remedy="make one: ihds worker init") from error
 
@@ -164,7 +169,10 @@ class Worker:
         self.source = TabularSource(data_file(folder))
         signatures = KeySignatures(identity, resolver, keys.sealing)
         self.engine = engine_of(config.engine)
-        self.gate = Gate(did, config.country, self.source, self.log, self, signatures, engine=self.engine)
+        attested = dict.fromkeys(self.source.datasets(), config.evidence)
+        self.gate = Gate(
+            did, config.country, self.source, self.log, self, signatures, engine=self.engine, attested=attested
+        )
         self._life = uuid.uuid4().hex
         self._stopping = threading.Event()
         methods()

@@ -84,3 +84,17 @@ def test_many_variants_of_few_persons_are_refused(cohort):
     with pytest.raises(BadFormula):
         federate(split(few, 3), "association_scan", formula="~ V1", features="snp_*")
     assert close(federate(split(few, 3), "association_scan", formula="Y1 ~ V1", features="snp_1").n, 300)
+
+
+def test_one_carrier_among_very_many_persons_is_left_out_and_spoils_nothing():
+    rng = np.random.default_rng(8)
+    n = 100_000
+    frame = pd.DataFrame(
+        {"age": rng.normal(60, 9, n), "rs1": rng.binomial(2, 0.3, n).astype(float), "rs2": np.zeros(n)}
+    )
+    frame["y"] = 0.1 * frame["rs1"] + rng.normal(size=n)
+    frame.loc[4, "rs2"] = 1.0
+    parts = [frame.iloc[i::3].reset_index(drop=True) for i in range(3)]
+    result = federate(parts, "association_scan", thresholds=Thresholds(), formula="y ~ age", features="rs*")
+    assert result.details["features"]["feature"] == ["rs1"]
+    assert result.details["hidden_features"] == 1

@@ -23,7 +23,8 @@ import numpy as np
 from scipy.special import expit
 
 from ihds.analysis import features, likelihood
-from ihds.analysis.design import INTERCEPT, Ask, Design, Frame
+from ihds.analysis.arms import balance
+from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.features import Magnitudes, Means, Scale
 from ihds.analysis.likelihood import Fit, Likelihood
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
@@ -247,7 +248,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
             "effective_persons": {
                 arm: float(total.weight[k] ** 2 / w2[k]) for k, arm in enumerate(("treated", "untreated"))
             },
-            "balance": _balance(frame, total),
+            "balance": balance(frame.columns, total.persons, total.plain, total.weight, total.balanced),
             "propensity_tenths": {
                 arm: suppress(np.rint(total.tenths[k]), max(frame.min_cell, 1))
                 for k, arm in enumerate(("treated", "untreated"))
@@ -258,18 +259,3 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
             "left_out_missing": frame.left_out + frame.rows - round(n),
         },
     )
-
-
-def _balance(frame: Frame, total: Effects) -> list[dict[str, Any]]:
-    """Return each covariate's standardised difference between the arms, before and after weighting."""
-    p, rows = len(frame.columns), []
-    n = total.persons[:, None]
-    mean = total.plain[:, :p] / n
-    variance = (total.plain[:, p:] - n * mean**2) / np.maximum(n - 1, 1)
-    pooled = np.sqrt(np.maximum(variance.mean(axis=0), 0.0))
-    weighted = total.balanced / total.weight[:, None]
-    for j, name in enumerate(frame.columns):
-        if name != INTERCEPT and pooled[j] > 0:
-            before, after = (float((m[0, j] - m[1, j]) / pooled[j]) for m in (mean, weighted))
-            rows.append({"covariate": name, "before": before, "after": after})
-    return rows

@@ -1,10 +1,11 @@
 """Differential expression: one linear model per gene, their variances moderated together (limma).
 
 Model      y_g = X beta_g + e per feature g; sigma²_g shrunk towards a prior fitted to all features
-           (empirical Bayes).
-Down       each feature's centre and scale.
-Up         Magnitudes, Means, then GeneSums, as sums over sites.
-Rounds     4.
+           (empirical Bayes). Features may be harmonised between sites first (see ``harmonise``).
+Down       each feature's centre and scale; what sites harmonise with.
+Up         Magnitudes, Means, then GeneSums, as sums over sites; SiteFits and SiteResiduals, or Profile,
+           where features are harmonised.
+Rounds     4; 5 more where features are harmonised.
 Reveals    moments of each feature with the covariates, over all sites; p = n would determine rows:
            disclosure refuses p > n / 3 and n - p < 10. A feature whose values are few persons' own, in
            some level or as a whole, or one site's, is left out and counted.
@@ -21,9 +22,10 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ihds.analysis import features, genesets
+from ihds.analysis import features, genesets, harmonise
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.features import Magnitudes, Means, Scale
+from ihds.analysis.harmonise import Harmony, Kind
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.moderated import Fits, moderated
 from ihds.analysis.numerics import invert
@@ -40,6 +42,7 @@ class Params:
     ``sets`` are gene sets to be tested, ``name: gene gene*; other: gene``.
 
     ``within_sites`` gives every site a level of its own for each feature (a batch), taken out there.
+    ``harmonise`` makes features alike between sites before, the effects of the formula being kept.
     """
 
     formula: str
@@ -47,6 +50,7 @@ class Params:
     term: str = ""
     within_sites: bool = False
     sets: str = ""
+    harmonise: Kind = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +67,14 @@ class GeneSums(Contribution):
     weights: features.Weights
 
 
-CONTRIBUTIONS = (Magnitudes, Means, GeneSums)
+CONTRIBUTIONS = (Magnitudes, Means, *harmonise.CONTRIBUTIONS, GeneSums)
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The features' scale and the opened sums."""
+    """What sites harmonise with, the features' scale after it, and the opened sums."""
 
+    harmony: Harmony
     scale: Scale
     rows: int
     total: GeneSums | None
@@ -82,7 +87,7 @@ def ask(params: Params, codebook: Codebook) -> Ask:
     """Ask for a model matrix and the features."""
     genesets.parse(params.sets)
     asked = features.model_of(params.formula, params.features, codebook, "differential_expression")
-    return replace(asked, undivided=params.within_sites)
+    return replace(asked, undivided=params.within_sites or harmonise.undivided(params.harmonise))
 
 
 def begin(params: Params, frame: Frame) -> State:
@@ -93,7 +98,7 @@ def begin(params: Params, frame: Frame) -> State:
 
     """
     features.term_of(params.term, frame)
-    return State(features.begin(frame), frame.rows, None)
+    return State(harmonise.begin(params.harmonise, frame), features.begin(frame), frame.rows, None)
 
 
 def _gaps(state: State) -> NDArray[np.intp]:
@@ -101,7 +106,10 @@ def _gaps(state: State) -> NDArray[np.intp]:
 
 
 def local(params: Params, state: State, design: Design) -> Contribution:
-    """Scale and centre the features in two rounds, then return their cross-products."""
+    """Harmonise if asked, scale and centre the features, then return their cross-products."""
+    if state.harmony.stage != "ready":
+        return harmonise.local(state.harmony, design)
+    design = harmonise.adjusted(state.harmony, design)
     if not state.scale.placed:
         return features.scaling(state.scale, design)
     x, gaps = design.x, _gaps(state)
@@ -143,6 +151,8 @@ def _gram(x: Matrix, params: Params) -> Matrix:
 
 def aggregate(params: Params, state: State, total: Any) -> State:
     """Keep what a total adds."""
+    if state.harmony.stage != "ready":
+        return replace(state, harmony=harmonise.aggregate(state.harmony, total))
     if isinstance(total, GeneSums):
         return replace(state, total=total)
     return replace(state, scale=features.scaled(state.scale, total))
@@ -158,7 +168,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     if state.total is None:
         return None
     total, gaps = state.total, _gaps(state)
-    few = state.scale.few(total.weights)
+    few = state.scale.few(total.weights) | state.harmony.hidden
     few[gaps] |= (np.rint(total.held) < frame.min_cell).any(axis=1)
     kept, fits = _fits(params, frame, state, total, np.flatnonzero(~few))
     if not len(kept):

@@ -27,8 +27,8 @@ from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.numerics import blocks
 from ihds.analysis.outcomes import plain_formula
-from ihds.analysis.penalised import descend, folds_of
-from ihds.analysis.result import Coefficient, Result
+from ihds.analysis.penalised import bare, descend, folds_of
+from ihds.analysis.result import Result
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, BadInput, DidNotConverge
 
@@ -318,13 +318,9 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
             "lambda_best": details["lambda"][chosen],
             "lambda_simplest_within_one_se": details["lambda"][simplest],
         }
-    nothing = float("nan")
     return Result(
         method="elastic_net",
         n=frame.rows,
-        coefficients=tuple(
-            Coefficient(term, float(value), nothing, None, nothing, nothing, nothing, nothing)
-            for term, value in zip(frame.columns, path[chosen], strict=True)
-        ),
+        coefficients=bare(frame.columns, path[chosen]),
         details=details,
     )

@@ -18,13 +18,11 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from scipy.special import expit
 
-from ihds.analysis import likelihood
+from ihds.analysis import jeffreys, likelihood
 from ihds.analysis.design import Ask, Design, Frame
-from ihds.analysis.likelihood import Fit, Likelihood
+from ihds.analysis.jeffreys import Penalised
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
-from ihds.analysis.numerics import blocks, invert, weighted_gram
 from ihds.analysis.outcomes import plain_formula
 from ihds.analysis.result import Result
 from ihds.data.codebook import Codebook
@@ -58,18 +56,7 @@ class Score(Contribution):
 
 
 CONTRIBUTIONS = (Information, Score)
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """Newton's state and, while a score is awaited, the information it belongs to."""
-
-    fit: Fit
-    inverse: Matrix
-    information: Matrix
-    penalised: float
-
-
+State = Penalised
 STATE = State
 
 
@@ -82,43 +69,21 @@ def ask(params: Params, codebook: Codebook) -> Ask:
 def begin(params: Params, frame: Frame) -> State:
     """Start at beta = 0."""
     p = len(frame.columns)
-    none = np.zeros((0, 0))
-    return State(likelihood.begin(frame.columns, np.zeros(p), np.arange(p) == 0), none, none, 0.0)
+    return jeffreys.begin(likelihood.begin(frame.columns, np.zeros(p), np.arange(p) == 0))
 
 
 def local(params: Params, state: State, design: Design) -> Contribution:
     """Return the information, or the score with each person's leverage under it."""
-    score, information, log_likelihood = np.zeros(len(state.fit.at)), np.zeros((len(state.fit.at),) * 2), 0.0
-    for rows in blocks(len(design.y)):
-        x, y = design.x[rows], design.y[rows]
-        eta = x @ state.fit.at
-        mean = expit(eta)
-        weight = mean * expit(-eta)
-        if not len(state.inverse):
-            information += weighted_gram(x, weight)
-            log_likelihood += float((y * eta - np.logaddexp(0, eta)).sum())
-        else:
-            leverage = weight * np.einsum("ij,jk,ik->i", x, state.inverse, x)
-            score += x.T @ (y - mean + leverage * (0.5 - mean))
-    if not len(state.inverse):
-        return Information(information, log_likelihood)
-    return Score(score)
+    if state.informed:
+        return Score(jeffreys.score(design.x, design.y, state.fit.at, state.inverse))
+    return Information(*jeffreys.information(design.x, design.y, state.fit.at))
 
 
 def aggregate(params: Params, state: State, total: Any) -> State:
-    """Keep the information and its inverse; with the score that follows take a step.
-
-    Prior and leverages are the whole model's also while only the intercept is free: the null model is
-    the whole one with coefficients held at 0, else the test would depend on the covariates' units.
-    """
-    fit = state.fit
+    """Keep the information; with the score that follows take a step."""
     if isinstance(total, Information):
-        inverse = invert(total.information, fit.terms)
-        penalised = total.log_likelihood + 0.5 * float(np.linalg.slogdet(total.information)[1])
-        return replace(state, inverse=inverse, information=total.information, penalised=penalised)
-    whole = Likelihood(total.score, state.information, state.penalised)
-    fit = likelihood.newton(fit, whole, "firth", params.max_rounds // 2, finite=True)
-    return State(fit, np.zeros((0, 0)), np.zeros((0, 0)), 0.0)
+        return jeffreys.take_information(state, total.information, total.log_likelihood)
+    return jeffreys.take_score(state, total.score, "firth", params.max_rounds // 2)
 
 
 def finish(params: Params, frame: Frame, state: State) -> Result | None:

@@ -1,13 +1,16 @@
 """Kaplan–Meier curves with Greenwood's variance, medians and restricted means.
 
-Model      S(t) = prod (1 - d_k / n_k) on the shared time grid, per group of the formula's terms.
-Down       nothing but the agreed grid and groups.
-Up         Exits: per group and bin the events, those who leave and those who enter.
-Rounds     1.
+Model      S(t) = prod (1 - d_k / n_k) on the shared time grid, per group of the formula's terms; rows may
+           be weighted, and the variance is then the sandwich by person.
+Down       nothing but the agreed grid and groups; of weighted rows the hazards.
+Up         Exits: per group and bin the events, those who leave and those who enter. Of weighted rows Worth,
+           ArmExits, Spread.
+Rounds     1; 3 of weighted rows.
 Reveals    counts per bin, on the sum over sites only; the released curve has a point only where
            at least min_cell persons have left since the point before, and none or as many had an event;
            it ends while as many are followed, and all it says is of these points.
-Errors     NoEvents, BadLevel.
+           Weights must be worth min_cell equal persons in each group, and so must those of its events.
+Errors     NoEvents, BadLevel, Refused (weights of few persons).
 Source     Kaplan & Meier 1958; Greenwood 1926; log-transformed limits as R's survfit. Checked
            against R survival::survfit on the same grid (tests/vectors/survival.R).
 Status     reviewed
@@ -15,21 +18,21 @@ Status     reviewed
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from scipy.special import ndtri
 
+from ihds.analysis import arms
+from ihds.analysis.arms import ArmExits, Curves, Spread
 from ihds.analysis.design import Ask, Design, Frame
-from ihds.analysis.method import Vector
+from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.result import Curve, Result
-from ihds.analysis.survival import Counted, Exits, Steps, at_risk, count_cells, groups_ask, survival_formula
+from ihds.analysis.rows import per_person
+from ihds.analysis.survival import Counted, Exits, Steps, at_risk, count_cells, groups_ask, median_of, survival_formula
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula
-
-#: R's survfit takes a curve for one half within this (the square root of the machine's epsilon).
-_HALF_TOLERANCE = 1.5e-8
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +45,28 @@ class Params:
     tau: float | None = None
 
 
-CONTRIBUTIONS = (Exits,)
+@dataclass(frozen=True, slots=True)
+class Worth(Contribution):
+    """What weights are worth, per group: sums over persons of them and of their squares; then those of events."""
+
+    kind: ClassVar[str] = "moment"
+
+    moments: Annotated[Matrix, Leaves("(2 groups, 2)", "weights and their squares", bound=2**24)]
 
 
-STATE = Counted
+CONTRIBUTIONS = (Exits, Worth, ArmExits, Spread)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The opened totals; those of weighted rows, once there."""
+
+    counted: Counted
+    worth: Worth | None
+    curves: Curves
+
+
+STATE = State
 
 
 def ask(params: Params, codebook: Codebook) -> Ask:
@@ -55,44 +76,76 @@ def ask(params: Params, codebook: Codebook) -> Ask:
         raise BadFormula("kaplan_meier takes no strata()", remedy="name the category as a group instead")
     if params.tau is not None and params.tau <= 0:
         raise BadFormula(f"tau is {params.tau:g}", remedy="give a positive time")
-    return groups_ask(formula, params.time_bin, params.horizon, codebook)
+    return replace(groups_ask(formula, params.time_bin, params.horizon, codebook), weighted=True)
 
 
-def begin(params: Params, frame: Frame) -> Counted:
+def begin(params: Params, frame: Frame) -> State:
     """Start with nothing counted."""
-    return Counted(False, np.zeros(0), np.zeros(0), np.zeros(0))
+    none = np.zeros(0)
+    curves = arms.begin(params.tau, max(1, len(frame.groups)), joint=False)
+    return State(Counted(False, none, none, none), None, curves)
 
 
-def local(params: Params, state: Counted, design: Design) -> Exits:
-    """Count events, exits and entries per group and bin."""
-    return Exits(*count_cells(design, design.group, len(design.frame.groups)))
+def local(params: Params, state: State, design: Design) -> Contribution:
+    """Count events, exits and entries per group and bin, or what they weigh."""
+    if design.weight is None:
+        return Exits(*count_cells(design, design.group, len(design.frame.groups)))
+    if state.worth is None:
+        flags = design.group[:, None] == np.arange(max(1, len(design.frame.groups)))
+        held = np.column_stack([flags, flags & design.event[:, None]]) * design.weight[:, None]
+        each = per_person(held, design.person)
+        return Worth(np.column_stack([each.sum(axis=0), (each**2).sum(axis=0)]))
+    none = np.zeros((0, len(design.times)))
+    return arms.local(state.curves, design, none, none)
 
 
-def aggregate(params: Params, state: Counted, total: Exits) -> Counted:
+def aggregate(params: Params, state: State, total: Any) -> State:
     """Keep the totals."""
-    return Counted(True, total.events, total.leave, total.enter)
+    match total:
+        case Exits():
+            return replace(state, counted=Counted(True, total.events, total.leave, total.enter))
+        case Worth():
+            return replace(state, worth=total)
+    return replace(state, curves=arms.aggregate(state.curves, total))
 
 
-def finish(params: Params, frame: Frame, state: Counted) -> Result | None:
-    """Return one curve per group."""
-    if not state.counted:
+def finish(params: Params, frame: Frame, state: State) -> Result | None:
+    """Return one curve per group.
+
+    Raises:
+        Refused: the weights of a group rest on few persons.
+
+    """
+    if state.worth is not None:
+        arms.refuse_dominated(state.worth.moments, frame.min_cell)
+    names = tuple(label or "all" for label in frame.groups or ("",))
+    if state.curves.spread is not None:
+        curves, _ = arms.shown(state.curves, frame, names)
+        told = {"effective_persons": frame.weighting.effective}
+    elif state.counted.counted:
+        curves, told = _counted(params, frame, state.counted, names), {}
+    else:
         return None
-    bins = len(frame.times)
-    groups = frame.groups or ("",)
-    shape = (len(groups), bins)
-    events, leave, enter = (
-        np.asarray(np.rint(v).reshape(shape), dtype=np.float64) for v in (state.events, state.leave, state.enter)
-    )
-    curves = [
-        _curve(label or "all", frame, params.tau, events[g], leave[g], enter[g]) for g, label in enumerate(groups)
-    ]
     return Result(
         method="kaplan_meier",
         n=frame.rows,
         events=sum(sum(curve.events) for curve in curves),  # those after the last step would be told by the rest
-        curves=tuple(curves),
-        details={"time_bin": frame.time_bin, "min_exits_per_point": frame.min_cell, "left_out_missing": frame.left_out},
+        curves=curves,
+        details={
+            "time_bin": frame.time_bin,
+            "min_exits_per_point": frame.min_cell,
+            "left_out_missing": frame.left_out,
+            **told,
+        },
     )
+
+
+def _counted(params: Params, frame: Frame, counted: Counted, names: tuple[str, ...]) -> tuple[Curve, ...]:
+    shape = (len(names), len(frame.times))
+    events, leave, enter = (
+        np.asarray(np.rint(v).reshape(shape), dtype=np.float64) for v in (counted.events, counted.leave, counted.enter)
+    )
+    return tuple(_curve(name, frame, params.tau, events[g], leave[g], enter[g]) for g, name in enumerate(names))
 
 
 def _curve(label: str, frame: Frame, tau: float | None, d: Vector, leave: Vector, enter: Vector) -> Curve:
@@ -120,21 +173,8 @@ def _curve(label: str, frame: Frame, tau: float | None, d: Vector, leave: Vector
         d,
         {"estimate": survival, "se": se, "lower": lower, "upper": upper},
         group=label,
-        median=_median(shown.times, survival[shown.ends], shown.sums(d) > 0),
+        median=median_of(shown.times, survival[shown.ends], shown.sums(d) > 0),
         rmst=mean,
         rmst_se=float(np.sqrt(beyond**2 @ grown)) if len(beyond) else float("nan"),
         tau=end if len(beyond) else float("nan"),
     )
-
-
-def _median(times: Vector, survival: Vector, falls: Any) -> float | None:
-    """Return the first time the curve is at or below one half; midway over an exact flat, as R."""
-    below = np.flatnonzero((survival <= 0.5 + _HALF_TOLERANCE) & falls)
-    if not len(below):
-        return None
-    first = int(below[0])
-    if abs(survival[first] - 0.5) < _HALF_TOLERANCE:
-        lower = np.flatnonzero(survival < 0.5 - _HALF_TOLERANCE)
-        if len(lower):
-            return float((times[first] + times[lower[0]]) / 2)
-    return float(times[first])

@@ -25,8 +25,8 @@ from ihds.analysis import partial
 from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.partial import CoxParams, RiskSums
-from ihds.analysis.penalised import descend, folds_of, without_fold
-from ihds.analysis.result import Coefficient, Result
+from ihds.analysis.penalised import bare, descend, folds_of, without_fold
+from ihds.analysis.result import Result
 from ihds.analysis.survival import cells_of
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, BadInput, DidNotConverge
@@ -353,15 +353,11 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
             "lambda_best": details["lambda"][chosen],
             "lambda_simplest_within_one_se": details["lambda"][simplest],
         }
-    nothing = float("nan")
     return Result(
         method="penalised_cox",
         n=frame.rows,
         events=round(float(state.events[0])),
-        coefficients=tuple(
-            Coefficient(term, float(value), nothing, None, nothing, nothing, nothing, nothing)
-            for term, value in zip(frame.columns, path[chosen], strict=True)
-        ),
+        coefficients=bare(frame.columns, path[chosen]),
         details=details,
     )
 

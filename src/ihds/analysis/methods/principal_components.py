@@ -1,10 +1,14 @@
 """Principal components of many features: loadings and variances; persons' scores stay at the site.
 
 Model      singular vectors of the centred features, scaled to unit variance if asked, or as genotypes by
-           sqrt(2 f (1 - f)); a missing value counts as the feature's mean.
-Down       each feature's centre and scale, then an orthonormal basis (features, k + 8).
-Up         Magnitudes, Means and Spread, then Image, at last Scores, as sums over sites.
-Rounds     5 and about 10 to 60: locally optimal block steps until the components stand still.
+           sqrt(2 f (1 - f)); a missing value counts as the feature's mean. Features may be harmonised
+           between sites first (see ``harmonise``).
+Down       each feature's centre and scale, then an orthonormal basis (features, k + 8); what sites
+           harmonise with.
+Up         Magnitudes, Means and Spread, then Image, at last Scores, as sums over sites; SiteFits and
+           SiteResiduals, or Profile, where features are harmonised.
+Rounds     5 and about 10 to 60: locally optimal block steps until the components stand still; 5 more where
+           features are harmonised.
 Reveals    the leading directions of the covariance over all sites; scores are personal and never leave.
            Features of fewer than min_cell persons, or of one site, take no part and are counted; from the
            first component on that few persons make, none is shown.
@@ -21,10 +25,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from ihds.analysis import features
-from ihds.analysis import formula as formulas
+from ihds.analysis import features, harmonise
 from ihds.analysis.design import Ask, Design, Frame, Ints
 from ihds.analysis.features import Magnitudes, Means, Scale
+from ihds.analysis.harmonise import Harmony, Kind
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.result import Result
 from ihds.data.codebook import Codebook
@@ -38,12 +42,17 @@ _STILL = 1e-7
 
 @dataclass(frozen=True, slots=True)
 class Params:
-    """``features`` is a pattern of names; ``scaling`` what each is divided by."""
+    """``features`` is a pattern of names; ``scaling`` what each is divided by.
+
+    ``harmonise`` makes features alike between sites before; ``keep`` is a formula of effects it keeps.
+    """
 
     features: str
     components: int = 5
     scaling: Literal["none", "unit", "genotype"] = "none"
     max_rounds: int = 200
+    harmonise: Kind = "none"
+    keep: str = "~ 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +79,7 @@ class Scores(Contribution):
     spread: Annotated[Matrix, Leaves("(k, 2)", "deviations squared, and to the fourth", bound=features.MOST)]
 
 
-CONTRIBUTIONS = (Magnitudes, Means, Spread, Image, Scores)
+CONTRIBUTIONS = (Magnitudes, Means, *harmonise.CONTRIBUTIONS, Spread, Image, Scores)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +89,7 @@ class State:
     ``found`` holds the components so far and the last direction, ``covered`` the covariance of both.
     """
 
+    harmony: Harmony
     scale: Scale
     divisor: Vector
     total: float
@@ -102,9 +112,7 @@ def ask(params: Params, codebook: Codebook) -> Ask:
     """Ask for the features."""
     if not 1 <= params.components <= 50:
         raise BadInput(f"components is {params.components}", remedy="give 1 to 50")
-    names = features.select(params.features, codebook, frozenset())
-    formula = formulas.parse("~ 1", codebook.variables)
-    return Ask(formula=formula, outcome="none", covariates="table", features=names)
+    return harmonise.keeping(params.keep, params.features, codebook, params.harmonise)
 
 
 def begin(params: Params, frame: Frame) -> State:
@@ -126,14 +134,16 @@ def begin(params: Params, frame: Frame) -> State:
         )
     none = np.zeros((0, 0))
     shown = np.zeros(0, dtype=np.int64)
-    scale = features.begin(frame)
-    return State(
-        scale, np.zeros(0), 0.0, none, none, none, np.zeros(0), shown, frame.rows, frame.min_cell, none, False, 0
-    )
+    harmony, scale = harmonise.begin(params.harmonise, frame), features.begin(frame)
+    flat, rows, least = np.zeros(0), frame.rows, frame.min_cell
+    return State(harmony, scale, flat, 0.0, none, none, none, flat, shown, rows, least, none, False, 0)
 
 
 def local(params: Params, state: State, design: Design) -> Contribution:
-    """Scale and centre the features, then apply the covariance to the basis."""
+    """Harmonise if asked, scale and centre the features, then apply the covariance to the basis."""
+    if state.harmony.stage != "ready":
+        return harmonise.local(state.harmony, design)
+    design = harmonise.adjusted(state.harmony, design)
     if not state.scale.placed:
         return features.scaling(state.scale, design)
     if not len(state.divisor):
@@ -155,9 +165,12 @@ def aggregate(params: Params, state: State, total: Any) -> State:
         DidNotConverge: the rounds are used up.
 
     """
+    if state.harmony.stage != "ready":
+        return replace(state, harmony=harmonise.aggregate(state.harmony, total))
     match total:
         case Spread():
-            return _begun(params, replace(state, shown=np.flatnonzero(~state.scale.few(total.weights))), total.square)
+            few = state.scale.few(total.weights) | state.harmony.hidden
+            return _begun(params, replace(state, shown=np.flatnonzero(~few)), total.square)
         case Scores():
             return replace(state, held=total.spread)
         case Image():
@@ -258,5 +271,6 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
                 state.shown,
             ),
             "hidden_features": len(frame.features) - len(state.shown),
+            "left_out_missing": frame.left_out,
         },
     )

@@ -18,17 +18,16 @@ Status     experimental
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
-from scipy.special import chdtrc, fdtrc
 
+from ihds.analysis import grouped
 from ihds.analysis.design import Ask, Design, Frame
-from ihds.analysis.features import MOST, resting, weights
-from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
+from ihds.analysis.grouped import GroupSpreads, GroupSums
+from ihds.analysis.method import Contribution
 from ihds.analysis.outcomes import shown_groups, table_formula
 from ihds.analysis.result import Result
-from ihds.analysis.rows import persons_with
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, ConstantColumn
 
@@ -39,27 +38,6 @@ class Params:
 
     formula: str
     by: str
-
-
-@dataclass(frozen=True, slots=True)
-class GroupSums(Contribution):
-    """Moments of each number and counts of each level, per group."""
-
-    persons: Annotated[Vector, Leaves("(groups,)", "persons", bound=1, counts_persons=True)]
-    count: Annotated[Matrix, Leaves("(numbers, groups)", "rows", bound=1)]
-    measured: Annotated[Matrix, Leaves("(numbers, groups)", "persons with a value", bound=1, counts_persons=True)]
-    sites: Annotated[Matrix, Leaves("(numbers, groups)", "sites with values", bound=1, per="site")]
-    total: Annotated[Matrix, Leaves("(numbers, groups)", "scaled units", bound=2**15)]
-    square: Annotated[Matrix, Leaves("(numbers, groups)", "scaled units squared", bound=2**30)]
-    levels: Annotated[Matrix, Leaves("(levels, groups)", "persons", bound=1, counts_persons=True)]
-    level_sites: Annotated[Matrix, Leaves("(levels, groups)", "sites", bound=1, per="site")]
-
-
-@dataclass(frozen=True, slots=True)
-class GroupSpreads(Contribution):
-    """How many persons the spread of each number rests on, per group, about the group's mean."""
-
-    spread: Annotated[Any, Leaves("(numbers, groups, 2)", "scaled units squared, and to the fourth", bound=MOST)]
 
 
 CONTRIBUTIONS = (GroupSums, GroupSpreads)
@@ -92,30 +70,10 @@ def begin(params: Params, frame: Frame) -> State:
 
 def local(params: Params, state: State, design: Design) -> Contribution:
     """Return the moments and counts of this site's rows, per group."""
-    frame, group = design.frame, design.codes[params.by]
-    groups = len(frame.levels[params.by])
-    member = (group[:, None] == np.arange(groups)).astype(np.float64)
-    present = np.isfinite(design.x)
-    z = np.where(present, design.x, 0.0)
+    group = design.codes[params.by]
     if state.total is not None:
-        mean = state.total.total / np.maximum(state.total.count, 1.0)  # (numbers, groups)
-        found = [weights(design.x[group == g] - mean[:, g], design.person[group == g]) for g in range(groups)]
-        return GroupSpreads(np.stack(found, axis=1))
-    others = [(name, known) for name, known in frame.levels.items() if name != params.by]
-    held = [design.codes[name] == i for name, known in others for i in range(len(known))]
-    flags = np.column_stack([np.ones(len(group), dtype=bool), *held])
-    counts = np.column_stack([persons_with(flags[group == g], design.person[group == g]) for g in range(groups)])
-    measured = np.column_stack([persons_with(present[group == g], design.person[group == g]) for g in range(groups)])
-    return GroupSums(
-        persons=counts[0],
-        count=present.T.astype(np.float64) @ member,
-        measured=measured,
-        sites=(measured > 0).astype(np.float64),
-        total=z.T @ member,
-        square=(z * z).T @ member,
-        levels=counts[1:],
-        level_sites=(counts[1:] > 0).astype(np.float64),
-    )
+        return grouped.spreads(design, group, state.total)
+    return grouped.sums(design, group, len(design.frame.levels[params.by]), params.by)
 
 
 def aggregate(params: Params, state: State, total: Any) -> State:
@@ -141,16 +99,6 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
             remedy="merge small groups, or name another",
         )
     groups = [frame.levels[params.by][g] for g in shown]
-    rows: list[dict[str, Any]] = [_number(frame, state, j, shown, least) for j in range(len(frame.columns))]
-    at = 0
-    for name, levels in frame.levels.items():
-        if name != params.by:
-            counts = np.rint(state.total.levels[at : at + len(levels)])[:, shown]
-            sites = np.rint(state.total.level_sites[at : at + len(levels)])[:, shown]
-            alone = np.array(frame.counts[name])
-            few = (alone > 0) & (alone < least) | np.any((sites > 0) & (sites < frame.min_sites), axis=1)
-            rows.append(_category(name, levels, counts, few, least))
-            at += len(levels)
     return Result(
         method="table_one",
         n=int(persons[shown].sum()),  # the rows of all would tell how many are in hidden groups
@@ -158,68 +106,6 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
             "by": params.by,
             "groups": groups,
             "persons": [int(persons[g]) for g in shown],
-            "rows": sorted(rows, key=lambda r: r["variable"]),
+            "rows": grouped.table(frame, state.total, state.spread, shown, params.by),
         },
     )
-
-
-def _number(frame: Frame, state: State, j: int, shown: Any, least: int) -> dict[str, Any]:
-    total = state.total
-    assert total is not None
-    n = np.rint(total.count[j, shown])
-    row: dict[str, Any] = {"variable": frame.columns[j], "kind": "number"}
-    few = (np.rint(total.measured[j, shown]) < least) | (np.rint(total.sites[j, shown]) < frame.min_sites)
-    few |= resting(state.spread[j, shown], frame.min_cell) | (frame.counts[frame.columns[j]][0] < least)
-    if bool(np.any(few | (n < 2))):
-        return {**row, "n": None, "mean": None, "sd": None, "p": None, "smd": None}
-    mean = total.total[j, shown] / n
-    variance = np.maximum(total.square[j, shown] - n * mean**2, 0.0) / (n - 1)
-    smd = float((mean[0] - mean[1]) / np.sqrt(variance.mean())) if len(n) == 2 and variance.any() else None
-    return {
-        **row,
-        "n": [int(v) for v in n],
-        "mean": [float(v) for v in frame.centre[j] + frame.scale[j] * mean],
-        "sd": [float(v) for v in frame.scale[j] * np.sqrt(variance)],
-        "p": _welch(n, mean, variance),
-        "smd": smd,
-    }
-
-
-def _welch(n: Vector, mean: Vector, variance: Vector) -> float | None:
-    """Return the p value of Welch's one-way test; None where a group does not vary."""
-    if bool(np.any(variance <= 0)):
-        return None
-    weight, k = n / variance, len(n)
-    centre = weight @ mean / weight.sum()
-    spread = np.sum((1 - weight / weight.sum()) ** 2 / (n - 1)) / (k**2 - 1)
-    statistic = weight @ (mean - centre) ** 2 / (k - 1) / (1 + 2 * (k - 2) * spread)
-    return float(fdtrc(k - 1, 1 / (3 * spread), statistic))
-
-
-def _category(name: str, levels: tuple[str, ...], counts: Matrix, alone: Any, least: int) -> dict[str, Any]:
-    """Return a category's counts; hidden levels are hidden in all groups and never only one."""
-    hidden = alone | np.any((counts > 0) & (counts < least), axis=1)
-    held = counts.sum(axis=1)
-    while hidden.any():  # what is hidden of a group must be nothing or enough, and never one level alone
-        together = counts[hidden].sum(axis=0)
-        rest = [i for i in np.flatnonzero(held) if not hidden[i]]
-        if (int(hidden.sum()) > 1 and not np.any((together > 0) & (together < least))) or not rest:
-            break
-        hidden[min(rest, key=lambda i: held[i])] = True
-    return {
-        "variable": name,
-        "kind": "category",
-        "levels": list(levels),
-        "counts": [None if h else [int(c) for c in row] for h, row in zip(hidden, counts, strict=True)],
-        "p": None if hidden.any() else _pearson(counts),
-    }
-
-
-def _pearson(counts: Matrix) -> float | None:
-    """Return the p value of Pearson's test over levels that occur."""
-    held = counts[counts.sum(axis=1) > 0]
-    if len(held) < 2 or bool(np.any(held.sum(axis=0) == 0)):
-        return None
-    expected = np.outer(held.sum(axis=1), held.sum(axis=0)) / held.sum()
-    statistic = float(np.sum((held - expected) ** 2 / expected))
-    return float(chdtrc((held.shape[0] - 1) * (held.shape[1] - 1), statistic))

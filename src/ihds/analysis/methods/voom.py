@@ -22,17 +22,18 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
-from ihds.analysis import features, genesets
+from ihds.analysis import features, genesets, libraries
 from ihds.analysis.design import Ask, Design, Frame, Ints
 from ihds.analysis.features import Magnitudes, Scale
+from ihds.analysis.libraries import Libraries, Scaling
 from ihds.analysis.lowess import lowess
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.moderated import Fits, moderated
 from ihds.analysis.numerics import invert
 from ihds.analysis.result import Result
 from ihds.data.codebook import Codebook
-from ihds.data.wide import WIDTH
-from ihds.errors import BadTable, Refused
+from ihds.data.wide import Wide
+from ihds.errors import Refused
 
 #: The part of the genes whose square root of spread is smoothed at once (limma's default).
 _SPAN = 0.5
@@ -48,17 +49,8 @@ class Params:
     formula: str
     features: str
     term: str = ""
-    scaling: Literal["upper_quartile", "none"] = "upper_quartile"
+    scaling: Scaling = "upper_quartile"
     sets: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Libraries(Contribution):
-    """The logarithms of the libraries' upper quartiles, and samples that have none or hold no counts."""
-
-    log_quartile: Annotated[float, Leaves("()", "log of a share", bound=2**10)]
-    empty: Annotated[float, Leaves("()", "samples whose upper quartile is 0", bound=1)]
-    wrong: Annotated[float, Leaves("()", "samples with a value that is no count", bound=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,16 +121,10 @@ def local(params: Params, state: State, design: Design) -> Contribution:
     """Return the sums this round asks for."""
     if state.stage == "genes":
         return features.scaling(state.scale, design)
-    counts = design.features[:, :]  # a sample's quartile needs all its genes
-    library = counts.sum(axis=1)
-    share = _quartiles(state, counts) / np.maximum(library, 1.0)
     if state.stage == "libraries":
-        wrong = ~(np.isfinite(counts) & (counts >= 0) & (counts == np.rint(counts))).all(axis=1)
-        good = share > 0
-        return Libraries(float(np.log(share[good]).sum()), float((~good).sum()), float(wrong.sum()))
-    if params.scaling == "upper_quartile":
-        library = library * share / np.exp(state.quartile)
-    x, genes = design.x, counts.shape[1]
+        return libraries.measured(state.scale, design)
+    library = libraries.sizes(state.scale, design, params.scaling, state.quartile)
+    counts, x, genes = design.features, design.x, design.features.shape[1]
     p = x.shape[1]
     if state.stage == "plain":
         xy, yy, y = np.zeros((genes, p)), np.zeros(genes), np.zeros(genes)
@@ -157,36 +143,19 @@ def local(params: Params, state: State, design: Design) -> Contribution:
     return WeightedFits(xx.reshape(genes, p, p), xe, ee, spread)
 
 
-def _quartiles(state: State, counts: Matrix) -> Vector:
-    """Return the upper quartile of each sample's counts (n,) over the genes that occur at any site."""
-    occurs = counts[:, state.scale.persons[:, 1] > 0]
-    return np.quantile(occurs, 0.75, axis=1) if occurs.size else np.zeros(len(counts))
-
-
-def _log_counts(counts: Matrix, library: Vector) -> Any:
+def _log_counts(counts: Wide, library: Vector) -> Any:
     """Return blocks of genes as log2 of counts per million."""
     unit = np.log2(library + 1)[:, None] - np.log2(1e6)
-    for at in range(0, counts.shape[1], WIDTH):
-        part = slice(at, at + WIDTH)
+    for part in counts.parts():
         yield part, np.log2(counts[:, part] + 0.5) - unit
 
 
 def aggregate(params: Params, state: State, total: Any) -> State:
-    """Take a total and move on.
-
-    Raises:
-        BadTable: some values are no counts, or a sample lacks most genes.
-
-    """
+    """Take a total and move on."""
     match total:
         case Libraries():
-            if round(total.wrong):
-                raise BadTable("some values are no counts: negative, missing or broken", remedy="give raw counts")
-            if round(total.empty) and params.scaling == "upper_quartile":
-                raise BadTable(
-                    "the upper quartile of some sample is 0", remedy="leave rare genes out, or use scaling = none"
-                )
-            return replace(state, stage="plain", quartile=total.log_quartile / state.rows)
+            quartile = libraries.mean_quartile(total, state.rows, params.scaling)
+            return replace(state, stage="plain", quartile=quartile)
         case PlainFits():
             return _smoothed(state, total)
         case WeightedFits():
@@ -201,7 +170,7 @@ def _smoothed(state: State, total: PlainFits) -> State:
     beta = total.xy @ inverse
     residual = np.maximum(total.yy - np.einsum("gi,gi->g", beta, total.xy), 0.0)
     mean = total.y / state.rows
-    occurs = state.scale.persons[:, 1] > 0
+    occurs = libraries.occurring(state.scale)
     spread = np.sqrt(np.sqrt(residual / max(state.rows - p, 1)))
     x, y = lowess((mean + total.library / state.rows - np.log2(1e6))[occurs], spread[occurs], _SPAN)
     x, first = np.unique(x, return_index=True)
@@ -253,7 +222,7 @@ def _trend(state: State, kept: Ints) -> dict[str, list[float]]:
 
     It runs from the least to the greatest of the genes shown: an end is the mean of one gene.
     """
-    shift = state.trend_x[0] - state.mean[state.scale.persons[:, 1] > 0].min()
+    shift = state.trend_x[0] - state.mean[libraries.occurring(state.scale)].min()
     at = np.linspace(state.mean[kept].min() + shift, state.mean[kept].max() + shift, 100)
     return {
         "log2_count": [float(v) for v in at],

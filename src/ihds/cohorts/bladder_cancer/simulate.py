@@ -2,8 +2,9 @@
 
 Figures: muscle-invasive share about a quarter, men about three quarters, median age 73; progression
 within five years by EAU risk group 1, 5, 10 and 40 % (Sylvester et al., Eur Urol 2021;79:480);
-mutated genes and subtypes of muscle-invasive tumours (Robertson et al., Cell 2017;171:540), FGFR3
-and TERT of non-invasive ones (Pietzak et al., Eur Urol 2017;72:952). Rounded, not fitted.
+mutated genes and subtypes of muscle-invasive tumours, of which luminal-papillary ones do best and
+neuronal ones worst (Robertson et al., Cell 2017;171:540), FGFR3 and TERT of non-invasive ones
+(Pietzak et al., Eur Urol 2017;72:952). Rounded, not fitted.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ _STAGES = ("Ta", "T1", "T2", "T3", "T4")
 _RISKS = ("low", "intermediate", "high", "very_high")
 _SUBTYPES = ("luminal_papillary", "luminal_infiltrated", "luminal", "basal_squamous", "neuronal")
 _SHARES = (0.35, 0.19, 0.06, 0.35, 0.05)
+#: Log hazard of death of bladder cancer, per subtype of invasive tumours.
+_WORSE = (-0.4, 0.0, 0.0, 0.3, 0.7)
 #: Genes of the panel: mean level, change with invasion, change in basal tumours (log2).
 _GENES = {
     "FGFR3": (9.0, -0.8, -1.2),
@@ -72,6 +75,7 @@ def site(number: int, persons: int) -> dict[str, pd.DataFrame]:
     }
     risk = 0.03 * (age - 72) + 0.25 * mutations["tp53"] - 0.2 * mutations["fgfr3"]
     biology = 0.25 * (genes["gene_MKI67"] - 8) + 0.2 * (genes["gene_VIM"] - 9)
+    risk += biology + invasive * np.array(_WORSE)[[_SUBTYPES.index(s) for s in subtype]]
     again = rng.exponential(60 / np.exp(0.35 * level + 0.12 * (count - 2) + 0.1 * (size - 2.5)))
     worse = rng.exponential(60 / (-np.log1p(-np.array([0.01, 0.05, 0.10, 0.40]))[level] * np.exp(biology)))
     of_cancer = rng.exponential(
@@ -88,6 +92,7 @@ def site(number: int, persons: int) -> dict[str, pd.DataFrame]:
             "sex": np.where(male, "male", "female"),
             "smoking": smoking,
             "stage": stage,
+            "stage_group": np.select([~invasive, stage == "T2"], ["non_invasive", "T2"], "T3_T4"),
             "grade": np.where(high_grade, "high", "low"),
             "cis": np.where(cis, "yes", "no"),
             "tumour_count": count,

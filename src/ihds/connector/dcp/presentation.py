@@ -203,6 +203,10 @@ class MemberGate:
         self._held[sender] = (time.monotonic() + self.seconds, self.verifier.membership(sender, access))
         return claims
 
+    def country(self, sender: str) -> str:
+        """Return the country the authority admitted a member for that was let in; empty if it says none."""
+        return str(self._held[sender][1].subject.get("country", ""))
+
 
 def _alone(url: str) -> Any:
     raise ValueError(f"a schema of ours refers to no other, not to {url}")

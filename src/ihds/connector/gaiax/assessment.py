@@ -20,9 +20,9 @@ from cryptography import x509
 from ihds.connector.dcp.credentials import Credential, presented_tokens, read
 from ihds.connector.dcp.tokens import Identity
 from ihds.connector.gaiax import chains
-from ihds.connector.gaiax.countries import COUNTRIES
 from ihds.connector.gaiax.statements import CONTEXT, REGISTRATIONS, TERMS_HASH, sign_vc
 from ihds.errors import IhdsError, NotAuthenticated, SetupFailed
+from ihds.governance.countries import COUNTRIES
 from ihds.wire.did import Resolver
 from ihds.wire.http import Http
 from ihds.wire.jose import read_unverified

@@ -2,19 +2,47 @@
 
 from __future__ import annotations
 
-from ihds.governance.jurisdiction import Rule
+from datetime import date
+
+from ihds.governance.rule import DESCRIPTIONS, RESULTS, UPDATES, Certainty, Rule, Term, all_of
 from ihds.privacy.disclosure import Thresholds
 
 COUNTRIES = frozenset({"LU"})
 THRESHOLDS = Thresholds.floor()
+IN_FORCE = date(2018, 8, 20)
+
+EVIDENCE = {
+    "research_safeguards": Term("each safeguard of Art. 65 is applied, or its absence is justified in writing"),
+    "ethics_opinion": Term("the national research ethics committee (CNER) gave its opinion"),
+}
 
 RULES = (
     Rule(
         "LU-65",
-        "Law of 1 August 2018, Art. 65",
-        frozenset({"AGGREGATE", "MODEL", "MODEL_UPDATE"}),
-        frozenset({"permit", "audit_log"}),
-        "research use needs recorded safeguards: pseudonymisation, encryption, logs",
+        "Law of 1 August 2018, Art. 64-65",
+        UPDATES | RESULTS,
+        all_of("permit", "audit_log", "research_safeguards"),
+        "research needs its safeguards recorded: pseudonymisation, encryption, logs, separation",
+        IN_FORCE,
+        Certainty.MEMORY,
     ),
-    Rule("LU-77", "EHDS 77", frozenset({"METADATA"}), frozenset(), "dataset descriptions are public"),
+    Rule(
+        "LU-CNER",
+        "Ethics opinion on research with persons",
+        UPDATES | RESULTS,
+        all_of("ethics_opinion"),
+        "research with persons needs the opinion of the national ethics committee",
+        IN_FORCE,
+        Certainty.MEMORY,
+        opens=False,
+    ),
+    Rule(
+        "LU-77",
+        "EHDS 77",
+        DESCRIPTIONS,
+        all_of("catalogue_check"),
+        "dataset descriptions are public, once looked through",
+        IN_FORCE,
+        Certainty.DESIGN,
+    ),
 )
