@@ -67,6 +67,11 @@ def nodes(tmp_path_factory):
         made.stop()
 
 
+def everything(nodes) -> int:
+    """Return how many credentials the holder has: of number, issuer, person and service, and of each dataset."""
+    return 4 + len(nodes.configs["lih"].datasets)
+
+
 def test_a_participant_is_certified_registered_published_checked_and_submitted(nodes, tmp_path, capsys):
     lih, authority, researcher = (str(nodes.folder / n) for n in ("lih", "authority", "researcher"))
     anchor = str(tmp_path / "anchor")
@@ -91,8 +96,7 @@ def test_a_participant_is_certified_registered_published_checked_and_submitted(n
     label = read(answer["label"])
     assert label.types == ("ihds:SelfAssessment",)
     assert label.subject["ihds:notice"] == NOTICE
-    everything = 4 + len(nodes.configs["lih"].datasets)  # number, issuer, person, service; and the data
-    assert len(label.subject["ihds:assessedCredentials"]) == everything
+    assert len(label.subject["ihds:assessedCredentials"]) == everything(nodes)
     assert main(call) == 12, "nobody's notary is trusted by default"
     assert "not a notary trusted here" in capsys.readouterr().out
     submitted(nodes, capsys, lih)
@@ -132,7 +136,7 @@ def submitted(nodes, capsys, lih: str) -> None:
     path, media, body = seen[0]
     assert path.startswith("/api/credential-offers/standard-compliance?vcid=http%3A%2F%2F127.0.0.1")
     assert media == "application/vp+jwt"
-    assert len(presented_tokens(read_unverified(body.decode())[1])) == everything
+    assert len(presented_tokens(read_unverified(body.decode())[1])) == everything(nodes)
     server.shutdown()
     server.server_close()
 
