@@ -200,6 +200,8 @@ def test_another_users_studies_are_not_compared():
     world = Ledgers(rows())
     world.dictionary(formula=WIDE)
     evil = world.people["evil"].did
+    world.attested = tuple(term.replace("did:web:user", evil) for term in world.attested)
+    world.restart()
     world.user = _Keys(world.people["evil"], world.known)
     world.permit = world.grants.permit = dataclasses.replace(world.permit, id=PermitId.new(), user=evil)
     study = world.study(method="glm", params={"formula": NARROW}, user=evil)
