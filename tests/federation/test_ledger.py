@@ -54,7 +54,8 @@ class Ledgers(World):
 
     def __init__(self, frame: pd.DataFrame, engine=None, **permit_changes) -> None:
         self.engine, self.book = engine, draft_codebook("t", frame, "person")
-        super().__init__(variables=frozenset(frame.columns), methods=METHODS, max_rounds=500, **permit_changes)
+        asked = {"methods": METHODS, **permit_changes}
+        super().__init__(variables=frozenset(frame.columns), max_rounds=500, **asked)
         self.book = draft_codebook("t", frame, "person")
         self.load(frame)
 
@@ -124,12 +125,26 @@ def test_two_studies_cannot_be_subtracted(first, second, how):
     if how == "restart":
         world.restart()
     study = world.study(method="glm", params={"formula": second})
-    world.begin(study)
+    announced = world.open(study)
+    asked = world.ask(study, study.plan().begin())
     for gate in world.gates.values():
-        with pytest.raises(Refused) as caught:
-            gate.answer(study.id, "t", world.ask(study, study.plan().begin()))
-        assert caught.value.reasons[0].startswith("min_difference:")
-        assert "complete_for" in caught.value.remedy
+        for ask in (lambda g: g.join(study.id, "t", announced), lambda g: g.answer(study.id, "t", asked)):
+            with pytest.raises(Refused) as caught:
+                ask(gate)
+            assert caught.value.reasons[0].startswith("min_difference:")
+            assert "complete_for" in caught.value.remedy
+
+
+def test_a_study_that_one_site_refuses_is_in_no_ledger():
+    frame = rows(lack=0)
+    frame.loc[1, "weight"] = np.nan  # at one site one person, at the others nobody
+    world = Ledgers(frame)
+    world.dictionary(formula=WIDE)
+    before = {n: log.store.list(ledger.KIND) for n, log in world.logs.items()}
+    with pytest.raises(Refused, match="nearly the same persons"):
+        world.dictionary(formula=NARROW)
+    assert {n: log.store.list(ledger.KIND) for n, log in world.logs.items()} == before
+    assert world.logs["kr"].entries()[-1]["kind"] == "study.refused"
 
 
 def test_a_refusal_tells_neither_how_many_nor_who():
@@ -165,12 +180,12 @@ def test_the_strictest_threshold_holds():
         world.begin(study)
     for formula, refused in ((WIDE, False), (NARROW, True)):
         study = world.study(method="glm", params={"formula": formula}, thresholds=strict)
-        world.begin(study)
         if refused:
             with pytest.raises(Refused, match="nearly the same persons"):
-                world.sum(study, study.plan().begin())
-        else:
-            world.sum(study, study.plan().begin())
+                world.begin(study)
+            continue
+        world.begin(study)
+        world.sum(study, study.plan().begin())
 
 
 def test_rows_of_one_person_are_one_person():
@@ -307,6 +322,34 @@ def test_groups_of_a_table_and_single_features_have_populations_too():
     told = coverage(plan.agreement.ask, plan.agreement.begin().levels, table, marks(b"s", lacking["person"], 120))
     assert [sorted(p.variables) for p in told.populations] == [["age", "arm"], ["weight"]]
     assert not np.array_equal(told.populations[0].words, told.populations[1].words)
+
+
+def test_rows_of_many_features_are_compared_with_models_and_rows_that_lack_some_are_told_apart():
+    frame = rows(lack=0).assign(**{f"gene_{i:03}": np.arange(120.0) for i in range(70)})
+    world = Ledgers(frame, methods=METHODS | {"principal_components"})
+    world.dictionary("principal_components", features="gene_*")
+    frame.loc[:2, "weight"] = np.nan
+    world.load(frame)
+    world.dictionary(formula=WIDE)
+    with pytest.raises(Refused, match="nearly the same persons"):
+        world.dictionary(formula=NARROW)
+
+
+@pytest.mark.parametrize("name", ["glm_imputed"])
+def test_a_model_with_gaps_covers_the_persons_of_each_number(name):
+    book = draft_codebook("t", rows(lack=0), "person")
+    plan = Plan(name, {"formula": NARROW}, book, Thresholds(), 3)
+    lacking = conform(rows(lack=2), book, "x")
+    told = coverage(
+        plan.agreement.ask, plan.agreement.begin().levels, Table.of(lacking, ()), marks(b"s", lacking["person"], 120)
+    )
+    assert [(sorted(p.variables), p.whole) for p in told.populations] == [
+        (["size"], True),
+        (["age"], False),
+        (["weight"], False),
+    ]
+    assert np.array_equal(told.populations[0].words, told.populations[1].words)
+    assert not np.array_equal(told.populations[0].words, told.populations[2].words)
 
 
 # -- data that change ---------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Which persons a query covers: the populations that the ledger against differencing compares. Nothing here leaves.
 
-A model's sums run over its complete rows: one population for all its variables. A variable that a
-row may lack (of a table, of a model with gaps, a feature) has a population of its own. What a
-formula computes plays no part, so that nobody can choose by a value who is counted.
+A model's sums run over its complete rows, those of many features over all rows: one population. A
+variable that a row may lack (of a table, of a model with gaps, a feature) has one of its own. What
+a formula computes plays no part, so that nobody can choose by a value who is counted.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MOST_FEATURES = 64
 
 @dataclass(frozen=True, slots=True)
 class Population:
-    """Persons whose values of ``variables`` enter sums; ``whole`` if they are a model's complete rows."""
+    """Persons whose values of ``variables`` enter sums; ``whole`` if they are the rows of a model, or of features."""
 
     variables: frozenset[str]
     whole: bool
@@ -52,7 +52,7 @@ def coverage(ask: Ask, levels: dict[str, tuple[str, ...]], table: Table, marks: 
     }
     whole = fingerprint(marks, rows)
     own = ask.formula.variables & needed(ask, levels) if ask.complete else frozenset()
-    found = [Population(frozenset(own), True, whole)] if ask.complete else []
+    found = [Population(frozenset(own), True, whole)] if ask.complete or ask.features else []
     merged: dict[bytes, tuple[set[str], Words]] = {}
     for name, gone in _lacking_each(ask, frozenset(own), codes, table):
         words = without(whole, fingerprint(marks, rows & gone))

@@ -243,8 +243,11 @@ class Gate:
     def join(self, study_id: str, transfer: str, announcements: dict[str, str]) -> None:
         """Take the announcements of all holders; each must be signed by the holder it names.
 
+        The ledger is asked here already, before any site answers: else a study that one site refuses
+        would stand in the ledgers of the others.
+
         Raises:
-            Refused: the roster is not that of the study, or was another before.
+            Refused: the roster is not that of the study, or was another before; or the ledger says no.
             NotAuthenticated: a key is not signed by its holder.
 
         """
@@ -265,6 +268,15 @@ class Gate:
                 body = {**record.body, "roster": keys}
                 event = Event("study.opened", study.user, {"study": study.id, "holders": sorted(keys)})
                 self.log.commit(event, Put("gate.study", study.id, record.version, body))
+        grant = self.grants.in_force(transfer)
+        try:
+            self._judge(study, study.plan(), grant)
+            with self._lock:
+                record = self._record(study_id, transfer)
+                self._entering(record, self._work(record, grant), grant)
+        except Refused as error:
+            self._refusal(study_id, error)
+            raise
 
     # -- a round -------------------------------------------------------------------------------
 
@@ -567,11 +579,16 @@ class Gate:
                 reasons=("levels: those that somebody holds are not left out afterwards",),
                 remedy="start a new study",
             )
-        if "covered" not in body:
-            return [ledger.entered(self.log, held.study, grant.dataset, covered, least)] if least else []
-        if ledger.fingerprint_of(covered) != body["covered"]:
+        if "covered" in body and ledger.fingerprint_of(covered) != body["covered"]:
             raise Refused("this site's data changed during the study", remedy="start a new study")
-        return []
+        return self._entering(record, held, grant)
+
+    def _entering(self, record: Record, held: _Open, grant: Grant) -> list[Put]:
+        """Return what the first round writes to the ledger; later rounds write nothing."""
+        least = self._thresholds(grant).min_difference
+        if not least or "covered" in record.body:
+            return []
+        return [ledger.entered(self.log, held.study, grant.dataset, held.covered, least)]
 
     def _spend(self, grant: Grant) -> Put:
         found = self.log.get("gate.budget", grant.permit.id)
