@@ -16,7 +16,7 @@ from ihds.audit.log import Log
 from ihds.canonical import unpack
 from ihds.data.source import FrameSource
 from ihds.data.table import conform, draft_codebook
-from ihds.data.wide import Table
+from ihds.data.wide import Table, Wide
 from ihds.errors import IhdsError, Refused
 from ihds.federation import ledger
 from ihds.federation.engine import Dask
@@ -324,21 +324,19 @@ def test_groups_of_a_table_and_single_features_have_populations_too():
     assert not np.array_equal(told.populations[0].words, told.populations[1].words)
 
 
-def test_rows_of_many_features_are_compared_with_models_and_rows_that_lack_some_are_told_apart():
+def test_rows_of_many_features_are_compared_with_those_of_models():
     frame = rows(lack=0).assign(**{f"gene_{i:03}": np.arange(120.0) for i in range(70)})
     world = Ledgers(frame, methods=METHODS | {"principal_components"})
     world.dictionary("principal_components", features="gene_*")
     frame.loc[:2, "weight"] = np.nan
     world.load(frame)
-    world.dictionary(formula=WIDE)
     with pytest.raises(Refused, match="nearly the same persons"):
         world.dictionary(formula=NARROW)
 
 
-@pytest.mark.parametrize("name", ["glm_imputed"])
-def test_a_model_with_gaps_covers_the_persons_of_each_number(name):
+def test_a_model_with_gaps_covers_the_persons_of_each_number():
     book = draft_codebook("t", rows(lack=0), "person")
-    plan = Plan(name, {"formula": NARROW}, book, Thresholds(), 3)
+    plan = Plan("glm_imputed", {"formula": NARROW}, book, Thresholds(), 3)
     lacking = conform(rows(lack=2), book, "x")
     told = coverage(
         plan.agreement.ask, plan.agreement.begin().levels, Table.of(lacking, ()), marks(b"s", lacking["person"], 120)
@@ -486,3 +484,27 @@ def test_the_log_proves_what_was_covered():
     world.dictionary(formula=WIDE)
     told = [e["details"]["covered"] for e in world.logs["lu"].entries() if e["kind"] == "round.answered"]
     assert re.fullmatch("[0-9a-f]{64}", told[0])
+
+
+def test_a_row_must_have_a_feature_that_is_read_in_blocks():
+    book = draft_codebook("t", rows(lack=0), "person")
+    call = {"formula": "~ age", "features": "weight", "complete_for": "weight"}
+    plan = Plan("differential_expression", call, book, Thresholds(), 3)
+    lacking = conform(rows(lack=2), book, "x")
+    beside = Wide.held(("weight",), lacking[["weight"]].to_numpy())
+    table = Table(lacking.drop(columns="weight"), beside)
+    levels = plan.agreement.begin().levels
+    whole, feature = coverage(plan.agreement.ask, levels, table, marks(b"s", lacking["person"], 120)).populations
+    assert np.array_equal(whole.words, feature.words)
+    assert plan.agreement.rows(plan.begin().agreement, table).left_out == 6
+
+
+def test_rows_without_names_are_persons_by_their_place():
+    frame = rows(lack=0)
+    world = Ledgers(frame)
+    world.book = dataclasses.replace(world.book, person="")
+    world.load(frame)
+    world.dictionary(formula=WIDE)
+    world.load(frame.iloc[:-6])
+    with pytest.raises(Refused, match="nearly the same persons"):
+        world.dictionary(formula=WIDE)
