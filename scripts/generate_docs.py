@@ -15,6 +15,9 @@ from typing import Any
 from ihds import errors
 from ihds.analysis.agree import CONTRIBUTIONS as AGREEMENT
 from ihds.analysis.method import leaves, methods
+from ihds.attacks import attacks
+from ihds.attacks.attack import carried_out
+from ihds.attacks.page import page as attacked
 from ihds.audit.log import EVENTS
 from ihds.cli import EXIT_STATUS, build_parser
 from ihds.connector.dsp import negotiation, transfer
@@ -257,6 +260,7 @@ def pages() -> dict[Path, str]:
         text = path.read_text(encoding="utf-8")
         text = _fill(text, "leaves", leaves_table(chosen.CONTRIBUTIONS), path)
         made[path] = _fill(text, "parameters", parameters_table(chosen.Params), path)
+    made[DOCS / "explanation/attacks.md"] = MADE + attacked(map(carried_out, attacks().values()))
     path = DOCS / "explanation/agreement.md"
     made[path] = _fill(path.read_text(encoding="utf-8"), "leaves", leaves_table(AGREEMENT), path)
     return made

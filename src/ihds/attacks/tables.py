@@ -1,0 +1,131 @@
+"""Small cells of a table: worked out from its margins, or read in the total before they are hidden."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import linprog
+
+from ihds.analysis.agree import Dictionary
+from ihds.attacks.attack import Attack, Outcome
+from ihds.attacks.world import Space, reason, same, shared_out
+from ihds.errors import IhdsError
+
+_LEAST = 5  # cells below this are small
+_ARMS, _STAGES = ("a", "b"), ("i", "ii", "iii", "iv")
+_COUNTS = np.array([[3, 40, 31, 22], [38, 2, 29, 27]])
+
+
+def _persons() -> pd.DataFrame:
+    rows = [(a, s) for i, a in enumerate(_ARMS) for j, s in enumerate(_STAGES) for _ in range(_COUNTS[i, j])]
+    order = np.random.default_rng(51).permutation(len(rows))
+    return pd.DataFrame([rows[i] for i in order], columns=["arm", "stage"])
+
+
+def _determined(shown: Any, rows: Any, columns: Any, refusal: str = "") -> float:
+    """Return the share of small cells for which only one value is possible.
+
+    Known are shown cells (r, c) and margins, NaN where hidden, and that a cell which a refusal names is small.
+    """
+    shape = _COUNTS.shape
+    equations, values = [], []
+    for i, j in np.ndindex(shape):
+        if not np.isnan(shown[i, j]):
+            equations.append(_where(shape, i, j))
+            values.append(shown[i, j])
+    for i, total in enumerate(rows):
+        if not np.isnan(total):
+            equations.append(_where(shape, i, slice(None)))
+            values.append(total)
+    for j, total in enumerate(columns):
+        if not np.isnan(total):
+            equations.append(_where(shape, slice(None), j))
+            values.append(total)
+    named = [f"arm={arm}, stage={stage}'" in refusal for arm in _ARMS for stage in _STAGES]
+    bounds = [(1, _LEAST - 1) if one else (0, None) for one in named]
+    small = [(i, j) for i, j in np.ndindex(shape) if 0 < _COUNTS[i, j] < _LEAST]
+    known = 0
+    for i, j in small:
+        goal = _where(shape, i, j)
+        least, most = (
+            float(linprog(s * goal, A_eq=equations, b_eq=values, bounds=bounds).fun or 0.0) * s for s in (1, -1)
+        )
+        known += bool(np.ceil(least - 1e-6) == np.floor(most + 1e-6))
+    return known / len(small)
+
+
+def _where(shape: tuple[int, ...], i: Any, j: Any) -> Any:
+    flags = np.zeros(shape)
+    flags[i, j] = 1.0
+    return flags.ravel()
+
+
+def _hidden_alone() -> Outcome:
+    shown = np.where(_COUNTS < _LEAST, np.nan, _COUNTS)
+    return Outcome(_determined(shown, _COUNTS.sum(axis=1), _COUNTS.sum(axis=0)))
+
+
+def _number(value: Any) -> float:
+    return np.nan if value is None else float(value)
+
+
+def _published() -> Outcome:
+    """Ask for the table in every way there is, and put together what is told."""
+    space = Space(shared_out(_persons(), 3))
+    margins = {row["variable"]: row["counts"] for row in space.run("describe").table}
+    shown, told = np.full(_COUNTS.shape, np.nan), ""
+    table = space.run("table_one", formula="~ stage", by="arm").details
+    for row in table["rows"]:
+        for j, level in enumerate(_STAGES):
+            for g, group in enumerate(table["groups"]):
+                if row.get("levels", _STAGES)[j] == level and row["counts"][j] is not None:
+                    shown[_ARMS.index(group), j] = _number(row["counts"][j][g])
+    try:
+        space.run("contingency", formula="~ arm + stage")
+    except IhdsError as error:
+        told = reason(error)
+    rows = [_number(margins["arm"][arm]) for arm in _ARMS]
+    columns = [_number(margins["stage"][stage]) for stage in _STAGES]
+    return Outcome(_determined(shown, rows, columns, told), told)
+
+
+def _totals() -> Outcome:
+    space, small = Space(shared_out(_persons(), 3)), (_COUNTS > 0) & (_COUNTS < _LEAST)
+    for _, _, total in space.rounds(space.study("contingency", formula="~ arm + stage")):
+        if isinstance(total, Dictionary):
+            counts = np.rint(total.cell_persons[: _COUNTS.size]).reshape(_COUNTS.shape)
+            return Outcome(same(counts[small], _COUNTS[small]))
+    return Outcome(0.0)
+
+
+ATTACKS = (
+    Attack(
+        name="margins",
+        title="Hidden cells from the margins of a table",
+        attacker="a reader of the results",
+        sees="describe, table_one and contingency of the same two categories",
+        measures="share of small cells that are determined",
+        succeeds_from=0.01,
+        without="a table that hides each cell below 5, and shows its margins",
+        protection="with a small cell others are hidden, or the whole table",
+        source="Dobra & Fienberg 2000",
+        unprotected=_hidden_alone,
+        protected=_published,
+    ),
+    Attack(
+        name="small_cells",
+        title="Small cells of the opened total",
+        attacker="the user, with software of their own",
+        sees="the counts of all sites together, before small ones are hidden",
+        measures="share of small cells that are read",
+        succeeds_from=0.01,
+        without="a table with its margins",
+        protection="secure sum: no site's own cells",
+        source="Hundepool et al. 2012 (statistical disclosure control)",
+        limitation="The total is opened at the user",
+        unprotected=_hidden_alone,
+        protected=_totals,
+    ),
+)

@@ -1,0 +1,272 @@
+"""The real system in one process, from every seat an attacker may sit in, and the same sums in the clear.
+
+Gates, masks, thresholds and coordinator are those of production; nothing can be switched off. Persons
+are invented, and names and mask keys are drawn from a seed, so that a figure is the same in every run.
+A protection is left out only in ``cleartext`` and in the attacks themselves.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ihds.analysis.method import Contribution, methods
+from ihds.analysis.plan import Plan, PlanState
+from ihds.analysis.result import Result
+from ihds.audit.log import Log, now
+from ihds.canonical import pack, sha256, unpack
+from ihds.connector.dcp.tokens import Identity
+from ihds.data.codebook import Codebook
+from ihds.data.source import FrameSource
+from ihds.data.table import conform, draft_codebook, read_table
+from ihds.errors import IhdsError, NotAuthenticated
+from ihds.federation.channel import MemoryChannel
+from ihds.federation.coordinator import Coordinator
+from ihds.federation.gate import Gate, Grant
+from ihds.federation.study import Reply, Round, Study
+from ihds.governance.jurisdiction import SIMULATION
+from ihds.governance.permit import Permit, PermitState
+from ihds.ids import ApplicationId, Did, PermitId, StudyId
+from ihds.privacy.disclosure import Thresholds
+from ihds.store.store import Store
+from ihds.wire.jose import SigningKey, verify_jwt
+
+_DATASET = "table"
+_COUNTRY = "--"
+
+
+def people(count: int, seed: int) -> pd.DataFrame:
+    """Return invented patients: covariates, an outcome, and days of follow-up with a long tail."""
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "age": rng.normal(66, 10, count).round(1),
+            "bmi": rng.normal(27, 4, count).round(1),
+            "smoker": rng.integers(0, 2, count).astype(float),
+            "relapse": rng.integers(0, 2, count).astype(float),
+            "days": np.minimum(rng.exponential(900, count), rng.uniform(100, 2500, count)).round() + 1,
+            "death": rng.integers(0, 2, count).astype(float),
+        }
+    )
+
+
+def shared_out(frame: pd.DataFrame, sites: int) -> list[pd.DataFrame]:
+    """Return the rows of a frame by site."""
+    return [frame.iloc[i::sites].reset_index(drop=True) for i in range(sites)]
+
+
+def _tables(parts: list[pd.DataFrame]) -> tuple[list[pd.DataFrame], Codebook]:
+    """Return each site's table and the codebook that all share."""
+    whole = read_table(pd.concat(parts, ignore_index=True))
+    book = draft_codebook("invented", whole)
+    whole, ends = conform(whole, book, "all sites"), np.cumsum([len(part) for part in parts])
+    return [
+        whole.iloc[end - len(part) : end].reset_index(drop=True) for end, part in zip(ends, parts, strict=True)
+    ], book
+
+
+def cleartext(
+    parts: list[pd.DataFrame], method: str, **params: Any
+) -> Iterator[tuple[Plan, PlanState, list[Contribution]]]:
+    """Yield, round by round, what each site would send in a design without secure sum, and without thresholds."""
+    tables, book = _tables(parts)
+    plan = Plan(method, params, book, Thresholds.none(), len(parts))
+    works, state = [plan.work(table) for table in tables], plan.begin()
+    while plan.finish(state) is None:
+        sent = [work.local(state) for work in works]
+        yield plan, state, sent
+        flat = [plan.flatten(state, part) for part in sent]
+        words = np.sum([w for _, w in flat], axis=0, dtype=np.uint64)
+        state = plan.aggregate(state, plan.total(state, type(sent[0]).__name__, flat[0][0], words))
+
+
+@dataclass
+class Keys:
+    """Signatures of one party; what it seals for itself, mask keys above all, is drawn from a seed."""
+
+    identity: Identity
+    known: dict[str, dict[str, Any]]
+    sealed: int = 0
+
+    def sign(self, claims: dict[str, Any]) -> str:
+        """Return signed claims."""
+        return self.identity.key.sign_jwt({**claims, "iss": self.identity.did})
+
+    def verify(self, token: str, signer: str) -> dict[str, Any]:
+        """Return the claims a signer signed."""
+        if signer not in self.known:
+            raise NotAuthenticated(f"{signer} is not known here")
+        return verify_jwt(token, self.known[signer])
+
+    def seal(self, _data: bytes) -> str:
+        """Return the next secret of the seed instead of the random one given."""
+        self.sealed += 1
+        return sha256(f"{self.identity.did}|{self.sealed}".encode())
+
+    def unseal(self, text: str) -> bytes:
+        """Return a secret."""
+        return bytes.fromhex(text)
+
+
+@dataclass(frozen=True)
+class _InForce:
+    permit: Permit
+
+    def in_force(self, transfer: str) -> Grant:
+        return Grant(self.permit, PermitState.GRANTED, _DATASET, transfer)
+
+
+@dataclass
+class Space:
+    """Holders with their gates and logs, which stay from study to study, and a user with a permit."""
+
+    parts: list[pd.DataFrame]
+    limits: Thresholds = field(default_factory=Thresholds)
+    max_rounds: int = 400
+    gates: list[Gate] = field(default_factory=list, init=False)
+    _studies: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.tables, self.book = _tables(self.parts)
+        dids = [Did(f"did:web:attacked:{i}") for i in range(len(self.parts))]
+        everybody = [Identity(did, SigningKey.new(f"{did}#key")) for did in (*dids, Did("did:web:attacker"))]
+        known: dict[str, dict[str, Any]] = {one.did: one.key.public_jwk() for one in everybody}
+        self.user = Keys(everybody[-1], known)
+        self.permit = self._permit(dids)
+        for one, table in zip(everybody, self.tables, strict=False):
+            log = Log(Store("sqlite://"), one.did, one.key)
+            source, grants = FrameSource(_DATASET, table, self.book), _InForce(self.permit)
+            self.gates.append(Gate(one.did, _COUNTRY, source, log, grants, Keys(one, known)))
+
+    def _permit(self, holders: list[Did]) -> Permit:
+        at = now()
+        return Permit(
+            id=PermitId(_urn(0)),
+            application=ApplicationId(_urn(0)),
+            access_body=self.user.identity.did,
+            user=self.user.identity.did,
+            legal_regime=SIMULATION,
+            purpose="scientific_research",
+            datasets=tuple((holder, _DATASET) for holder in holders),
+            variables=frozenset(self.book.variables),
+            methods=frozenset(methods()),
+            persons=(),
+            recipient_country=_COUNTRY,
+            thresholds=self.limits,
+            max_rounds=self.max_rounds,
+            issued_at=at - timedelta(seconds=1),
+            expires_at=at + timedelta(days=1),
+            status_index=0,
+        )
+
+    def study(self, method: str, **params: Any) -> Study:
+        """Return a study of all holders."""
+        self._studies += 1
+        return Study(
+            id=StudyId(_urn(self._studies)),
+            permit=self.permit.id,
+            user=self.permit.user,
+            purpose=self.permit.purpose,
+            method=method,
+            params=params,
+            codebook=self.book.to_dict(),
+            thresholds=self.limits,
+            holders=tuple(gate.me for gate in self.gates),
+        )
+
+    def run(self, method: str, **params: Any) -> Result:
+        """Run a study with our own coordinator; return what its user reads."""
+        coordinator = Coordinator(Log(Store("sqlite://"), self.user.identity.did, self.user.identity.key), self.user)
+        study = self.study(method, **params)
+        try:
+            coordinator.start(study)
+            result = coordinator.run(study.id, [MemoryChannel(gate.me, gate, "t") for gate in self.gates])
+        finally:
+            coordinator.shutdown()
+        assert result is not None
+        return result
+
+    def begin(self, study: Study) -> dict[str, str]:
+        """Open a study at all gates and tell them one another's mask keys; return these."""
+        signed = self.user.sign({"study": study.to_dict()})
+        announced: dict[str, str] = {gate.me: gate.open(signed, "t") for gate in self.gates}
+        for gate in self.gates:
+            gate.join(study.id, "t", announced)
+        return announced
+
+    def asked(self, study: Study, state: PlanState) -> bytes:
+        """Return a signed round."""
+        data = pack(state)
+        claims = {"study": study.id, "permit": study.permit, "round": state.rounds, "state": sha256(data)}
+        return pack(Round(self.user.sign(claims), np.frombuffer(data, dtype=np.uint8)))
+
+    def replies(self, study: Study, state: PlanState) -> list[Reply]:
+        """Return the masked replies as they reach the user, by holder; a round asked again gets the same."""
+        return [self.reply(study, state, site) for site in range(len(self.gates))]
+
+    def reply(self, study: Study, state: PlanState, site: int) -> Reply:
+        """Return one holder's masked reply."""
+        return unpack(Reply, self.gates[site].answer(study.id, "t", self.asked(study, state)))
+
+    def total(self, study: Study, state: PlanState, replies: list[Reply]) -> Contribution:
+        """Return the opened total, as the user's software holds it before anything is hidden."""
+        words = np.sum([reply.words for reply in replies], axis=0, dtype=np.uint64)
+        return study.plan().total(state, replies[0].kind, replies[0].layout, words)
+
+    def rounds(self, study: Study) -> Iterator[tuple[PlanState, list[Reply], Contribution]]:
+        """Yield state, replies and total of every round of a study: what its user's software handles."""
+        self.begin(study)
+        plan, state = study.plan(), study.plan().begin()
+        while plan.finish(state) is None:
+            replies = self.replies(study, state)
+            total = self.total(study, state, replies)
+            yield state, replies, total
+            state = plan.aggregate(state, total)
+
+    def plain(self, study: Study, state: PlanState, site: int) -> Any:
+        """Return the words a site would send unmasked: the truth that an attacker wants, or knows of its own site."""
+        plan = study.plan()
+        return plan.flatten(state, plan.work(self.tables[site]).local(state))[1]
+
+
+def recovered(found: Any, truth: pd.DataFrame, columns: tuple[str, ...]) -> float:
+    """Return the share of persons all of whose values stand in a row found (k, p), to a thousandth of their spread."""
+    persons = truth[list(columns)].to_numpy(dtype=float)
+    rows = np.asarray(found, dtype=float).reshape(-1, len(columns))
+    near = np.abs(persons[:, None, :] - rows[None, :, :]) <= 1e-3 * persons.std(axis=0)
+    return float(near.all(axis=2).any(axis=1).mean())
+
+
+def same(read: Any, truth: Any) -> float:
+    """Return the share of words read that are the true ones."""
+    return float(np.mean(np.asarray(read) == np.asarray(truth)))
+
+
+def area(cases: Any, others: Any) -> float:
+    """Return the area under the ROC curve (AUC) of a score."""
+    one, two = np.asarray(cases)[:, None], np.asarray(others)[None, :]
+    return float(((one > two) + 0.5 * (one == two)).mean())
+
+
+def reason(error: IhdsError) -> str:
+    """Return why gates refused, in their words, without naming one."""
+    said = error.reasons[0] if error.reasons else error.message
+    return re.sub(r"did:web:attacked:[0-9]+", "a holder", said).removeprefix("a holder: ")
+
+
+def with_inner(state: PlanState, number: int, inner: Any, /, **changes: Any) -> PlanState:
+    """Return a public state with a method's state of the attacker's choice, for a round of that number."""
+    chosen = dataclasses.replace(inner, **changes)
+    return dataclasses.replace(state, inner=np.frombuffer(pack(chosen), dtype=np.uint8), rounds=number)
+
+
+def _urn(number: int) -> str:
+    return uuid.UUID(int=number, version=4).urn
