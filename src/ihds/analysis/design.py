@@ -45,7 +45,9 @@ class Ask:
     coefficients per column and ``extra`` parameters besides. ``features`` are numbers, often many,
     that a method looks at one by one; a row may lack some of them. With ``gaps`` a row may also
     lack numbers among the covariates, NaN in the matrix. ``undivided`` rows of a site are one model
-    of their own: its sums are not those of its parts. ``weighted`` rows may have ``weights()``.
+    of their own: its sums are not those of its parts. ``weighted`` rows may have ``weights()``. ``by`` is
+    the category in whose levels a table looks at each variable. A row that lacks one of ``complete_for``
+    is left out, whatever the method.
     """
 
     formula: Formula
@@ -61,6 +63,8 @@ class Ask:
     gaps: bool = False
     undivided: bool = False
     weighted: bool = False
+    by: str = ""
+    complete_for: tuple[str, ...] = ()
 
     @property
     def timed(self) -> bool:
@@ -75,7 +79,7 @@ class Ask:
     @property
     def variables(self) -> frozenset[str]:
         """Every variable the method reads."""
-        return self.formula.variables | frozenset(self.features)
+        return self.formula.variables | frozenset(self.features) | frozenset(self.complete_for)
 
     @property
     def divisible(self) -> bool:
@@ -84,7 +88,7 @@ class Ask:
 
     @property
     def complete(self) -> bool:
-        """Whether a row with any missing value is left out (R's ``na.omit``)."""
+        """Whether a row that lacks a variable of the formula is left out (R's ``na.omit``)."""
         return self.covariates != "table"
 
 

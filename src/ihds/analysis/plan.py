@@ -23,7 +23,7 @@ from ihds.analysis.rows import Rows, build
 from ihds.canonical import pack, unpack
 from ihds.data.codebook import Codebook
 from ihds.data.wide import Table
-from ihds.errors import BadMessage, DidNotConverge
+from ihds.errors import BadInput, BadMessage, DidNotConverge
 from ihds.privacy.disclosure import Thresholds
 
 #: No study may ask a site more often than this, whatever its method says.
@@ -61,8 +61,9 @@ class Plan:
         values = dict(self.values)
         if "strata" in values and "formula" in values:  # strata="site" is short for + strata(site)
             values["formula"] = f"{values['formula']} + strata({values.pop('strata')})"
+        complete_for = _named(values.pop("complete_for", ()), self.codebook)
         params = make_params(chosen, values)
-        ask = chosen.ask(params, self.codebook)
+        ask = dataclasses.replace(chosen.ask(params, self.codebook), complete_for=complete_for)
         object.__setattr__(self, "chosen", chosen)
         object.__setattr__(self, "params", params)
         object.__setattr__(self, "agreement", Agreement(ask, self.codebook, self.thresholds))
@@ -126,6 +127,19 @@ class Plan:
             return None
         result = self.chosen.finish(self.params, state.agreement.frame, self.inner(state))
         return None if result is None else placed(result, self.codebook)
+
+
+def _named(given: Any, codebook: Codebook) -> tuple[str, ...]:
+    """Return the variables a row must have besides those of its method: so studies cover the same persons.
+
+    Raises:
+        UnknownVariable, BadInput: one is not in the codebook, or they are no names.
+
+    """
+    names = given.split(",") if isinstance(given, str) else given
+    if not isinstance(names, (list, tuple)) or not all(isinstance(n, str) for n in names):
+        raise BadInput(f"complete_for is {given!r}", remedy="give names of variables, with commas")
+    return tuple(sorted({codebook.variable(name.strip()).name for name in names if name.strip()}))
 
 
 @dataclass

@@ -70,14 +70,12 @@ def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], 
     person_column = codebook.person if codebook.person in frame.columns else ""
     wanted = sorted(ask.formula.variables | ({person_column} if person_column else set()))
     used = frame if set(wanted) == set(frame.columns) else frame[wanted]
-    missing = np.zeros(len(used), dtype=bool)
-    for name in _needed(ask, levels) if ask.complete else ():
-        missing |= used[name].isna().to_numpy()
+    missing = lacking(ask, levels, table)
     left_out = int(missing.sum())
     kept = used[~missing] if left_out else used
     kept = kept if isinstance(kept.index, pd.RangeIndex) else kept.reset_index(drop=True)
     person = pd.factorize(kept[person_column])[0] if person_column else np.arange(len(kept))
-    coded = {name: _codes(kept[name], lv) for name, lv in levels.items()}
+    coded = {name: level_codes(kept[name], lv) for name, lv in levels.items()}
     whole = {n: _categorical(c, levels[n]) for n, c in coded.items()}
     plain = aliased(kept, formula)
     n, names = len(kept), column_names(ask, levels)
@@ -141,8 +139,27 @@ def read_rows(ask: Ask, codebook: Codebook, levels: dict[str, tuple[str, ...]], 
     )
 
 
-def _needed(ask: Ask, levels: dict[str, tuple[str, ...]]) -> frozenset[str]:
+def lacking(ask: Ask, levels: dict[str, tuple[str, ...]], table: Table) -> NDArray[np.bool_]:
+    """Return which rows (n,) are left out because a variable they need is missing."""
+    missing = np.zeros(len(table), dtype=bool)
+    for name in sorted(needed(ask, levels)):
+        missing |= absent(table, name)
+    return missing
+
+
+def absent(table: Table, name: str) -> NDArray[np.bool_]:
+    """Return which rows (n,) have no value of a variable, which may be one of the features."""
+    if name in table.frame.columns:
+        return np.asarray(table.frame[name].isna())
+    return np.asarray(np.isnan(table.wide.named((name,))[:, 0]))
+
+
+def needed(ask: Ask, levels: dict[str, tuple[str, ...]]) -> frozenset[str]:
     """Return the variables without which a row is left out."""
+    return frozenset(ask.complete_for) | (_of_formula(ask, levels) if ask.complete else frozenset())
+
+
+def _of_formula(ask: Ask, levels: dict[str, tuple[str, ...]]) -> frozenset[str]:
     if not ask.gaps:
         return ask.formula.variables
     alias = dict(ask.formula.alias)
@@ -175,7 +192,7 @@ def _categorical(codes: Ints, levels: tuple[str, ...]) -> pd.Categorical:
     return pd.Categorical(names[codes], categories=list(levels))
 
 
-def _codes(column: pd.Series, levels: tuple[str, ...]) -> Ints:
+def level_codes(column: pd.Series, levels: tuple[str, ...]) -> Ints:
     """Return level codes (n,), -1 for missing or for a level that is not agreed."""
     if column.dtype.kind == "f":
         try:

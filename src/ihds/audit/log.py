@@ -64,6 +64,7 @@ EVENTS: dict[str, str] = {
     "study.failed": "a study ended without a result",
     "study.refused": "the gate refused a study or a round",
     "study.closed": "a holder erased its mask key for a study",
+    "ledger.begun": "a holder made the secret of its ledger against differencing",
     "round.answered": "the gate let a masked contribution leave",
 }
 

@@ -179,6 +179,7 @@ def param_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strata", help="site, or a category")
     parser.add_argument("--family", choices=("gaussian", "binomial", "poisson"), help="glm: outcome")
     parser.add_argument("--variables", help="describe: names, with commas")
+    parser.add_argument("--complete-for", help="variables without which a row is left out, so that studies match")
     parser.add_argument("--param", action="append", default=[], help="NAME=VALUE, any other parameter")
 
 
@@ -186,7 +187,7 @@ def params(given: Any) -> dict[str, Any]:
     """Return a method's parameters as they were typed."""
     found: dict[str, Any] = {
         name: getattr(given, name)
-        for name in ("formula", "ties", "time_bin", "strata", "family", "variables")
+        for name in ("formula", "ties", "time_bin", "strata", "family", "variables", "complete_for")
         if getattr(given, name) is not None
     }
     for pair in given.param:

@@ -79,7 +79,7 @@ class HttpChannel:
 
     def join(self, study_id: str, announcements: dict[str, str]) -> None:
         """Send everybody's mask keys."""
-        self._json("PUT", f"/studies/{study_id}/holders", announcements)
+        self._json("PUT", f"/studies/{study_id}/holders", announcements, self.line.timeout_seconds)  # rows are opened
 
     def answer(self, study_id: str, body: bytes) -> bytes:
         """Send a round."""
@@ -101,9 +101,9 @@ class HttpChannel:
         """End the study."""
         self._json("DELETE", f"/studies/{study_id}", None)
 
-    def _json(self, method: str, path: str, body: object) -> dict[str, object]:
+    def _json(self, method: str, path: str, body: object, seconds: float | None = None) -> dict[str, object]:
         try:
-            status, answer = self.http.json(method, self.endpoint + path, body, self.token)
+            status, answer = self.http.json(method, self.endpoint + path, body, self.token, seconds=seconds)
         except PeerFailed as error:
             raise self._missing(error) from error
         raise_for(status, answer, self.endpoint + path)

@@ -9,19 +9,22 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from fractions import Fraction
 from typing import Any, Protocol
 
 import numpy as np
 
+from ihds.analysis.coverage import Coverage, coverage
 from ihds.analysis.method import Contribution
 from ihds.analysis.plan import Plan, PlanState
 from ihds.audit.log import Event, Log, now
 from ihds.canonical import pack, sha256, unpack
 from ihds.data.source import Scope, Source, View
+from ihds.data.wide import Table
 from ihds.errors import AnalysisFailed, BadMessage, IhdsError, NotAuthenticated, NotFound, Refused, SiteMissing
+from ihds.federation import ledger
 from ihds.federation.engine import Engine, Here, Work
 from ihds.federation.preview import Preview, preview
 from ihds.federation.study import Reply, Round, Study
@@ -32,6 +35,7 @@ from ihds.ids import Did, StudyId
 from ihds.privacy import secagg
 from ihds.privacy.accountant import Budget
 from ihds.privacy.disclosure import Thresholds, model_reasons, site_reasons
+from ihds.privacy.population import Marks, marks
 from ihds.privacy.secagg import MaskKey
 from ihds.store.store import Put, Record
 
@@ -114,6 +118,7 @@ class _Open:
     seeds: dict[str, bytes]
     persons: int
     levels: dict[str, tuple[str, ...]]
+    covered: Coverage
 
 
 #: What the gate sees to itself; a study adds rows up and joins no record with another site's.
@@ -122,7 +127,7 @@ _OWN_EVIDENCE = frozenset({"secure_aggregation", "disclosure_check", "audit_log"
 
 @dataclass
 class Gate:
-    """One site's gate. ``_works`` keeps opened designs between the rounds of a study.
+    """One site's gate. ``_works`` keeps opened designs between the rounds of a study, ``_marks`` those of persons.
 
     Studies of the datasets ``by_hand`` wait until a person of the site has approved them.
     ``attested`` is what the holder's officer vouches for, by dataset: approvals, and clauses with a recipient.
@@ -139,6 +144,7 @@ class Gate:
     by_hand: frozenset[str] = frozenset()
     attested: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     _works: dict[str, _Open] = field(default_factory=dict)
+    _marks: dict[str, Marks] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     # -- before the first round ----------------------------------------------------------------
@@ -209,8 +215,18 @@ class Gate:
         """Return what an open study would take from here; see ``preview``."""
         record = self._known(study_id)
         grant = self.grants.in_force(record.body["transfer"])
-        plan = Study.from_dict(record.body["study"]).plan()
-        return self.preview_of(plan, grant.dataset, grant.permit.variables, self._thresholds(grant))
+        study = Study.from_dict(record.body["study"])
+        plan, limits = study.plan(), self._thresholds(grant)
+        seen = self.preview_of(plan, grant.dataset, grant.permit.variables, limits)
+        if not limits.min_difference or not ledger.knows(self.log, study.user, grant.dataset):
+            return seen
+        levels, view = plan.agreement.begin().levels, self._view(plan, grant.dataset, grant.permit.variables)
+        covered = view.apply(lambda t: self._covered(plan, levels, t, grant.dataset), plan.agreement.ask.features)
+        try:
+            ledger.entered(self.log, study, grant.dataset, covered, limits.min_difference)
+        except Refused as error:
+            return replace(seen, refused=(*seen.refused, *error.reasons))
+        return seen
 
     def preview_of(self, plan: Plan, dataset: str, variables: frozenset[str], limits: Thresholds) -> Preview:
         """Return what a study would take from here of permitted variables; nothing is written or sent."""
@@ -227,8 +243,11 @@ class Gate:
     def join(self, study_id: str, transfer: str, announcements: dict[str, str]) -> None:
         """Take the announcements of all holders; each must be signed by the holder it names.
 
+        The ledger is asked here already, before any site answers: else a study that one site refuses
+        would stand in the ledgers of the others.
+
         Raises:
-            Refused: the roster is not that of the study, or was another before.
+            Refused: the roster is not that of the study, or was another before; or the ledger says no.
             NotAuthenticated: a key is not signed by its holder.
 
         """
@@ -249,6 +268,15 @@ class Gate:
                 body = {**record.body, "roster": keys}
                 event = Event("study.opened", study.user, {"study": study.id, "holders": sorted(keys)})
                 self.log.commit(event, Put("gate.study", study.id, record.version, body))
+        grant = self.grants.in_force(transfer)
+        try:
+            self._judge(study, study.plan(), grant)
+            with self._lock:
+                record = self._record(study_id, transfer)
+                self._entering(record, self._work(record, grant), grant)
+        except Refused as error:
+            self._refusal(study_id, error)
+            raise
 
     # -- a round -------------------------------------------------------------------------------
 
@@ -283,6 +311,7 @@ class Gate:
         # 2 open exactly the permitted view (done in _work, kept between rounds), after what the
         #   public state alone tells: rules that need no row are judged before any row is touched
         self._check_state(record, held, state, grant)
+        entering = self._compare(record, held, state, grant)
         # 3 local
         contribution = self._local(record, held.work, state)
         # 4 disclosure check
@@ -307,6 +336,7 @@ class Gate:
             "reply": fingerprint,
             "phase": state.agreement.phase,
             "frame": sha256(pack(state.agreement.frame)),
+            "covered": ledger.fingerprint_of(held.covered),
         }
         details = {
             **self._ids(study, grant),
@@ -315,11 +345,13 @@ class Gate:
             "contribution": type(contribution).__name__,
             "class": contribution.kind,
             "bytes": len(reply),
+            "covered": after["covered"],
         }
         self.log.commit(
             Event("round.answered", study.user, details),
             Put("gate.study", study.id, record.version, {**record.body, **after}),
             *spending,
+            *entering,
         )
         return reply
 
@@ -329,9 +361,13 @@ class Gate:
             self._works.pop(study_id, None)
             record = self._record(study_id, transfer, closed=True)
             if not record.body["closed"]:
-                body = {**record.body, "closed": True, "key": "", "roster": None}
-                event = Event("study.closed", self.me, {"study": study_id})
-                self.log.commit(event, Put("gate.study", study_id, record.version, body))
+                self._end(record)
+
+    def _end(self, record: Record) -> None:
+        self._works.pop(record.id, None)
+        body = {**record.body, "closed": True, "key": "", "roster": None}
+        event = Event("study.closed", self.me, {"study": record.id})
+        self.log.commit(event, Put("gate.study", record.id, record.version, body))
 
     def close_transfer(self, transfer: str) -> None:
         """End the studies that rode on a transfer."""
@@ -418,6 +454,8 @@ class Gate:
                 reasons.append(f"variable {name!r} is {own.unit} here, not {theirs.unit}")
             elif theirs.levels and own.kind == "number" and not own.levels:
                 reasons.append(f"variable {name!r} has no published levels here")
+            elif theirs.levels and not set(own.levels) <= set(theirs.levels):
+                reasons.append(f"variable {name!r} has levels here that the study leaves out")
         if mine.person and plan.codebook.person != mine.person:
             reasons.append(f"this site counts persons by {mine.person!r}; the study does not")
         return reasons
@@ -437,10 +475,24 @@ class Gate:
             announced = {h: bytes.fromhex(k) for h, k in body["roster"].items()}
             named = study.digest()
             pair_seeds = secagg.seeds(self._mask_key(body), self.me, announced, named)
-            work = view.apply(lambda table: self.engine.work(plan, table), plan.agreement.ask.features)
             levels = plan.agreement.begin().levels
-            self._works[study_id] = _Open(study, named, plan, work, pair_seeds, view.persons, levels)
+            least = self._thresholds(grant).min_difference
+
+            def opened(table: Table) -> tuple[Work, Coverage]:
+                covered = self._covered(plan, levels, table, grant.dataset) if least else Coverage((), {})
+                return self.engine.work(plan, table), covered
+
+            work, covered = view.apply(opened, plan.agreement.ask.features)
+            self._works[study_id] = _Open(study, named, plan, work, pair_seeds, view.persons, levels, covered)
         return self._works[study_id]
+
+    def _covered(self, plan: Plan, levels: dict[str, tuple[str, ...]], table: Table, dataset: str) -> Coverage:
+        """Return whom a study covers; the persons of a dataset are marked once."""
+        if dataset not in self._marks:
+            person, frame = plan.codebook.person, table.frame
+            known = ledger.secret(self.log, self.signatures, self.me)
+            self._marks[dataset] = marks(known, frame[person] if person in frame.columns else None, len(frame))
+        return coverage(plan.agreement.ask, levels, table, self._marks[dataset])
 
     def _view(self, plan: Plan, dataset: str, variables: frozenset[str]) -> View:
         """Open what a study needs of the permitted variables, and the column that tells persons apart."""
@@ -502,12 +554,7 @@ class Gate:
             raise
         except Exception as error:  # noqa: BLE001 - its text may tell something of a row
             _log.warning("study %s: %r", record.id, error)
-            body = {**record.body, "closed": True, "key": "", "roster": None}
-            self._works.pop(record.id, None)
-            self.log.commit(
-                Event("study.closed", self.me, {"study": record.id}),
-                Put("gate.study", record.id, record.version, body),
-            )
+            self._end(record)
             raise AnalysisFailed(
                 f"{self.me} could not compute this round; the study is closed there",
                 remedy="check formula and variables with 'describe'; the holder's own log says more",
@@ -520,6 +567,28 @@ class Gate:
             raise Refused(
                 f"{self.me} may not answer", reasons=reasons, remedy="use variables with fewer missing values"
             )
+
+    def _compare(self, record: Record, held: _Open, state: PlanState, grant: Grant) -> list[Put]:
+        """Compare whom a study covers with what its user has seen; it stays what it was in the first round."""
+        least = self._thresholds(grant).min_difference
+        body, covered = record.body, held.covered
+        if least and any(known - set(state.agreement.levels[n]) for n, known in covered.held.items()):
+            self._end(record)
+            raise Refused(
+                f"{self.me} may not answer; the study is closed there",
+                reasons=("levels: those that somebody holds are not left out afterwards",),
+                remedy="start a new study",
+            )
+        if "covered" in body and ledger.fingerprint_of(covered) != body["covered"]:
+            raise Refused("this site's data changed during the study", remedy="start a new study")
+        return self._entering(record, held, grant)
+
+    def _entering(self, record: Record, held: _Open, grant: Grant) -> list[Put]:
+        """Return what the first round writes to the ledger; later rounds write nothing."""
+        least = self._thresholds(grant).min_difference
+        if not least or "covered" in record.body:
+            return []
+        return [ledger.entered(self.log, held.study, grant.dataset, held.covered, least)]
 
     def _spend(self, grant: Grant) -> Put:
         found = self.log.get("gate.budget", grant.permit.id)

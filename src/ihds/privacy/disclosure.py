@@ -12,6 +12,11 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
+from ihds.errors import BadInput
+
+#: The largest ``min_difference``: what a fingerprint of a population can tell.
+MOST_DIFFERENCE = 32
+
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
@@ -24,6 +29,8 @@ class Thresholds:
     ``parameters_per_row`` largest ratio of parameters to rows
     ``min_residual_dof``   smallest rows minus parameters
     ``min_time_bin``       narrowest pooled time grid, in the unit of the time; 0 allows exact times
+    ``min_difference``     persons at a site by which what two studies of a user cover must differ, if
+                           at all; 0 compares nothing, at most 32
     """
 
     min_site_persons: int = 10
@@ -33,11 +40,18 @@ class Thresholds:
     parameters_per_row: float = 1 / 3
     min_residual_dof: int = 10
     min_time_bin: float = 1.0
+    min_difference: int = 10
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_difference <= MOST_DIFFERENCE:
+            raise BadInput(
+                f"min_difference is {self.min_difference}", remedy=f"give a whole number up to {MOST_DIFFERENCE}"
+            )
 
     @classmethod
     def none(cls) -> Thresholds:
         """Return no protection at all: for tests of the mathematics on invented persons."""
-        return cls(0, 0, 1, 1, float("inf"), -(10**9), 0.0)
+        return cls(0, 0, 1, 1, float("inf"), -(10**9), 0.0, 0)
 
     @classmethod
     def floor(cls) -> Thresholds:
@@ -50,6 +64,7 @@ class Thresholds:
             parameters_per_row=0.5,
             min_residual_dof=0,
             min_time_bin=0.0,
+            min_difference=3,
         )
 
     def strictest(self, other: Thresholds) -> Thresholds:

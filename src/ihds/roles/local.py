@@ -108,6 +108,7 @@ class LocalFederation:
         if unknown:
             raise BadInput(f"a permit has no {unknown[0]!r}", remedy=f"it has: {', '.join(limits)}")
         whole = {k: (v if k in ("parameters_per_row", "min_time_bin") else int(v)) for k, v in (permit or {}).items()}
+        whole = {"min_difference": 0, **whole}  # every run has a ledger of its own: there is nothing to compare
         thresholds = Thresholds(**whole)  # type: ignore[arg-type]
         if not sites:
             raise BadInput("there is no site", remedy="give at least three, for example --site lu=lu.csv")

@@ -73,7 +73,7 @@ def ask(params: Params, codebook: Codebook) -> Ask:
         raise BadInput(f"breaks are {params.breaks}", remedy="give at least three numbers that rise")
     if not formula.variables - {params.by}:
         raise BadFormula(f"{params.formula!r} names no number", remedy="write for example ~ age")
-    return Ask(formula=formula, outcome="none", covariates="table")
+    return Ask(formula=formula, outcome="none", covariates="table", by=params.by)
 
 
 def begin(params: Params, frame: Frame) -> State:

@@ -117,7 +117,7 @@ def ask(params: Params, codebook: Codebook) -> Ask:
         raise BadFormula("quantiles are of numbers", remedy="name numbers in the formula, and the group in by")
     if not formula.variables - {params.by}:
         raise BadFormula(f"{params.formula!r} names no number", remedy="write for example ~ age")
-    return Ask(formula=formula, outcome="none", covariates="table")
+    return Ask(formula=formula, outcome="none", covariates="table", by=params.by)
 
 
 def begin(params: Params, frame: Frame) -> State:

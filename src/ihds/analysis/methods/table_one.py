@@ -58,7 +58,9 @@ def ask(params: Params, codebook: Codebook) -> Ask:
     """Ask for each variable by itself and for the group."""
     if not params.by:
         raise BadFormula("table_one needs a group", remedy="set by to a category, for example by = arm")
-    return Ask(formula=table_formula(params.formula, params.by, codebook), outcome="none", covariates="table")
+    return Ask(
+        formula=table_formula(params.formula, params.by, codebook), outcome="none", covariates="table", by=params.by
+    )
 
 
 def begin(params: Params, frame: Frame) -> State:
