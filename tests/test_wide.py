@@ -20,6 +20,7 @@ from ihds.data.plink import Bed
 from ihds.data.source import Scope
 from ihds.data.sources import tabular
 from ihds.data.sources.tabular import Beside, Stored, TabularSource, load
+from ihds.data.table import conform, read_table
 from ihds.data.wide import Table, Wide
 from ihds.errors import BadTable, Refused, SetupFailed
 from ihds.privacy.disclosure import Thresholds
@@ -175,6 +176,26 @@ def test_genotypes_that_cannot_be_joined_are_refused_and_nothing_is_loaded(tmp_p
     assert not (tmp_path / "d.duckdb").exists()
     with pytest.raises(BadTable, match="make-bed"):
         in_place(tmp_path / "toy.vcf", "GRCh38")
+
+
+def test_persons_whose_identifiers_look_like_numbers_are_told_apart_and_joined(tmp_path):
+    ids = ["007", "7", "12345678901234567", "12345678901234568"]
+    (tmp_path / "t.csv").write_text("id,age,size\n" + "".join(f"{i},5{k},0{k}\n" for k, i in enumerate(ids)))
+    frame = read_table(tmp_path / "t.csv")
+    book = Codebook(
+        "toy", {"id": Variable("id", "identifier"), **{n: Variable(n, "number") for n in ("age", "size")}}, "id"
+    )
+    copies = np.array([[0.0], [1.0], [2.0], [np.nan]])
+    load(tmp_path / "d.duckdb", "toy", frame, book, "here", Beside(write_bed(tmp_path, copies, ids), "GRCh38"))
+    view = TabularSource(tmp_path / "d.duckdb").open(Scope("toy", frozenset({"id", "age", "size", "rs00"})))
+    got = view.apply(lambda t: t, ("rs00",))
+    assert view.persons == 4
+    assert np.array_equal(got.wide[:, 0], copies[:, 0], equal_nan=True)
+    assert got.frame["size"].tolist() == [0.0, 1.0, 2.0, 3.0]
+    whole = read_table(pd.DataFrame({"id": [2**60 + 1, 2**60 + 2]}))
+    assert conform(whole, Codebook("toy", {"id": Variable("id", "identifier")}, "id"), "here")["id"].nunique() == 2
+    with pytest.raises(BadTable, match="infinite"):
+        read_table(pd.DataFrame({"x": ["007", "inf"]}))
 
 
 def test_a_file_that_changed_since_it_was_loaded_is_not_read(tmp_path):

@@ -287,3 +287,27 @@ def test_other_agreements_give_other_values():
     assert harmonise.adjusted(harmony, design) is one
     other = harmonise.adjusted(replace(harmony, level=harmony.level + 1.0), design)
     assert not np.allclose(other.features, one.features)
+
+
+def test_a_feature_that_is_constant_at_most_sites_does_not_spoil_what_follows():
+    parts = made()
+    for number, part in enumerate(parts):
+        part["g_03"] = np.random.default_rng(8).normal(3, 1, len(part)) if number == 0 else 3.3
+    result = federate(parts, "harmonise", features="g_*", harmonise="batch")  # else its squares fit no range
+    found = pd.DataFrame(result.details["features"]).set_index("feature")
+    assert np.allclose(found["between_after"], 0.0, atol=1e-9)
+    whole = np.concatenate([part["g_03"] for part in parts])
+    means = np.repeat([part["g_03"].mean() for part in parts], len(parts[0]))
+    share = np.sum((means - whole.mean()) ** 2) / np.sum((whole - whole.mean()) ** 2)
+    assert np.isclose(found.loc["g_03", "between_before"], share, rtol=1e-8)
+    federate(parts, "principal_components", features="g_*", harmonise="batch", components=1)
+
+
+def test_quantiles_of_values_far_from_zero_lose_nothing():
+    near = pd.concat(made(), ignore_index=True)
+    genes = [name for name in near if name.startswith("g_")]
+    far = near.assign(**{name: near[name] + 2.0**24 for name in genes})
+    far_sorted = np.sort(far[genes].to_numpy(), axis=1)
+    x, harmony = adjusted([far.iloc[i::30].reset_index(drop=True) for i in range(30)], "quantile", keep="~ 1")
+    assert np.allclose(harmony.target - 2.0**24, (far_sorted - 2.0**24).mean(axis=0), rtol=0, atol=1e-7)
+    assert x.shape == far_sorted.shape

@@ -190,7 +190,7 @@ def advance(climb: Climb, total: Expected, most: int) -> Climb:
             remedy="ask for fewer factors, or for more max_rounds",
         )
     slack = _ROUNDING * (abs(total.log_likelihood) + climb.at.size * total.moments[0, 0])
-    if gain < -slack:
+    if gain < -slack and climb.failed < _TRIES:  # beyond, it is EM's own step, which goes down by rounding alone
         return _back(replace(climb, rounds=rounds), gain)
     gradient, image = _gradient(climb.at, total), _stepped(total)
     found = replace(

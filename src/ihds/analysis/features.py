@@ -171,7 +171,8 @@ def _block(scale: Scale, design: Design, part: slice) -> tuple[Any, ...]:
         return (_summed(values if whole else np.where(present, values, 0.0), times) / scale.scale[part],)
     about = values - scale.centre[part] if len(scale.centre) else values
     _, exponent = np.frexp(about)  # the power of two of each size, 0 for 0
-    known = about != 0 if whole else present & (about != 0)
+    apart = np.abs(about) > _alike(scale, part)  # at a site whose rows are all alike, only rounding is left of some
+    known = apart if whole else present & apart
     counts = np.full(values.shape[1], float(len(values))) if whole else _summed(present, times)
     if whole and known.all():
         nonzero, powers = counts, exponent
@@ -181,6 +182,13 @@ def _block(scale: Scale, design: Design, part: slice) -> tuple[Any, ...]:
     alone = distinct(design.person) == len(design.person)
     persons = (counts, nonzero) if alone else [persons_with(f, design.person) for f in (present, known)]
     return counts, nonzero, np.column_stack(persons), (counts > 0).astype(np.float64), magnitude
+
+
+def _alike(scale: Scale, part: slice) -> Vector | float:
+    """Return how far from the centre a value may lie and still be there, but for rounding."""
+    if not len(scale.centre):
+        return 0.0
+    return np.asarray(np.maximum(np.abs(scale.centre[part]), scale.scale[part]) * _ROUNDING)
 
 
 def _values(design: Design, part: slice) -> tuple[Matrix, Matrix | None]:

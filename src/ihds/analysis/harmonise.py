@@ -117,6 +117,11 @@ class Harmony:
         """Which features (g,) come back as missing."""
         return np.asarray(self.marks[1] > 0)
 
+    @property
+    def middle(self) -> float:
+        """The mean of all values: sorted values are added about it, which a large offset of all would drown."""
+        return float(self.scale.centre @ self.scale.count / max(self.scale.count.sum(), 1.0))
+
     def marked(self, moved: NDArray[np.bool_], hidden: NDArray[np.bool_]) -> Harmony:
         """Return what was agreed with other marks."""
         return replace(self, marks=np.stack([moved, hidden]).astype(np.uint8))
@@ -172,12 +177,11 @@ def local(harmony: Harmony, design: Design) -> Contribution:
         case "residuals":
             return _residuals(harmony, design)
         case "places":
-            return features.scaling(
-                harmony.places, replace(design, features=Wide.held(design.frame.features, _sorted(design)))
-            )
+            about = _sorted(design) - harmony.middle
+            return features.scaling(harmony.places, replace(design, features=Wide.held(design.frame.features, about)))
         case "profile":
             short = float((np.isfinite(design.features[:, :]).sum(axis=1) < 2).sum())
-            return Profile((_sorted(design) / harmony.places.scale).sum(axis=0), short)
+            return Profile(((_sorted(design) - harmony.middle) / harmony.places.scale).sum(axis=0), short)
     return features.scaling(harmony.scale, design)
 
 
@@ -317,7 +321,7 @@ def aggregate(harmony: Harmony, total: Any) -> Harmony:
         case Profile():
             if round(total.short):
                 raise BadTable("some rows have fewer than two values", remedy="leave them out, or name more features")
-            target = total.sorted / harmony.rows * harmony.places.scale
+            target = total.sorted / harmony.rows * harmony.places.scale + harmony.middle
             return replace(harmony, stage="ready", target=target)
     if harmony.stage == "places":
         return replace(harmony, stage="profile", places=features.scaled(harmony.places, total))

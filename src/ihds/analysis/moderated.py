@@ -32,11 +32,12 @@ def moderated(fits: Fits, contrast: Vector) -> tuple[dict[str, Vector], float, f
     total_df = np.minimum(fits.df + prior_df, fits.df.sum())
     estimate = fits.beta @ contrast
     spread = np.sqrt(np.einsum("i,gij,j->g", contrast, fits.unscaled, contrast))
-    t = estimate / (spread * np.sqrt(posterior))
+    se = spread * np.sqrt(posterior)
+    t = np.divide(estimate, se, out=np.zeros_like(se), where=(se > 0) | (estimate != 0))  # what never varies: 0
     p = 2 * stdtr(total_df, -np.abs(t))
     found = {
         "estimate": estimate,
-        "se": spread * np.sqrt(posterior),
+        "se": se,
         "t": t,
         "p": p,
         "adjusted_p": features.false_discovery(p),
@@ -48,12 +49,12 @@ def moderated(fits: Fits, contrast: Vector) -> tuple[dict[str, Vector], float, f
 def _prior(variance: Vector, df: Vector) -> tuple[float, float]:
     """Return the prior's degrees of freedom and variance from the spread of log variances (Smyth 2004, §6.2)."""
     middle = float(np.median(variance))
-    kept = np.maximum(variance, 1e-5 * middle if middle > 0 else 1e-300)
+    kept = np.maximum(variance, 1e-5 * (middle or 1.0))  # where most are 0 limma takes 1 for the middle
     e = np.log(kept) - digamma(df / 2) + np.log(df / 2)
     mean, n = float(e.mean()), len(e)
     spread = float(np.sum((e - mean) ** 2) / max(n - 1, 1) - np.mean(polygamma(1, df / 2)))
     if n < 2:
-        return 0.0, float(variance[0])
+        return 0.0, float(kept[0])
     if spread <= 0:
         return float("inf"), float(np.exp(mean))
     half = _inverse_trigamma(spread)

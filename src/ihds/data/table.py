@@ -17,6 +17,9 @@ from ihds.errors import BadTable
 #: Texts read as "no value", besides the codes a codebook declares.
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", ".")
 
+#: Whole numbers beyond this are not told apart as numbers; as texts, those of persons are.
+_EXACT = 2**53
+
 
 def read_table(origin: str | Path | pd.DataFrame, site: str = "table") -> pd.DataFrame:
     """Read a CSV or Parquet file, or take a frame; columns become numbers or text.
@@ -79,6 +82,8 @@ def _normalised(frame: pd.DataFrame, site: str) -> pd.DataFrame:
             column = column.astype(object)
         if pd.api.types.is_bool_dtype(column.dtype):
             columns[name] = column.astype(float)
+        elif pd.api.types.is_integer_dtype(column.dtype) and bool((column.abs() > _EXACT).any()):
+            columns[name] = column.astype(object).where(column.notna(), None).map(_whole)
         elif pd.api.types.is_numeric_dtype(column.dtype):
             columns[name] = pd.to_numeric(column).astype(float)
         else:
@@ -100,9 +105,22 @@ def _text_or_number(column: pd.Series) -> pd.Series:
     if lowered and lowered <= {"true", "false"}:
         return text.map(lambda v: np.nan if v is None else float(v.lower() == "true")).astype(float)
     numbers = pd.to_numeric(text, errors="coerce")
-    if bool((numbers.notna() == text.notna()).all()):
+    whole = bool((numbers.notna() == text.notna()).all())
+    if whole and (bool(np.isinf(numbers).any()) or not bool(text.map(_would_change).any())):
         return numbers.astype(float)
     return text
+
+
+def _would_change(text: str | None) -> bool:
+    """Whether a text of digits would be another as a number: 007, or more digits than a number holds."""
+    digits = "" if text is None else text.lstrip("+-")
+    return digits[:2].isdigit() and (
+        (digits[0] == "0" and len(digits) > 1) or (digits.isdigit() and int(digits) > _EXACT)
+    )
+
+
+def _whole(value: object) -> str | None:
+    return None if value is None else str(value)
 
 
 def _stripped(value: object) -> str | None:

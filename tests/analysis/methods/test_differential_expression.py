@@ -83,3 +83,20 @@ def test_formulas_and_names_that_do_not_fit_are_named(cohorts):
     doubled = [part.assign(again=part["invasive"] * 2) for part in cohorts]
     with pytest.raises(Collinear):
         federate(doubled, "differential_expression", formula="~ invasive + again", features="g_*")
+
+
+@pytest.mark.parametrize("harmonise", ["none", "quantile"])
+def test_features_that_are_the_same_for_everybody_are_no_finding(harmonise):
+    rng = np.random.default_rng(4)
+    frame = pd.DataFrame({f"g{j}": np.full(60, 1 / 3) for j in range(4)})
+    frame["arm"] = rng.integers(0, 2, 60).astype(float)
+    parts = [frame.iloc[i::3].reset_index(drop=True) for i in range(3)]
+    result = federate(parts, "differential_expression", formula="~ arm", features="g*", harmonise=harmonise)
+    assert result.details["features"]["t"] == [0.0] * 4  # limma: no gene varies, t is 0
+    assert result.details["features"]["p"] == [1.0] * 4
+    alone = federate(parts, "differential_expression", formula="~ arm", features="g0")
+    assert alone.details["features"]["p"] == [1.0]
+    varied = [part.assign(v=rng.normal(size=len(part))) for part in parts]  # most are 0: limma takes 1 for the middle
+    result = federate(varied, "differential_expression", formula="~ arm", features="g*,v", harmonise="none")
+    found = pd.DataFrame(result.details["features"]).set_index("feature")
+    assert (found.loc[[f"g{j}" for j in range(4)], "p"] == 1.0).all()

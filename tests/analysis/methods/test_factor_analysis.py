@@ -335,3 +335,14 @@ def test_a_summary_names_layers_and_a_picture_shows_them():
     figure = result.plot()
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["rna", "protein", "all layers"]
     assert len(figure.axes) == 2
+
+
+def test_rounding_among_many_sites_does_not_keep_the_search_from_its_end():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(120, 1)) * np.linspace(0.3, 1.2, 8) + rng.normal(size=(120, 8))
+    x[rng.random(x.shape) < 0.05] = np.nan
+    frame = pd.DataFrame(x, columns=[f"g{j}" for j in range(8)])
+    parts = [frame.iloc[i::30].reset_index(drop=True) for i in range(30)]
+    one, many = (federate(p, "factor_analysis", layers="all: g*", factors=1) for p in ([frame], parts))
+    assert many.details["features"]["feature"] == one.details["features"]["feature"]
+    assert many.details["features"]["factor_1"] == pytest.approx(one.details["features"]["factor_1"], rel=1e-6)

@@ -34,6 +34,9 @@ from ihds.analysis.rows import persons_with
 from ihds.data.codebook import Codebook
 from ihds.errors import AnalysisFailed, Refused
 
+#: A mean square, in units of what varies, of a feature that is the same for everybody: it is of rounding alone.
+_FLAT = 1e-10
+
 
 @dataclass(frozen=True, slots=True)
 class Params:
@@ -218,4 +221,6 @@ def _fits(
     df, unscaled, scale = df[kept], unscaled[kept], state.scale.scale[kept]
     beta = np.einsum("gij,gj->gi", unscaled, total.xy[kept])
     residual = np.maximum(total.yy[kept] - np.einsum("gi,gi->g", beta, total.xy[kept]), 0.0)
+    flat = total.yy[kept] <= _FLAT * state.scale.count[kept]
+    beta[flat], residual[flat] = 0.0, 0.0
     return kept, Fits(beta * scale[:, None], unscaled, residual / df * scale**2, df)
