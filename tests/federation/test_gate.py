@@ -304,7 +304,8 @@ def test_two_holders_are_refused(world):
         ({"method": "glm", "params": {"formula": "age ~ time"}}, "does not name the method"),
         ({"params": {"formula": "Surv(time, status) ~ secret"}}, "does not open secret"),
         ({"thresholds": Thresholds.none()}, "thresholds"),
-        ({"params": {"formula": FORMULA, "time_bin": 0.5}}, "min_time_bin"),
+        ({"params": {"formula": FORMULA, "time_bin": 0.5}}, "min_time_bin: the time bin must be at least"),
+        ({"params": {"formula": FORMULA, "time_bin": 30.5}}, "whole multiple"),
         ({"permit": PermitId.new()}, "another permit"),
     ],
 )

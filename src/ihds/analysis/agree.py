@@ -23,7 +23,7 @@ from ihds.analysis.timeset import TimeSet, bloom, peel
 from ihds.data.codebook import Codebook
 from ihds.data.wide import Table
 from ihds.errors import BadFormula, BadInput, BadLevel, BadTable, ConstantColumn, NoEvents, OutOfRange, Refused
-from ihds.privacy.disclosure import Thresholds, model_reasons
+from ihds.privacy.disclosure import Thresholds, grid_reasons, model_reasons
 
 _DOUBLINGS = 24  # bins 1, 2, 4 ... 2^23 of the time grid
 _OWN_BINS_LIMIT = 1 << 20
@@ -102,15 +102,16 @@ class Agreement:
         """Return the first state, from metadata alone.
 
         Raises:
-            Refused: the time grid is finer than the permit allows.
+            Refused: the permit does not allow the time grid.
 
         """
         levels = designs.table_levels(self.ask, self.codebook)
-        if self.ask.clock == "grid" and self.ask.time_bin < self.thresholds.min_time_bin:
+        finer = grid_reasons(self.thresholds, self.ask.time_bin) if self.ask.clock == "grid" else ()
+        if finer:
             raise Refused(
-                f"the time bin {self.ask.time_bin:g} is finer than this permit allows",
-                reasons=(f"min_time_bin: at least {self.thresholds.min_time_bin:g}",),
-                remedy="use a wider time_bin, stratify by site, or ask for an amended permit",
+                f"this permit does not allow time bins of {self.ask.time_bin:g}",
+                reasons=finer,
+                remedy="use another time_bin, stratify by site, or ask for an amended permit",
             )
         columns = designs.column_names(self.ask, levels)
         frame = Frame(

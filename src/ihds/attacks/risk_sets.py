@@ -56,28 +56,25 @@ def _through_the_gates(days: float) -> Outcome:
 
 
 def _through_many_grids() -> Outcome:
-    """Ask the same on grids of 30 days, 31, 32 and more: their edges together lie close."""
+    """Ask the same on grids of 30 days, 31, 32 and more, whose edges together would lie close."""
     persons = _persons()
     space = Space(shared_out(persons, 4), Thresholds(min_time_bin=30.0))
     ahead: dict[float, Any] = {}
-    try:
-        for days in range(30, 30 + _GRIDS):
+    said = "every grid is answered"
+    for days in (*range(30, 30 + _GRIDS), 60, 90):
+        try:
             for state, _, total in space.rounds(space.study("cox", formula=_FORMULA, time_bin=float(days))):
                 if isinstance(total, RiskSums):
                     frame = state.agreement.frame
                     # who is at risk in a bin (before, end] has not left at its beginning
                     ahead |= dict(zip(frame.times - days, _ahead(frame, total), strict=True))
                     break
-    except Refused as error:
-        return Outcome(_share(ahead, persons), reason(error))
-    return Outcome(_share(ahead, persons), "every grid is answered")
+        except Refused as error:
+            said = reason(error)
+    return Outcome(recovered(_alone(np.array([ahead[at] for at in sorted(ahead)])), persons, _COLUMNS), said)
 
 
-def _share(ahead: dict[float, Any], persons: pd.DataFrame) -> float:
-    return recovered(_alone(np.array([ahead[at] for at in sorted(ahead)])), persons, _COLUMNS)
-
-
-def _attack(name: str, grid: str, arm: Any, limitation: str = "The total is opened at the user") -> Attack:
+def _attack(name: str, grid: str, arm: Any) -> Attack:
     return Attack(
         name=name,
         title=f"First differences of risk sets, {grid}",
@@ -86,10 +83,10 @@ def _attack(name: str, grid: str, arm: Any, limitation: str = "The total is open
         measures="share of persons whose covariates are recovered",
         succeeds_from=0.0025,
         without="each site's sums in the clear, by day",
-        protection="secure sum over all sites; a time grid no finer than the permit's",
+        protection="secure sum over all sites; a time grid no finer than the permit's, whose multiples nest",
         source="Lu et al. 2015 (WebDISCO) and Duan et al. 2020 (ODAC) send these sums",
         peers="WebDISCO; ODAC, ODACH and ODACT of pda; FeatureCloud's Cox",
-        limitation=limitation,
+        limitation="The total is opened at the user",
         unprotected=_in_the_clear,
         protected=arm,
     )
@@ -98,5 +95,5 @@ def _attack(name: str, grid: str, arm: Any, limitation: str = "The total is open
 ATTACKS = (
     _attack("risk_sets", "bins of 30 days", partial(_through_the_gates, 30.0)),
     _attack("risk_sets_by_day", "where the permit allows single days", partial(_through_the_gates, 1.0)),
-    _attack("risk_sets_on_many_grids", f"on {_GRIDS} grids of 30 days and more", _through_many_grids, "Differencing"),
+    _attack("risk_sets_on_many_grids", f"on {_GRIDS} grids of 30 days and more", _through_many_grids),
 )

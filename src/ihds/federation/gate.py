@@ -34,7 +34,7 @@ from ihds.governance.policy import Refused as No
 from ihds.ids import Did, StudyId
 from ihds.privacy import secagg
 from ihds.privacy.accountant import Budget
-from ihds.privacy.disclosure import Thresholds, model_reasons, site_reasons
+from ihds.privacy.disclosure import Thresholds, grid_reasons, model_reasons, site_reasons
 from ihds.privacy.population import Marks, marks
 from ihds.privacy.secagg import MaskKey
 from ihds.store.store import Put, Record
@@ -435,8 +435,8 @@ class Gate:
         clock = ask.formula.response[:-1] if ask.clock == "grid" and own.min_time_bin > 0 else ()
         if any(ask.formula.label(r) not in plan.codebook.variables for r in clock):
             reasons.append("min_time_bin: the time must be a plain column, not scaled or shifted")
-        if ask.clock == "grid" and ask.time_bin < own.min_time_bin:
-            reasons.append(f"min_time_bin: the time bin must be at least {own.min_time_bin:g}")
+        if ask.clock == "grid":
+            reasons += grid_reasons(own, ask.time_bin)
         if reasons:
             raise Refused(f"{self.me} refuses the study", reasons=tuple(reasons), remedy="apply for what is missing")
 

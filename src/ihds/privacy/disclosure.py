@@ -84,6 +84,19 @@ def site_reasons(thresholds: Thresholds, persons: int) -> tuple[str, ...]:
     return ()
 
 
+def grid_reasons(thresholds: Thresholds, time_bin: float) -> tuple[str, ...]:
+    """Return why times may not be pooled in bins of this width.
+
+    Grids of several studies must nest: sums of bins of 30 and of 31 days differ by few persons each.
+    """
+    least = thresholds.min_time_bin
+    if time_bin < least:
+        return (f"min_time_bin: the time bin must be at least {least:g}",)
+    if least > 0 and abs(time_bin / least - round(time_bin / least)) > 1e-9:
+        return (f"min_time_bin: the time bin must be a whole multiple of {least:g}, so that grids nest",)
+    return ()
+
+
 def model_reasons(thresholds: Thresholds, rows: int, parameters: int) -> tuple[str, ...]:
     """Return why a model with so many parameters may not be fitted on so many rows."""
     reasons = []
