@@ -499,3 +499,33 @@ def test_each_step_of_a_weighted_curve_is_worth_enough_persons():
         rest = [frame["w"][frame["time"] > curve.time[-1]]]
         for w in (w for w in within + rest if len(w)):
             assert w.sum() ** 2 / (w**2).sum() >= STRICT.min_cell - 0.5
+
+
+def test_how_clusters_differ_follows_from_the_means_that_are_told_in_steps():
+    rng, n = np.random.default_rng(5), 240
+    far = 3 * rng.integers(0, 2, n)
+    frame = pd.DataFrame({f"g{j}": rng.normal(size=n) + far * (j < 4) for j in range(8)})
+    frame["z"] = rng.normal(size=n)
+    call = {"features": "g*", "max_k": 2, "resamples": 10, "formula": "~ z"}
+    row = federate(split(frame, 4), "consensus_clustering", thresholds=STRICT, **call).details["compared"]["rows"][0]
+    between = (row["mean"][0] - row["mean"][1]) / np.sqrt((row["sd"][0] ** 2 + row["sd"][1] ** 2) / 2)
+    assert np.isclose(row["smd"], between, rtol=1e-12)  # exact, it would tell the exact means
+    moved = frame.copy()
+    moved.loc[0, "z"] += 0.01
+    again = federate(split(moved, 4), "consensus_clustering", thresholds=STRICT, **call).details["compared"]["rows"][0]
+    assert again == row
+
+
+def test_a_hidden_gene_is_not_what_the_others_lack_to_a_million():
+    rng, n = np.random.default_rng(5), 120
+    frame = pd.DataFrame({f"c{j}": rng.poisson(20, n).astype(float) for j in range(30)})
+    frame["arm"] = np.where(np.arange(n) % 2, "a", "b")
+    frame["c2"] = 0.0
+    frame.loc[0, "c2"] = 17.0
+    counts = frame.drop(columns="arm")
+    own = float((counts["c2"] / counts.sum(axis=1)).mean() * 1e6)
+    call = {"formula": "~ arm", "features": "c*", "dispersion": 0.1}
+    details = federate(split(frame, 3), "count_expression", thresholds=STRICT, **call).details
+    assert details["hidden_features"] == 1
+    lacking = 1e6 - float(np.sum(2.0 ** np.array(details["features"]["mean"])))
+    assert abs(lacking - own) > 3 * own
