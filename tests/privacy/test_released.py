@@ -445,3 +445,87 @@ def test_tenths_of_a_score_hide_few_cases_and_what_one_site_alone_has():
         parts[2].loc[parts[2][name] == 2, name] = 1.0
     tenths = federate(parts, "polygenic_score", thresholds=STRICT, formula="y ~ 1", **call).details["tenths"]
     assert tenths["mean_trait"][-1] is None
+
+
+def test_the_cases_of_each_site_do_not_follow_from_how_a_panel_does():
+    rng, sizes, cases = np.random.default_rng(3), (90, 120, 140), (21, 47, 76)
+    parts = [pd.DataFrame(rng.normal(size=(n, 7)), columns=[f"g{j}" for j in range(7)]) for n in sizes]
+    for part, had in zip(parts, cases, strict=True):
+        part["y"] = (np.arange(len(part)) < had).astype(float)
+    call = {"formula": "y ~ " + " + ".join(f"g{j}" for j in range(7)), "family": "binomial", "steps": 5}
+    exact = federate(parts, "validate_panel", **call)
+    told = federate(parts, "validate_panel", thresholds=STRICT, **call)
+
+    def fitting(result) -> int:
+        """Return how many cases at the first and second site fit, of sites whose persons are known."""
+        share = result.tests[0].details[0]["concordance"]
+        found, n, pairs = 0, np.array(sizes), result.details["pairs"]
+        for first, second in np.ndindex(sizes[0] + 1, sizes[1] + 1):
+            had = np.array([first, second, sum(cases) - first - second])
+            if np.any(had < 1) or np.any(had >= n):
+                continue
+            others = (sum(cases) - had) / (sum(sizes) - n)
+            null = -2 * float((had * np.log(others) + (n - had) * np.log(1 - others)).sum()) / sum(sizes)
+            whole = had @ (n - had)
+            near = abs(null - result.details["loss_null"]) < (6e-3 if result is told else 1e-9)
+            same = abs(whole - pairs) <= (50 if result is told else 0)
+            halves = 2 * share * whole  # the concordance is of whole pairs, and of halves for ties
+            kept = result is told or abs(halves - np.rint(halves)) < 1e-6
+            found += bool(near and same and kept)
+        return found
+
+    assert fitting(exact) == 1
+    assert fitting(told) > 20
+    for value in (told.details["loss_null"], told.details["loss_out_of_site"], *told.details["loss_mean"]):
+        assert float(f"{value:.3g}") == value
+    assert float(f"{told.details['pairs']:.2g}") == told.details["pairs"]
+    row = told.tests[0].details[0]
+    assert float(f"{row['concordance']:.3g}") == row["concordance"]
+    assert float(f"{row['se']:.3g}") == row["se"]
+
+
+def test_each_step_of_a_weighted_curve_is_worth_enough_persons():
+    rng, n = np.random.default_rng(3), 600
+    frame = pd.DataFrame({"time": np.ceil(rng.exponential(300, n)), "event": (rng.random(n) < 0.8).astype(float)})
+    frame["w"] = 1e-3
+    frame.loc[:15, ["w", "event"]] = 1.0  # sixteen persons whose times the curve would tell one by one
+    call = {"formula": "Surv(time, event) ~ 1 + weights(w)", "time_bin": 5.0}
+    curve = federate(split(frame, 3), "kaplan_meier", thresholds=STRICT, **call).curves[0]
+    assert len(federate(split(frame, 3), "kaplan_meier", **call).curves[0].time) > 100
+    assert 0 < len(curve.time) < 100
+    edges = [0.0, *curve.time]
+    for kept in (frame, frame[frame["event"] == 1]):
+        within = [kept["w"][(kept["time"] > a) & (kept["time"] <= b)] for a, b in zip(edges, edges[1:], strict=False)]
+        rest = [frame["w"][frame["time"] > curve.time[-1]]]
+        for w in (w for w in within + rest if len(w)):
+            assert w.sum() ** 2 / (w**2).sum() >= STRICT.min_cell - 0.5
+
+
+def test_how_clusters_differ_follows_from_the_means_that_are_told_in_steps():
+    rng, n = np.random.default_rng(5), 240
+    far = 3 * rng.integers(0, 2, n)
+    frame = pd.DataFrame({f"g{j}": rng.normal(size=n) + far * (j < 4) for j in range(8)})
+    frame["z"] = rng.normal(size=n)
+    call = {"features": "g*", "max_k": 2, "resamples": 10, "formula": "~ z"}
+    row = federate(split(frame, 4), "consensus_clustering", thresholds=STRICT, **call).details["compared"]["rows"][0]
+    between = (row["mean"][0] - row["mean"][1]) / np.sqrt((row["sd"][0] ** 2 + row["sd"][1] ** 2) / 2)
+    assert np.isclose(row["smd"], between, rtol=1e-12)  # exact, it would tell the exact means
+    moved = frame.copy()
+    moved.loc[0, "z"] += 0.01
+    again = federate(split(moved, 4), "consensus_clustering", thresholds=STRICT, **call).details["compared"]["rows"][0]
+    assert again == row
+
+
+def test_a_hidden_gene_is_not_what_the_others_lack_to_a_million():
+    rng, n = np.random.default_rng(5), 120
+    frame = pd.DataFrame({f"c{j}": rng.poisson(20, n).astype(float) for j in range(30)})
+    frame["arm"] = np.where(np.arange(n) % 2, "a", "b")
+    frame["c2"] = 0.0
+    frame.loc[0, "c2"] = 17.0
+    counts = frame.drop(columns="arm")
+    own = float((counts["c2"] / counts.sum(axis=1)).mean() * 1e6)
+    call = {"formula": "~ arm", "features": "c*", "dispersion": 0.1}
+    details = federate(split(frame, 3), "count_expression", thresholds=STRICT, **call).details
+    assert details["hidden_features"] == 1
+    lacking = 1e6 - float(np.sum(2.0 ** np.array(details["features"]["mean"])))
+    assert abs(lacking - own) > 3 * own

@@ -20,7 +20,7 @@ from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.partial import CoxParams
 from ihds.analysis.result import Coefficient, Curve, Test, wald_row
 from ihds.analysis.rows import per_person
-from ihds.analysis.survival import Cells, Steps, at_risk, count_cells, median_of
+from ihds.analysis.survival import Cells, Steps, at_risk, count_cells, median_of, segment_sums
 from ihds.errors import NoEvents, Refused
 
 ARMS = ("untreated", "treated")
@@ -30,7 +30,8 @@ ARMS = ("untreated", "treated")
 class ArmExits(Contribution):
     """Who leaves each arm and what those at risk weigh.
 
-    ``apart`` are the kinds of persons that two curves tell apart, ``alone`` those at risk in one of them only.
+    ``apart`` are the kinds of persons that two curves tell apart, ``alone`` those at risk in one of them only;
+    ``worth`` are weights and their squares, of those who leave and of those with an event.
     """
 
     kind: ClassVar[str] = "curve"
@@ -42,6 +43,7 @@ class ArmExits(Contribution):
     alone: Annotated[Matrix, Leaves("(groups, bins)", "persons", bound=1, counts_persons=True)]
     risk: Annotated[Vector, Leaves("(arms*bins,)", "weights at risk")]
     fall: Annotated[Vector, Leaves("(arms*bins,)", "weights of events")]
+    worth: Annotated[Any, Leaves("(2, arms*bins, 2)", "weights and their squares", bound=2**26)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,9 @@ def local(curves: Curves, design: Design, apart: Matrix, alone: Matrix) -> Contr
         weight = _weight(design)
         cells = Cells.of(design.exit, design.entry, design.event, design.group, curves.arms, len(design.times))
         events, leave, enter = count_cells(design, design.group, curves.arms)
-        return ArmExits(events, leave, enter, apart, alone, cells.at_risk(weight), cells.at_event(weight))
+        both = np.column_stack([weight, weight**2])
+        worth = np.stack([segment_sums(both, cells.order, cells.first), cells.at_event(both)])
+        return ArmExits(events, leave, enter, apart, alone, cells.at_risk(weight), cells.at_event(weight), worth)
     return _spread(curves, design)
 
 
@@ -126,6 +130,9 @@ def _arms(curves: Curves, frame: Frame) -> list[Arm]:
     if len(total.apart):
         apart, alone = np.rint(total.apart), np.rint(total.alone)
         shared = Steps.of(frame.times, leave, enter, apart, frame.min_cell, alone)
+        if frame.min_cell > 1:
+            each = total.worth.reshape(2, curves.arms, bins, 2)
+            shared = shared.worth(frame.times, each.reshape(2 * curves.arms, bins, 2), frame.min_cell, curves.arms)
     found = []
     for arm in range(curves.arms):
         part = slice(arm * bins, (arm + 1) * bins)
@@ -135,6 +142,8 @@ def _arms(curves: Curves, frame: Frame) -> list[Arm]:
         left = np.where(held & (persons > events[arm]), risk - fall, 0.0)
         hazard = np.where(held, np.where(left > 0, fall / np.where(held, risk, 1.0), events[arm] > 0), 0.0)
         steps = shared or Steps.of(frame.times, leave[arm], enter[arm], events[arm], frame.min_cell)
+        if shared is None and frame.min_cell > 1:
+            steps = steps.worth(frame.times, total.worth[:, part], frame.min_cell)
         found.append(Arm(steps, hazard, left, np.cumprod(1 - hazard), persons, events[arm]))
     return found
 

@@ -94,15 +94,19 @@ def _number(frame: Frame, total: GroupSums, spread: Any, j: int, shown: Ints, le
         return {**row, "n": None, "mean": None, "sd": None, "p": None, "smd": None}
     mean = total.total[j, shown] / n
     variance = np.maximum(total.square[j, shown] - n * mean**2, 0.0) / (n - 1)
-    smd = float((mean[0] - mean[1]) / np.sqrt(variance.mean())) if len(n) == 2 and variance.any() else None
     return {
         **row,
         "n": [int(v) for v in n],
         "mean": [float(v) for v in frame.centre[j] + frame.scale[j] * mean],
         "sd": [float(v) for v in frame.scale[j] * np.sqrt(variance)],
-        "p": _welch(n, mean, variance),
-        "smd": smd,
+        **differences(n, mean, variance),
     }
+
+
+def differences(n: Vector, mean: Vector, variance: Vector) -> dict[str, float | None]:
+    """Return how groups differ in a number: Welch's p value, and of two the standardised difference."""
+    smd = float((mean[0] - mean[1]) / np.sqrt(variance.mean())) if len(n) == 2 and variance.any() else None
+    return {"p": _welch(n, mean, variance), "smd": smd}
 
 
 def _welch(n: Vector, mean: Vector, variance: Vector) -> float | None:

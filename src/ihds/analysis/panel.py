@@ -184,6 +184,15 @@ def others(
     return np.array(found), losses, loss(model, design, null(model, part))
 
 
+def veiled(value: float, least: int, digits: int = 3) -> float:
+    """Return a number with few digits where thresholds are in force.
+
+    Pairs within sites, and losses without covariates, are made of the sites' whole numbers of persons and cases: to
+    the last digit they would tell these of each site. So would a concordance, as a fraction of whole pairs.
+    """
+    return float(f"{value:.{digits}g}") if least > 1 else value
+
+
 def timed(family: Family, design: Design) -> tuple[Vector, Any]:
     """Return for each row when it ends, and whether in an event, so that who ends first has the higher score."""
     if family == "cox":

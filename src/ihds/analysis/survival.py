@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ihds.analysis import formula as formulas
 from ihds.analysis.design import DEFAULT_TIME_BIN, Ask, Design, Floats, Ints
+from ihds.analysis.features import resting
 from ihds.analysis.method import Contribution, Leaves, Vector
 from ihds.analysis.result import Curve
 from ihds.data.codebook import Codebook
@@ -246,6 +247,10 @@ def count_cells(design: Design, code: Any, groups: int) -> tuple[Vector, Vector,
     return events.astype(float), leave.astype(float), enter.astype(float)
 
 
+#: A part of all weights that is made by adding and taking away.
+_ROUNDING = 1e-12
+
+
 @dataclass(frozen=True, slots=True)
 class Steps:
     """The steps of a curve that may be shown, by the bins they start and end at (k,), and their times.
@@ -277,6 +282,33 @@ class Steps:
         first = np.flatnonzero(risk > 0)[:1].astype(np.int64)  # with late entries nobody may be at risk at first
         starts = np.concatenate([first, ends[:-1] + 1]) if len(ends) else ends
         return cls(starts, ends, times[ends])
+
+    def worth(self, times: Vector, weights: Any, least: int, leaving: int = 1) -> Steps:
+        """Return these steps joined until what their rows weigh is worth ``least`` persons of one weight, or nothing.
+
+        ``weights`` (kinds, bins, 2) are sums of weights and of their squares, the first kinds of those ``leaving``;
+        those whom a step leaves must be worth as many.
+        """
+        grown = np.concatenate([np.zeros((len(weights), 1, 2)), np.cumsum(weights, axis=1)], axis=1)
+
+        def enough(start: int, end: int, kinds: int | None = None) -> bool:
+            within = grown[:kinds, end] - grown[:kinds, start]
+            within = np.where(within > _ROUNDING * grown[:kinds, -1], within, 0.0)
+            return not bool(resting(within[within.all(axis=1)], least).any())
+
+        edges = [int(end) + 1 for end in self.ends if enough(int(end) + 1, -1, leaving)]
+        kept: list[int] = []
+        for edge in edges:
+            if enough(kept[-1] if kept else 0, edge):
+                kept.append(edge)
+        joined = list(kept)
+        while joined and joined[-1] < edges[-1]:  # a tail that weighs little is joined to the steps before it
+            joined.pop()
+            if enough(joined[-1] if joined else 0, edges[-1]):
+                kept = [*joined, edges[-1]]
+                break
+        ends = np.array(kept, dtype=np.int64) - 1
+        return Steps(np.concatenate([self.starts[:1], ends[:-1] + 1]) if len(ends) else ends, ends, times[ends])
 
     @property
     def until(self) -> float:

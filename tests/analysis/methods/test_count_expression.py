@@ -166,7 +166,7 @@ def test_enormous_counts_settle_and_what_spans_too_much_is_named_alone():
 def test_a_gene_that_is_most_of_every_library_fits_beside_scaled_libraries():
     parts, call = protected(invented())
     result = federate(parts, "count_expression", **{**call, "features": "g0*"})
-    assert shown(result).loc["g06", "mean"] == pytest.approx(np.log2(1e6), abs=0.01)
+    assert shown(result).loc["g06", "mean"] == pytest.approx(np.log2(1e6), abs=0.06)
 
 
 def test_a_gene_that_is_its_own_library_differs_in_nothing():

@@ -368,11 +368,12 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
 
 
 def _compared(frame: Frame, state: State, total: GroupSums, order: Ints) -> dict[str, Any]:
-    """Return the table by cluster; its means and deviations are told in steps, as the centroids are."""
+    """Return the table by cluster; its means and deviations are told in steps, like centroids, and what follows."""
     rows = grouped.table(frame, total, state.spread, order, "")
     for row in (r for r in rows if r["kind"] == "number" and r["mean"] is not None):
         one = frame.scale[frame.columns.index(row["variable"])] / np.array(row["n"])
-        row |= {n: clustering.veiled(np.array(row[n]), one, state.scale.least).tolist() for n in ("mean", "sd")}
+        mean, sd = (clustering.veiled(np.array(row[n]), one, state.scale.least) for n in ("mean", "sd"))
+        row |= {"mean": mean.tolist(), "sd": sd.tolist(), **grouped.differences(np.array(row["n"]), mean, sd**2)}
     groups = [f"cluster {c + 1}" for c in range(len(order))]
     return {"groups": groups, "persons": [int(v) for v in np.rint(total.persons)[order]], "rows": rows}
 

@@ -8,7 +8,8 @@ Rounds     about 10, and 15 for the dispersion; 15 more where a gene is absent f
            at infinity.
 Reveals    score and information of each gene, over all sites; p = n would determine rows: disclosure
            refuses p > n / 3 and n - p < 10. A gene whose counts are few persons' own, or one site's, is
-           not fitted; one whose residuals are, is left out. Both are counted.
+           not fitted; one whose residuals are, is left out. Both are counted. Means are told to a tenth, for
+           exact ones sum to a million less those of the genes left out.
 Errors     Collinear, BadFormula, BadInput, BadTable (values that are no counts, a sample without most genes),
            DidNotConverge (no common dispersion), Refused.
 Source     McCarthy, Chen & Smyth 2012; Cox & Reid 1987; Bullard et al. 2010 (upper quartile). Checked against
@@ -276,7 +277,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
         "p": p,
         "adjusted_p": adjusted,
         "wald_p": 2 * ndtr(-np.abs(estimate / se)),
-        "mean": np.log2(total.rate[places] / state.rows),
+        "mean": _coarse(np.log2(total.rate[places] / state.rows), frame.min_cell),
     }
     up = beyond & (fits.endless[whole, j] > 0)
     failed = np.setdiff1d(np.arange(half), state.shown)
@@ -297,6 +298,11 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
             **_told(int(beyond.sum()), len(failed)),
         },
     )
+
+
+def _coarse(mean: Vector, least: int) -> Vector:
+    """Return log rates to a tenth where thresholds are in force: all rates sum to a million, less the hidden genes'."""
+    return np.round(mean, 1) if least > 1 else mean
 
 
 def _told(endless: int, failed: int) -> dict[str, str]:

@@ -9,7 +9,7 @@ Rounds     1; 3 of weighted rows.
 Reveals    counts per bin, on the sum over sites only; the released curve has a point only where
            at least min_cell persons have left since the point before, and none or as many had an event;
            it ends while as many are followed, and all it says is of these points.
-           Weights must be worth min_cell equal persons in each group, and so must those of its events.
+           Weights must be worth min_cell equal persons in each group and step, and so must those of its events.
 Errors     NoEvents, BadLevel, Refused (weights of few persons).
 Source     Kaplan & Meier 1958; Greenwood 1926; log-transformed limits as R's survfit. Checked
            against R survival::survfit on the same grid (tests/vectors/survival.R).

@@ -8,6 +8,7 @@ Up         Columns, Fits in turns, then Held, Ranks, Spread, and Likelihood in t
 Rounds     about 15 to 40.
 Reveals    sums over all sites, in every round. No fit without one site leaves: each site takes itself out
            of the totals it is told, and what its persons then say is summed (why: decision leave-sites-out).
+           Losses and concordance have three digits, pairs two: exact ones tell each site's cases.
 Errors     Refused, BadInput, BadFormula, DidNotConverge.
 Source     Simon et al. 2011; Beirami et al. 2017 (one step without a group); Harrell et al. 1996 (concordance);
            Cox 1958 (calibration slope). Checked against R glmnet and survival (tests/vectors/validate_panel.R).
@@ -37,8 +38,7 @@ from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, BadInput, BadMessage, Collinear, DidNotConverge, Refused, Separation
 
 _FEWEST = 3  # sites: with two the others of each would be one
-#: How often the calibration is asked for; from a slope of 1 Newton's method needs four or five.
-_SLOPES = 6
+_SLOPES = 6  # how often the calibration is asked for; from a slope of 1 Newton's method needs four or five
 #: Scores that spread less than this are all alike.
 _FLAT = 1e-9
 
@@ -354,14 +354,13 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     path = state.path.beta @ frame.transform.T * state.unit
     skipped = int(params.family != "cox")
     path[:, :skipped] += frame.outcome_centre
-    each = (events if params.family == "cox" else frame.rows) / state.unit**2
-    loss = state.held.loss / each
+    each, least = (events if params.family == "cox" else frame.rows) / state.unit**2, frame.min_cell
     return Result(
         method="validate_panel",
         n=frame.rows,
         events=events if params.family == "cox" else None,
         coefficients=bare(frame.columns, path[best]),
-        tests=_told(params, state, state.ranks.pairs, frame.rows),
+        tests=_told(params, state, state.ranks.pairs, frame),
         details={
             "family": params.family,
             "alpha": params.alpha,
@@ -371,23 +370,24 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
             "terms_left": [int(np.count_nonzero(row[skipped:])) for row in path],
             "lambda_best": float(state.path.lambdas[best]),
             "loss": panel.LOSSES[params.family],
-            "loss_mean": [float(v) for v in loss],
-            "loss_out_of_site": float(state.ranks.loss / each),
-            "loss_null": float(state.held.null / each),
-            "pairs": float(np.rint(state.ranks.pairs * max(frame.rows, 1))),
+            "loss_mean": [panel.veiled(float(v / each), least) for v in state.held.loss],
+            "loss_out_of_site": panel.veiled(float(state.ranks.loss / each), least),
+            "loss_null": panel.veiled(float(state.held.null / each), least),
+            "pairs": panel.veiled(float(np.rint(state.ranks.pairs * max(frame.rows, 1))), least, digits=2),
             "score_moved": float(np.sqrt(state.ranks.moved / state.ranks.spread)) if state.spread > _FLAT else None,
             "left_out_missing": frame.left_out,
         },
     )
 
 
-def _told(params: Params, state: State, pairs: float, rows: int) -> tuple[Test, ...]:
+def _told(params: Params, state: State, pairs: float, frame: Frame) -> tuple[Test, ...]:
     """Return the concordance against one half, and the calibration slope against one."""
-    found = [_test("concordance", state.share, float(np.sqrt(state.variance)) / pairs, 0.5)]
+    share, error = (panel.veiled(v, frame.min_cell) for v in (state.share, float(np.sqrt(state.variance)) / pairs))
+    found = [_test("concordance", share, error, 0.5)]
     if state.slope is not None:
         variance = state.slope.covariance[-1, -1]
         if params.family == "gaussian":  # whose likelihood took a variance of one
-            variance = variance * -2 * state.slope.log_likelihood / (rows - 2)
+            variance = variance * -2 * state.slope.log_likelihood / (frame.rows - 2)
         slope, se = state.slope.at[-1] / state.spread, np.sqrt(variance) / state.spread
         found.append(_test("calibration slope", float(slope), float(se), 1.0))
     return tuple(found)
