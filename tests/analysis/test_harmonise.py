@@ -311,3 +311,6 @@ def test_quantiles_of_values_far_from_zero_lose_nothing():
     x, harmony = adjusted([far.iloc[i::30].reset_index(drop=True) for i in range(30)], "quantile", keep="~ 1")
     assert np.allclose(harmony.target - 2.0**24, (far_sorted - 2.0**24).mean(axis=0), rtol=0, atol=1e-7)
     assert x.shape == far_sorted.shape
+    wide = near.assign(g_00=near["g_00"] * 1e12 + 1e14)  # nor does one feature of another size drown the others
+    _, harmony = adjusted([wide.iloc[i::30].reset_index(drop=True) for i in range(30)], "quantile", keep="~ 1")
+    assert np.allclose(harmony.target, np.sort(wide[genes].to_numpy(), axis=1).mean(axis=0), rtol=1e-8, atol=1e-8)

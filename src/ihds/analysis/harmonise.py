@@ -118,9 +118,10 @@ class Harmony:
         return np.asarray(self.marks[1] > 0)
 
     @property
-    def middle(self) -> float:
-        """The mean of all values: sorted values are added about it, which a large offset of all would drown."""
-        return float(self.scale.centre @ self.scale.count / max(self.scale.count.sum(), 1.0))
+    def middles(self) -> Vector:
+        """The features' sorted centres: sorted values are added about them, which an offset of all would drown."""
+        own = np.sort(self.scale.centre[self.scale.count > 0])
+        return _stretched(own, len(self.scale.centre)) if len(own) > 1 else np.zeros(len(self.scale.centre))
 
     def marked(self, moved: NDArray[np.bool_], hidden: NDArray[np.bool_]) -> Harmony:
         """Return what was agreed with other marks."""
@@ -177,11 +178,11 @@ def local(harmony: Harmony, design: Design) -> Contribution:
         case "residuals":
             return _residuals(harmony, design)
         case "places":
-            about = _sorted(design) - harmony.middle
+            about = _sorted(design) - harmony.middles
             return features.scaling(harmony.places, replace(design, features=Wide.held(design.frame.features, about)))
         case "profile":
             short = float((np.isfinite(design.features[:, :]).sum(axis=1) < 2).sum())
-            return Profile(((_sorted(design) - harmony.middle) / harmony.places.scale).sum(axis=0), short)
+            return Profile(((_sorted(design) - harmony.middles) / harmony.places.scale).sum(axis=0), short)
     return features.scaling(harmony.scale, design)
 
 
@@ -235,15 +236,18 @@ def _residuals(harmony: Harmony, design: Design) -> SiteResiduals:
     return SiteResiduals(square, level)
 
 
+def _stretched(own: Vector, places: int) -> Vector:
+    """Return sorted values spread over so many places."""
+    return np.interp(np.arange(places, dtype=np.float64), np.linspace(0.0, places - 1, len(own)), own)
+
+
 def _sorted(design: Design) -> Matrix:
     """Return each row's values in rising order; those of a row with gaps spread over all places (limma's rule)."""
     if "sorted" not in design.cache:
         found = np.sort(design.features[:, :], axis=1)  # missing ones come last
-        places = np.arange(found.shape[1], dtype=np.float64)
         for row in np.flatnonzero(np.isnan(found).any(axis=1)):
             own = found[row][~np.isnan(found[row])]
-            stretched = np.linspace(0.0, len(places) - 1, len(own))
-            found[row] = np.interp(places, stretched, own) if len(own) > 1 else 0.0
+            found[row] = _stretched(own, found.shape[1]) if len(own) > 1 else 0.0
         design.cache["sorted"] = found
     return np.asarray(design.cache["sorted"])
 
@@ -321,7 +325,7 @@ def aggregate(harmony: Harmony, total: Any) -> Harmony:
         case Profile():
             if round(total.short):
                 raise BadTable("some rows have fewer than two values", remedy="leave them out, or name more features")
-            target = total.sorted / harmony.rows * harmony.places.scale + harmony.middle
+            target = total.sorted / harmony.rows * harmony.places.scale + harmony.middles
             return replace(harmony, stage="ready", target=target)
     if harmony.stage == "places":
         return replace(harmony, stage="profile", places=features.scaled(harmony.places, total))
