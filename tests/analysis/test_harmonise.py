@@ -316,3 +316,20 @@ def test_quantiles_of_values_far_from_zero_lose_nothing():
     wide = near.assign(g_00=near["g_00"] * 1e12 + 1e14)  # nor does one feature of another size drown the others
     _, harmony = adjusted([wide.iloc[i::30].reset_index(drop=True) for i in range(30)], "quantile", keep="~ 1")
     assert np.allclose(harmony.target, np.sort(wide[genes].to_numpy(), axis=1).mean(axis=0), rtol=1e-8, atol=1e-8)
+
+
+def test_what_rounding_leaves_of_constant_sites_sets_no_scale():
+    rng = np.random.default_rng(0)
+    parts = [
+        pd.DataFrame(
+            {
+                "g_0": rng.normal(3, 1, 40) if site == 0 else np.full(40, 3.3),
+                "g_1": rng.normal(3, 1, 40) * 1e6 if site == 0 else np.full(40, 1 / 3),
+                "g_2": rng.poisson(3, 40).astype(float) if site == 0 else np.zeros(40),
+            }
+        )
+        for site in range(4)
+    ]
+    found = federate(parts, "harmonise", features="g_*", harmonise="batch").details["features"]
+    assert np.allclose(found["between_after"], 0.0, atol=1e-9)
+    federate(parts, "principal_components", features="g_*", harmonise="batch", components=1, scaling="unit")
