@@ -22,9 +22,12 @@ from ihds.data.sources import tabular
 from ihds.data.sources.tabular import Beside, Stored, TabularSource, load
 from ihds.data.table import conform, read_table
 from ihds.data.wide import Table, Wide
+from ihds.demo import HOLDERS, Offered, build
 from ihds.errors import BadTable, Refused, SetupFailed
 from ihds.privacy.disclosure import Thresholds
 from ihds.roles.config import data_file
+from ihds.roles.node import load_dataset
+from tests.space import APPLICATION, Space
 
 RNG = np.random.default_rng(7)
 PERSONS, VARIANTS = 131, 70  # no multiple of 4, 32 or 64
@@ -34,7 +37,7 @@ NAMES = tuple(f"rs{j:02d}" for j in range(VARIANTS))
 IDS = [f"p{i}" for i in range(PERSONS)]
 
 
-def write_bed(at: Path, copies: np.ndarray = COPIES, ids: list[str] = IDS) -> Path:
+def write_bed(at: Path, copies: np.ndarray = COPIES, ids: list[str] = IDS, names: tuple[str, ...] = NAMES) -> Path:
     codes = np.select([copies.T == 2, np.isnan(copies.T), copies.T == 1], [0, 1, 2], 3).astype(np.uint8)
     padded = np.zeros((len(codes), -(-codes.shape[1] // 4) * 4), dtype=np.uint8)
     padded[:, : codes.shape[1]] = codes
@@ -42,8 +45,9 @@ def write_bed(at: Path, copies: np.ndarray = COPIES, ids: list[str] = IDS) -> Pa
     whole = quads[:, :, 0] | quads[:, :, 1] << 2 | quads[:, :, 2] << 4 | quads[:, :, 3] << 6
     path = at / "toy.bed"
     path.write_bytes(bytes([0x6C, 0x1B, 1]) + whole.astype(np.uint8).tobytes())
-    names = NAMES[: len(codes)]
-    path.with_suffix(".bim").write_text("".join(f"1 {name} 0 {j + 1} A G\n" for j, name in enumerate(names)))
+    path.with_suffix(".bim").write_text(
+        "".join(f"1 {name} 0 {j + 1} A G\n" for j, name in enumerate(names[: len(codes)]))
+    )
     path.with_suffix(".fam").write_text("".join(f"0 {i} 0 0 0 -9\n" for i in ids))
     return path
 
@@ -256,3 +260,47 @@ def test_dosages_are_read_in_place(tmp_path):
     assert one.variables["rs01"].unit == two.variables["rs01"].unit
     mixed = ("rs09", "rs02", "rs40")
     assert np.array_equal(Wide.over(two.columns).named(mixed)[:, :], COPIES[:, [9, 2, 40]], equal_nan=True)
+
+
+def test_a_scan_of_genotypes_in_place_runs_over_three_nodes(tmp_path):
+    """From the access body to the result; four thousand variants stay where they lie, and R's answer comes."""
+    variants, each = 4000, 250
+    rng = np.random.default_rng(5)
+    names = tuple(f"rs{j:04d}" for j in range(variants))
+    copies = rng.binomial(2, rng.uniform(0.1, 0.5, variants), (3 * each, variants)).astype(float)
+    copies[rng.random(copies.shape) < 0.01] = np.nan
+    age = rng.normal(60, 9, 3 * each)
+    y = 0.05 * age + 0.8 * np.nan_to_num(copies[:, 7]) + rng.normal(size=3 * each)
+    frame = pd.DataFrame({"id": [f"p{i}" for i in range(3 * each)], "age": age, "y": y})
+    book = Codebook("g", {"id": Variable("id", "identifier"), **{n: Variable(n, "number") for n in ("age", "y")}}, "id")
+    offered = Offered(
+        "g", "Genotypes", "", ("genotypes",), "GENO", book, lambda i: frame.iloc[i::3], ("association_scan",)
+    )
+    nodes = build(tmp_path / "space", (offered,))
+    for i, (holder, _) in enumerate(HOLDERS):
+        at = tmp_path / holder
+        at.mkdir()
+        bed = write_bed(at, copies[i::3], [f"p{j}" for j in range(i, 3 * each, 3)], names)
+        part = frame.iloc[i::3].reset_index(drop=True)
+        load_dataset(nodes.folder / holder, f"g-{holder}", part, book, Beside(bed, "GRCh38"))
+    space = Space(nodes.folder, nodes.processes, nodes.configs)
+    try:
+        for name in space.configs:
+            space.start(name)
+        space.wait()
+        researcher = space.space("researcher")
+        datasets = [r["dataset"] for r in researcher.search("genotypes")]
+        asked = {"datasets": datasets, "variables": ["id", "age", "y", *names], "methods": ["association_scan"]}
+        answer = researcher.apply(**{**APPLICATION, **asked})
+        space.space("access-body").call("permit.decide", id=answer["application"], grant=True, conditions={})
+        permit = researcher.permits()[-1]["permit"]
+        result = researcher.run("association_scan", permit=permit, formula="y ~ age", features="rs*")
+        found = pd.DataFrame(result.details["features"]).set_index("feature")
+        assert len(found) == variants
+        assert found["p"].idxmin() == "rs0007"
+        assert found.loc["rs0007", "position"] == 8
+        g = np.where(np.isnan(copies), np.nanmean(copies, axis=0), copies)[:, 7]
+        x = np.column_stack([np.ones(3 * each), age, g])
+        assert found.loc["rs0007", "estimate"] == pytest.approx(np.linalg.lstsq(x, y, rcond=None)[0][2], rel=1e-8)
+    finally:
+        space.stop()

@@ -70,6 +70,17 @@ class Study:
         return Plan(self.method, self.params, Codebook.from_dict(self.codebook), self.thresholds, len(self.holders))
 
 
+def used(method: str, params: dict[str, Any], codebook: Codebook, thresholds: Thresholds, sites: int) -> Codebook:
+    """Return the part of a codebook that a study reads: no more of it is signed and sent.
+
+    Raises:
+        BadInput: the method, a parameter or the formula is wrong.
+
+    """
+    plan = Plan(method, params, codebook, thresholds, sites)
+    return codebook.restricted(plan.variables | {codebook.person})
+
+
 @dataclass(frozen=True, slots=True)
 class Round:
     """One question of a study: its number and the packed public state, signed by the user."""

@@ -37,6 +37,7 @@ from ihds.roles.proofs import Proofs
 from ihds.roles.relay import Relay
 from ihds.store.store import Put
 from ihds.wire.did import Method
+from ihds.wire.jose import MAX_STATEMENT
 from ihds.wire.serve import MAX_BODY, Answer, Call, endpoint
 
 if TYPE_CHECKING:
@@ -315,7 +316,7 @@ class Holder:
             return Route(path, endpoint(handler, max_body=limit, before=known), methods=[method])
 
         return [
-            route("/data/studies", self._open, "POST"),
+            route("/data/studies", self._open, "POST", 2 * MAX_STATEMENT),
             route("/data/studies/{id}/holders", self._join, "PUT"),
             route("/data/studies/{id}/rounds", self._round, "POST", MAX_BODY),
             route("/data/studies/{id}", self._close, "DELETE"),

@@ -28,7 +28,7 @@ from ihds.federation.channel import MemoryChannel
 from ihds.federation.coordinator import Coordinator, Progress, quiet
 from ihds.federation.engine import engine_of
 from ihds.federation.gate import Gate, Grant
-from ihds.federation.study import Study
+from ihds.federation.study import Study, used
 from ihds.governance.jurisdiction import SIMULATION
 from ihds.governance.permit import Permit, PermitState
 from ihds.ids import ApplicationId, Did, PermitId, StudyId
@@ -147,11 +147,10 @@ class LocalFederation:
             purpose=permit.purpose,
             method=method,
             params=params,
-            codebook=self.codebook.to_dict(),
+            codebook=used(method, params, self.codebook, self.thresholds, len(holders)).to_dict(),
             thresholds=self.thresholds,
             holders=holders,
         )
-        study.plan()  # a wrong formula is told before anything is written
         if len(holders) < self.thresholds.min_holders:
             raise Refused(
                 f"{len(holders)} sites are fewer than the {self.thresholds.min_holders} the permit asks for",

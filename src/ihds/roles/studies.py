@@ -18,7 +18,7 @@ from ihds.data import codebook as codebooks
 from ihds.errors import BadInput, IhdsError, NotAuthenticated, NotFound, PeerFailed, Refused, SiteMissing
 from ihds.federation.channel import HttpChannel
 from ihds.federation.coordinator import Coordinator
-from ihds.federation.study import Study
+from ihds.federation.study import Study, used
 from ihds.governance import jurisdiction
 from ihds.ids import Did, PermitId, StudyId
 from ihds.store.store import Put, Record
@@ -213,6 +213,7 @@ class Studies:
                 limits = limits.strictest(jurisdiction.thresholds(entry.country, permit.legal_regime, limits))
         else:
             raise Refused("a study needs a data permit", reasons=("EHDS 61(1), 68(10)",), remedy="ihds apply")
+        book = used(body["method"], body["params"], book, limits, len(records))
         return Study(
             id=StudyId.parse(identifier),
             permit=PermitId.parse(body["permit"]),

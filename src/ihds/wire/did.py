@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from ihds.errors import BadMessage, CannotVerify, NotAuthenticated, PeerFailed
 from ihds.ids import Did
 from ihds.wire.http import Http
-from ihds.wire.jose import read_unverified, verify_jwt
+from ihds.wire.jose import MAX_STATEMENT, MAX_TOKEN, read_unverified, verify_jwt
 from ihds.wire.strict import read_json
 
 _log = logging.getLogger("ihds.did")
@@ -198,7 +198,8 @@ class Resolver:
             NotAuthenticated: the issuer or its signature does not fit.
 
         """
-        header, claims = read_unverified(token)
+        longest = MAX_TOKEN if relation == "capabilityInvocation" else MAX_STATEMENT
+        header, claims = read_unverified(token, longest)
         issuer = str(claims.get("iss") or _issuer(claims))
         if signer is not None and issuer != signer:
             raise NotAuthenticated(f"this was signed by {issuer!r}, not by {signer}")
@@ -207,7 +208,7 @@ class Resolver:
             kid = issuer + kid
         if kid is not None and not str(kid).startswith(f"{issuer}#"):
             raise NotAuthenticated(f"the key {kid!r} is not one of {issuer}")
-        return verify_jwt(token, self.key(issuer, kid, relation))
+        return verify_jwt(token, self.key(issuer, kid, relation), longest)
 
     def service(self, did: str, kind: str) -> str:
         """Return a service endpoint from a DID document.

@@ -22,8 +22,10 @@ from ihds.errors import BadMessage, NotAuthenticated, SetupFailed
 from ihds.wire.strict import read_json
 
 ALGORITHM = "ES256"
-#: A token longer than this is refused unread.
+#: A token that lets somebody in is refused unread if it is longer than this.
 MAX_TOKEN = 200_000
+#: So is a signed statement longer than this: permits and studies name tens of thousands of genes.
+MAX_STATEMENT = 1 << 22
 
 
 class Signer(Protocol):
@@ -136,16 +138,17 @@ def _public(jwk: dict[str, Any]) -> ECKey:
 
 #: ES256 only; header parameters we do not know are allowed, unless they are marked critical.
 _REGISTRY = JWSRegistry(algorithms=[ALGORITHM], strict_check_header=False)
+_REGISTRY.max_payload_length = MAX_STATEMENT
 
 
-def verify_jwt(token: str, public_jwk: dict[str, Any]) -> dict[str, Any]:
+def verify_jwt(token: str, public_jwk: dict[str, Any], longest: int = MAX_STATEMENT) -> dict[str, Any]:
     """Return the claims of a JWT signed by a key.
 
     Raises:
-        NotAuthenticated: the signature does not fit.
+        NotAuthenticated: the signature does not fit, or the token is longer than ``longest``.
 
     """
-    if len(token) > MAX_TOKEN:
+    if len(token) > longest:
         raise NotAuthenticated("the token is too long")
     try:
         return dict(jwt.decode(token, _public(public_jwk), registry=_REGISTRY).claims)
@@ -153,14 +156,14 @@ def verify_jwt(token: str, public_jwk: dict[str, Any]) -> dict[str, Any]:
         raise NotAuthenticated(f"the signature does not verify: {error}") from error
 
 
-def read_unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_unverified(token: str, longest: int = MAX_STATEMENT) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return header and claims without checking anything, to learn which key to ask for.
 
     Raises:
         NotAuthenticated: the token is not a JWT.
 
     """
-    if len(token) > MAX_TOKEN or token.count(".") != 2:
+    if len(token) > longest or token.count(".") != 2:
         raise NotAuthenticated("this is not a JWT")
 
     try:
