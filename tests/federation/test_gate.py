@@ -23,7 +23,7 @@ from ihds.governance.permit import Permit, PermitState
 from ihds.ids import ApplicationId, Did, PermitId, StudyId
 from ihds.privacy import secagg
 from ihds.privacy.disclosure import Thresholds
-from ihds.roles.local import _Keys
+from ihds.roles.local import LocalKeys
 from ihds.store.store import Store
 from ihds.wire.jose import SigningKey
 from ihds.wire.keys import Sealing
@@ -90,12 +90,12 @@ class World:
             self.frames[name] = frame.iloc[i::3].reset_index(drop=True)
             self.logs[name] = Log(Store("sqlite://"), who.did, who.key)
             self.gates[name] = self.make_gate(name, country)
-        self.user = _Keys(self.people["user"], self.known)
+        self.user = LocalKeys(self.people["user"], self.known)
 
     def make_gate(self, name: str, country: str) -> Gate:
         who = self.people[name]
         source = FrameSource("table", self.frames[name], self.book)
-        keys = _Keys(who, self.known, self.sealing)  # a gate made anew is the same site
+        keys = LocalKeys(who, self.known, self.sealing)  # a gate made anew is the same site
         attested = {"table": self.attested}
         return Gate(who.did, country, source, self.logs[name], self.grants, keys, attested=attested)
 
@@ -126,7 +126,7 @@ class World:
         data = pack(state)
         number = state.rounds if number is None else number
         claims = {"study": study.id, "permit": study.permit, "round": number, "state": sha256(data)}
-        signature = _Keys(self.people[signer], self.known).sign(claims)
+        signature = LocalKeys(self.people[signer], self.known).sign(claims)
         return pack(Round(signature, np.frombuffer(data, dtype=np.uint8)))
 
     def sum(self, study: Study, state: PlanState) -> PlanState:
@@ -256,7 +256,7 @@ def test_a_round_must_be_signed_by_the_user(world):
 
 def test_a_study_must_be_signed_by_the_permits_user(world):
     study = world.study()
-    signed = _Keys(world.people["evil"], world.known).sign({"study": study.to_dict()})
+    signed = LocalKeys(world.people["evil"], world.known).sign({"study": study.to_dict()})
     with pytest.raises(NotAuthenticated):
         world.gates["lu"].open(signed, "t")
 
@@ -267,7 +267,7 @@ def test_a_mask_key_that_its_holder_did_not_sign_is_refused(world):
     announced = world.open(study)
     mine = secagg.MaskKey.new()
     claims = {"sub": world.people["kr"].did, "study": study.digest(), "maskKey": mine.public.hex()}
-    announced[world.people["kr"].did] = _Keys(world.people["evil"], world.known).sign(claims)
+    announced[world.people["kr"].did] = LocalKeys(world.people["evil"], world.known).sign(claims)
     with pytest.raises(NotAuthenticated):
         world.gates["lu"].join(study.id, "t", announced)
 
@@ -521,7 +521,7 @@ def test_a_mask_key_without_a_secret_is_refused_before_it_is_kept(world):
     announced = world.open(study)
     kr = world.people["kr"]
     claims = {"sub": kr.did, "study": study.digest(), "maskKey": "00" * 32}
-    announced[kr.did] = _Keys(kr, world.known).sign(claims)
+    announced[kr.did] = LocalKeys(kr, world.known).sign(claims)
     with pytest.raises(BadMessage, match="not a usable"):
         world.gates["lu"].join(study.id, "t", announced)
     assert world.logs["lu"].get("gate.study", study.id).body["roster"] is None

@@ -25,7 +25,7 @@ from ihds.federation.study import Reply
 from ihds.ids import PermitId
 from ihds.privacy.disclosure import Thresholds
 from ihds.privacy.population import marks
-from ihds.roles.local import _Keys
+from ihds.roles.local import LocalKeys
 from tests.federation.test_gate import World
 
 WIDE, NARROW = "size ~ age", "size ~ age + weight"
@@ -217,7 +217,7 @@ def test_another_users_studies_are_not_compared():
     evil = world.people["evil"].did
     world.attested = tuple(term.replace("did:web:user", evil) for term in world.attested)
     world.restart()
-    world.user = _Keys(world.people["evil"], world.known)
+    world.user = LocalKeys(world.people["evil"], world.known)
     world.permit = world.grants.permit = dataclasses.replace(world.permit, id=PermitId.new(), user=evil)
     study = world.study(method="glm", params={"formula": NARROW}, user=evil)
     world.begin(study)
@@ -474,7 +474,7 @@ def test_sites_keep_secrets_of_their_own_and_the_store_names_nobody():
     assert len(set(known.values())) == 3
     text = json.dumps([r.body for r in world.logs["lu"].store.list(ledger.KIND)])
     assert "p0000" not in text
-    opened = {n: ledger.secret(world.logs[n], _Keys(world.people[n], world.known, world.sealing), n) for n in known}
+    opened = {n: ledger.secret(world.logs[n], LocalKeys(world.people[n], world.known, world.sealing), n) for n in known}
     assert len(set(opened.values())) == 3
     assert all(len(value) == 32 for value in opened.values())
 

@@ -23,8 +23,6 @@ from ihds.analysis.rows import per_person
 from ihds.analysis.survival import Cells, Steps, at_risk, count_cells, median_of, segment_sums
 from ihds.errors import NoEvents, Refused
 
-ARMS = ("untreated", "treated")
-
 
 @dataclass(frozen=True, slots=True)
 class ArmExits(Contribution):

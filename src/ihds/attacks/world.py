@@ -27,7 +27,7 @@ from ihds.connector.dcp.tokens import Identity
 from ihds.data.codebook import Codebook
 from ihds.data.source import FrameSource
 from ihds.data.table import conform, draft_codebook, read_table
-from ihds.errors import IhdsError, NotAuthenticated
+from ihds.errors import IhdsError
 from ihds.federation.channel import MemoryChannel
 from ihds.federation.coordinator import Coordinator
 from ihds.federation.gate import Gate, Grant
@@ -36,8 +36,9 @@ from ihds.governance.jurisdiction import SIMULATION
 from ihds.governance.permit import Permit, PermitState
 from ihds.ids import ApplicationId, Did, PermitId, StudyId
 from ihds.privacy.disclosure import Thresholds
+from ihds.roles.local import LocalKeys
 from ihds.store.store import Store
-from ihds.wire.jose import SigningKey, verify_jwt
+from ihds.wire.jose import SigningKey
 
 _DATASET = "table"
 _COUNTRY = "--"
@@ -89,24 +90,12 @@ def cleartext(
 
 
 @dataclass
-class Keys:
+class Keys(LocalKeys):
     """Signatures of one party; what it seals for itself, mask keys above all, is drawn from a seed."""
 
-    identity: Identity
-    known: dict[str, dict[str, Any]]
     sealed: int = 0
 
-    def sign(self, claims: dict[str, Any]) -> str:
-        """Return signed claims."""
-        return self.identity.key.sign_jwt({**claims, "iss": self.identity.did})
-
-    def verify(self, token: str, signer: str) -> dict[str, Any]:
-        """Return the claims a signer signed."""
-        if signer not in self.known:
-            raise NotAuthenticated(f"{signer} is not known here")
-        return verify_jwt(token, self.known[signer])
-
-    def seal(self, _data: bytes) -> str:
+    def seal(self, data: bytes) -> str:
         """Return the next secret of the seed instead of the random one given."""
         self.sealed += 1
         return sha256(f"{self.identity.did}|{self.sealed}".encode())

@@ -15,6 +15,15 @@ from ihds.reports.checklist import CHECKLISTS, FACTS, PARTLY, Known
 from ihds.reports.words import sentences, tables
 
 
+def page_of(template: str, **values: Any) -> str:
+    """Return a page made from a template of this folder; it needs nothing from elsewhere."""
+    environment = Environment(
+        loader=PackageLoader("ihds.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["number"] = number
+    return environment.get_template(template).render(values)
+
+
 def write_report(
     path: Path,
     model: Result,
@@ -24,11 +33,8 @@ def write_report(
     difference: float | None = None,
 ) -> None:
     """Write the report; pictures are SVG inside the page, nothing is fetched from elsewhere."""
-    environment = Environment(
-        loader=PackageLoader("ihds.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters["number"] = number
-    page = environment.get_template("study.html").render(
+    page = page_of(
+        "study.html",
         model=model,
         curves=curves,
         test=test,
@@ -43,9 +49,6 @@ def write_report(
 
 def write_study(path: Path, cohort: Cohort, study: Study, results: list[Result], proofs: list[dict[str, Any]]) -> None:
     """Write the report of a cohort's study in the order of its guideline; each step in words, picture and tables."""
-    environment = Environment(
-        loader=PackageLoader("ihds.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
     checklist, known = CHECKLISTS[study.checklist], Known(cohort, study, results)
     steps = [(checklist.item_of(step), _step(step, r, known)) for step, r in zip(study.steps, results, strict=True)]
     sections: list[dict[str, Any]] = []
@@ -60,7 +63,8 @@ def write_study(path: Path, cohort: Cohort, study: Study, results: list[Result],
             "steps": [step for number, step in steps if number == item.number],
         }
         sections[-1]["content"].append(told)
-    page = environment.get_template("cohort.html").render(
+    page = page_of(
+        "cohort.html",
         cohort=cohort,
         study=study,
         checklist=checklist,

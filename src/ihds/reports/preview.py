@@ -5,13 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from ihds.reports.html import page_of
 
 
 def write_preview(path: Path, found: dict[str, Any]) -> None:
-    """Write the page of a preview; it needs nothing from elsewhere."""
-    environment = Environment(
-        loader=PackageLoader("ihds.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    page = environment.get_template("preview.html").render(seen={"user": "", "holders": [], **found})
+    """Write the page of a preview."""
+    page = page_of("preview.html", seen={"user": "", "holders": [], **found})
     path.write_text(page, encoding="utf-8")

@@ -42,7 +42,7 @@ _COUNTRY = "--"
 
 
 @dataclass
-class _Keys:
+class LocalKeys:
     """Signatures of parties that all live here."""
 
     identity: Identity
@@ -50,17 +50,21 @@ class _Keys:
     sealing: Sealing = field(default_factory=Sealing)
 
     def sign(self, claims: dict[str, Any]) -> str:
+        """Return signed claims."""
         return self.identity.key.sign_jwt({**claims, "iss": self.identity.did})
 
     def verify(self, token: str, signer: str) -> dict[str, Any]:
+        """Return the claims a signer signed."""
         if signer not in self.known:
             raise NotAuthenticated(f"{signer} is not known here")
         return verify_jwt(token, self.known[signer])
 
     def seal(self, data: bytes) -> str:
+        """Return a secret encrypted for this process only."""
         return self.sealing.seal(data)
 
     def unseal(self, text: str) -> bytes:
+        """Return a sealed secret."""
         return self.sealing.unseal(text)
 
 
@@ -162,10 +166,10 @@ class LocalFederation:
         channels, engine = [], engine_of(self.engine)
         for name, identity in sites.items():
             source = FrameSource(_DATASET, self.tables[name], self.codebook)
-            grants, keys = _Everything(permit), _Keys(identity, known)
+            grants, keys = _Everything(permit), LocalKeys(identity, known)
             gate = Gate(identity.did, _COUNTRY, source, self.logs[name], grants, keys, engine=engine)
             channels.append(MemoryChannel(identity.did, gate, f"local-{name}"))
-        coordinator = Coordinator(self.logs["user"], _Keys(user, known))
+        coordinator = Coordinator(self.logs["user"], LocalKeys(user, known))
         try:
             coordinator.start(study)
             result = coordinator.run(study.id, channels, progress)
