@@ -489,9 +489,9 @@ class Gate:
     def _covered(self, plan: Plan, levels: dict[str, tuple[str, ...]], table: Table, dataset: str) -> Coverage:
         """Return whom a study covers; the persons of a dataset are marked once."""
         if dataset not in self._marks:
-            person, frame = plan.codebook.person, table.frame
-            known = ledger.secret(self.log, self.signatures, self.me)
-            self._marks[dataset] = marks(known, frame[person] if person in frame.columns else None, len(frame))
+            person, known = plan.codebook.person, ledger.secret(self.log, self.signatures, self.me)
+            persons = (block[person] for _, block in table.blocks((person,))) if person in table.columns else None
+            self._marks[dataset] = marks(known, persons, len(table))
         return coverage(plan.agreement.ask, levels, table, self._marks[dataset])
 
     def _view(self, plan: Plan, dataset: str, variables: frozenset[str]) -> View:
