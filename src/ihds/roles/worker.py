@@ -12,6 +12,7 @@ import threading
 import time
 import tomllib
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from ihds.data.codebook import Codebook
 from ihds.data.source import Scope
 from ihds.data.sources import tabular
 from ihds.data.sources.tabular import TabularSource
+from ihds.data.table import Opened
 from ihds.errors import IhdsError, PeerFailed, Refused, SetupFailed
 from ihds.federation.engine import engine_of
 from ihds.federation.gate import Gate, Grant
@@ -118,7 +120,11 @@ class Tunnel(Http):
 
 
 def create(
-    folder: Path, key: str, connector: str, body: dict[str, Any], tables: dict[str, tuple[pd.DataFrame, Codebook]]
+    folder: Path,
+    key: str,
+    connector: str,
+    body: dict[str, Any],
+    tables: Mapping[str, tuple[pd.DataFrame | Opened, Codebook]],
 ) -> WorkerConfig:
     """Make a worker: folder, keys, pinned documents and data.
 

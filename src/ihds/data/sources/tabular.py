@@ -18,12 +18,15 @@ from ihds.data.codebook import Codebook
 from ihds.data.frames import Frames, InMemory
 from ihds.data.genotypes import InPlace, in_place
 from ihds.data.source import Scope, View, scoped
-from ihds.data.table import conform
+from ihds.data.table import Opened, conformed
 from ihds.data.wide import WIDTH, Floats, Ints, Table, Wide
 from ihds.errors import BadInput, BadTable, NotFound, SetupFailed
 
 #: Features of a study that take no more bytes than this are kept in memory between its rounds.
 KEEP = 1 << 29
+
+#: In tables of more rows those of a person stand together.
+_TOGETHER = 1 << 17
 
 
 def _quoted(name: str) -> str:
@@ -37,7 +40,7 @@ class Beside:
     file: Path
     build: str
 
-    def join(self, frame: pd.DataFrame, codebook: Codebook) -> Codebook:
+    def join(self, table: pd.DataFrame | Opened, codebook: Codebook) -> Codebook:
         """Return the codebook of both.
 
         Raises:
@@ -52,7 +55,9 @@ class Beside:
         both = set(found.variables) & set(codebook.variables)
         if both:
             raise BadTable(f"{min(both)!r} is a variant and a column of the table", remedy="rename the column")
-        if not frame[codebook.person].isin(set(found.persons)).any():
+        who = codebook.restricted(frozenset({codebook.person}))
+        known = set(found.persons)
+        if not any(part[codebook.person].isin(known).any() for part in conformed(table, who, "")):
             raise BadTable(
                 "no person of the table has genotypes", remedy="look at both files' identifiers, and at --person"
             )
@@ -60,9 +65,14 @@ class Beside:
 
 
 def load(
-    path: Path, dataset: str, frame: pd.DataFrame, codebook: Codebook, site: str, beside: Beside | None = None
+    path: Path,
+    dataset: str,
+    table: pd.DataFrame | Opened,
+    codebook: Codebook,
+    site: str,
+    beside: Beside | None = None,
 ) -> int:
-    """Check a table against its codebook and store it; return the number of rows.
+    """Check a table against its codebook and store it, the rows of a person together; return the number of rows.
 
     Loading is one transaction: bad input leaves the file as it was. Genotypes stay in their file.
 
@@ -70,14 +80,23 @@ def load(
         BadTable: see ``conform`` and ``Beside.join``.
 
     """
-    checked = conform(frame, codebook, site)
-    whole = beside.join(checked, codebook) if beside else codebook
+    whole = beside.join(table, codebook) if beside else codebook
+    rows = 0
     with duckdb.connect(str(path)) as connection:
         connection.begin()
         connection.execute("CREATE TABLE IF NOT EXISTS ihds_datasets (dataset VARCHAR PRIMARY KEY, codebook VARCHAR)")
         connection.execute("CREATE TABLE IF NOT EXISTS ihds_genotypes (dataset VARCHAR PRIMARY KEY, beside VARCHAR)")
-        connection.register("checked", checked)
-        connection.execute(f"CREATE OR REPLACE TABLE {_quoted(dataset)} AS SELECT * FROM checked")  # noqa: S608
+        kinds = {v.name: "DOUBLE" if v.kind == "number" else "VARCHAR" for v in codebook.variables.values()}
+        listed = ", ".join(f"{_quoted(name)} {kind}" for name, kind in kinds.items())
+        connection.execute(f"CREATE OR REPLACE TABLE {_quoted(dataset)} ({listed})")
+        for checked in conformed(table, codebook, site):
+            connection.register("checked", checked)
+            connection.execute(f"INSERT INTO {_quoted(dataset)} SELECT * FROM checked")  # noqa: S608
+            connection.unregister("checked")
+            rows += len(checked)
+        if codebook.person and rows > _TOGETHER:  # then it can be worked on a piece at a time
+            order = f"SELECT * FROM {_quoted(dataset)} ORDER BY {_quoted(codebook.person)}, rowid"  # noqa: S608
+            connection.execute(f"CREATE OR REPLACE TABLE {_quoted(dataset)} AS {order}")
         connection.execute(
             "INSERT OR REPLACE INTO ihds_datasets VALUES (?, ?)",
             [dataset, json.dumps(whole.to_dict())],
@@ -88,7 +107,7 @@ def load(
             told = {"file": str(file), "build": beside.build, "state": _state(file)}
             connection.execute("INSERT INTO ihds_genotypes VALUES (?, ?)", [dataset, json.dumps(told)])
         connection.commit()
-    return len(checked)
+    return rows
 
 
 def _state(file: Path) -> list[int]:
