@@ -24,7 +24,7 @@ MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", ".")
 _EXACT = 2**53
 
 #: Rows of a Parquet file, and bytes of a CSV file, read at once.
-_BATCH, _BLOCK = 1 << 16, 1 << 24
+_BATCH, _BLOCK = 1 << 15, 1 << 21
 
 
 def read_table(origin: str | Path | pd.DataFrame, site: str = "table") -> pd.DataFrame:
@@ -95,8 +95,9 @@ class Opened:
 
 
 def _parquet(path: Path) -> Iterator[pd.DataFrame]:
-    with pq.ParquetFile(path) as file:
-        yield from _frames(file.schema_arrow, file.iter_batches(_BATCH))
+    with pq.ParquetFile(path) as file:  # its own batches would keep the whole file in memory
+        groups = (file.read_row_group(i, use_threads=False) for i in range(file.num_row_groups))
+        yield from _frames(file.schema_arrow, (batch for group in groups for batch in group.to_batches(_BATCH)))
 
 
 def _csv(path: Path, site: str) -> Iterator[pd.DataFrame]:
@@ -111,7 +112,7 @@ def _csv(path: Path, site: str) -> Iterator[pd.DataFrame]:
     if not names:
         yield pd.DataFrame()
         return
-    read = pa_csv.ReadOptions(column_names=names, skip_rows=1, block_size=_BLOCK)
+    read = pa_csv.ReadOptions(column_names=names, skip_rows=1, block_size=_BLOCK, use_threads=False)
     parse = pa_csv.ParseOptions(newlines_in_values=True)
     convert = pa_csv.ConvertOptions(column_types=kinds, quoted_strings_can_be_null=False)
     last: str | None = None

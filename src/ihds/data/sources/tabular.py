@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,9 @@ from ihds.errors import BadInput, BadTable, NotFound, SetupFailed
 #: Features of a study that take no more bytes than this are kept in memory between its rounds.
 KEEP = 1 << 29
 
+#: What DuckDB may take while it loads, and at least for each column; it puts the rest on disk.
+_LOADING, _PER_COLUMN = 1 << 27, 1 << 17
+_STAGE = "ihds_loading"
 #: In tables of more rows those of a person stand together.
 _TOGETHER = 1 << 17
 
@@ -74,39 +77,52 @@ def load(
 ) -> int:
     """Check a table against its codebook and store it, the rows of a person together; return the number of rows.
 
-    Loading is one transaction: bad input leaves the file as it was. Genotypes stay in their file.
+    Bad input, or a crash, leaves the datasets as they were. Genotypes stay in their file.
 
     Raises:
         BadTable: see ``conform`` and ``Beside.join``.
 
     """
     whole = beside.join(table, codebook) if beside else codebook
+    limit = f"{max(_LOADING, _PER_COLUMN * len(codebook.variables))}B"
+    with duckdb.connect(str(path), config={"memory_limit": limit, "threads": 1}) as connection:
+        try:
+            rows = _staged(connection, conformed(table, codebook, site), codebook)
+            connection.begin()
+            create = "CREATE TABLE IF NOT EXISTS"
+            connection.execute(f"{create} ihds_datasets (dataset VARCHAR PRIMARY KEY, codebook VARCHAR)")
+            connection.execute(f"{create} ihds_genotypes (dataset VARCHAR PRIMARY KEY, beside VARCHAR)")
+            together = codebook.person and rows > _TOGETHER  # then it can be worked on a piece at a time
+            order = f"ORDER BY {_quoted(codebook.person)}, rowid" if together else ""
+            query = f"SELECT * FROM {_STAGE} {order}"  # noqa: S608
+            connection.execute(f"CREATE OR REPLACE TABLE {_quoted(dataset)} AS {query}")
+            connection.execute(
+                "INSERT OR REPLACE INTO ihds_datasets VALUES (?, ?)", [dataset, json.dumps(whole.to_dict())]
+            )
+            connection.execute("DELETE FROM ihds_genotypes WHERE dataset = ?", [dataset])
+            if beside:
+                file = beside.file.resolve()
+                told = {"file": str(file), "build": beside.build, "state": _state(file)}
+                connection.execute("INSERT INTO ihds_genotypes VALUES (?, ?)", [dataset, json.dumps(told)])
+            connection.commit()
+        finally:
+            with contextlib.suppress(duckdb.Error):
+                connection.rollback()  # if it came to that
+            connection.execute(f"DROP TABLE IF EXISTS {_STAGE}")
+    return rows
+
+
+def _staged(connection: duckdb.DuckDBPyConnection, parts: Iterator[pd.DataFrame], codebook: Codebook) -> int:
+    """Put the rows into a table of their own, each batch for itself, for a transaction holds them in memory."""
+    kinds = {v.name: "DOUBLE" if v.kind == "number" else "VARCHAR" for v in codebook.variables.values()}
+    listed = ", ".join(f"{_quoted(name)} {kind}" for name, kind in kinds.items())
+    connection.execute(f"CREATE OR REPLACE TABLE {_STAGE} ({listed})")
     rows = 0
-    with duckdb.connect(str(path)) as connection:
-        connection.begin()
-        connection.execute("CREATE TABLE IF NOT EXISTS ihds_datasets (dataset VARCHAR PRIMARY KEY, codebook VARCHAR)")
-        connection.execute("CREATE TABLE IF NOT EXISTS ihds_genotypes (dataset VARCHAR PRIMARY KEY, beside VARCHAR)")
-        kinds = {v.name: "DOUBLE" if v.kind == "number" else "VARCHAR" for v in codebook.variables.values()}
-        listed = ", ".join(f"{_quoted(name)} {kind}" for name, kind in kinds.items())
-        connection.execute(f"CREATE OR REPLACE TABLE {_quoted(dataset)} ({listed})")
-        for checked in conformed(table, codebook, site):
-            connection.register("checked", checked)
-            connection.execute(f"INSERT INTO {_quoted(dataset)} SELECT * FROM checked")  # noqa: S608
-            connection.unregister("checked")
-            rows += len(checked)
-        if codebook.person and rows > _TOGETHER:  # then it can be worked on a piece at a time
-            order = f"SELECT * FROM {_quoted(dataset)} ORDER BY {_quoted(codebook.person)}, rowid"  # noqa: S608
-            connection.execute(f"CREATE OR REPLACE TABLE {_quoted(dataset)} AS {order}")
-        connection.execute(
-            "INSERT OR REPLACE INTO ihds_datasets VALUES (?, ?)",
-            [dataset, json.dumps(whole.to_dict())],
-        )
-        connection.execute("DELETE FROM ihds_genotypes WHERE dataset = ?", [dataset])
-        if beside:
-            file = beside.file.resolve()
-            told = {"file": str(file), "build": beside.build, "state": _state(file)}
-            connection.execute("INSERT INTO ihds_genotypes VALUES (?, ?)", [dataset, json.dumps(told)])
-        connection.commit()
+    for checked in parts:
+        connection.register("checked", checked)
+        connection.execute(f"INSERT INTO {_STAGE} SELECT * FROM checked")  # noqa: S608
+        connection.unregister("checked")
+        rows += len(checked)
     return rows
 
 
