@@ -134,6 +134,7 @@ class Agreement:
             min_cell=self.thresholds.min_cell,
             min_sites=self.thresholds.min_level_sites,
             features=self.ask.features,
+            limits=self.thresholds,
         )
         return AgreeState("dictionary", levels, frame, 1024, 0)
 
@@ -326,7 +327,7 @@ class Agreement:
             centre=np.zeros(len(columns)),
             scale=scale,
             rows=rows,
-            left_out=int(total.left_out),
+            left_out=int(total.left_out) if total.left_out >= self.thresholds.min_cell else 0,  # few are not told
             sites=int(total.sites),
             min_sites=min(self.thresholds.min_level_sites, int(total.sites)),
             levels=levels,
@@ -391,8 +392,8 @@ class Agreement:
         ]
         if self.ask.clock == "own":
             labels = labels[: sizes[0]]  # a stratum's sums stay inside the site
-        for label, persons, where in zip(labels, total.cell_persons, total.cell_sites, strict=False):
-            if label:
+        for at, (label, persons, where) in enumerate(zip(labels, total.cell_persons, total.cell_sites, strict=False)):
+            if label and not (self.ask.small_groups and at < sizes[0]):
                 self._check_level(f"the group {label!r}", persons, where, total.sites)
 
     def _check_crossed(self, state: AgreeState, total: Dictionary) -> None:

@@ -71,6 +71,7 @@ class Holder:
             engine=self.engine,
             by_hand=frozenset(d.id for d in config.datasets if d.studies == "hand"),
             attested={d.id: d.evidence for d in config.datasets},
+            own={d.id: d.limits for d in config.datasets if d.limits},
         )
         self.approvals = Approvals(node, gate)
         self.gate: Threshold = self.relay or gate
@@ -114,6 +115,7 @@ class Holder:
             persons=persons // 10 * 10,
             codebook=book,
             offer=offer(config, self.node.folder),
+            thresholds=config.limits,
         )
 
     def _described(self, dataset: str) -> tuple[Codebook, int]:
