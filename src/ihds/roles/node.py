@@ -33,10 +33,10 @@ from ihds.connector.dsp.binding import Binding
 from ihds.connector.dsp.connector import Connector, Decisions
 from ihds.connector.dsp.transfer import ENDPOINT_TYPE, STUDY_FORMAT, Transfer
 from ihds.connector.openapi import description
-from ihds.errors import AuditBroken, BadInput, NotAuthenticated, Refused, SetupFailed
+from ihds.errors import AuditBroken, BadInput, Refused, SetupFailed
 from ihds.governance.policy import vocabulary
 from ihds.ids import Did
-from ihds.roles import folders
+from ihds.roles import agreements, folders
 from ihds.roles.config import NodeConfig, data_file
 from ihds.roles.conversations import conversations
 from ihds.roles.gaiax import GaiaX
@@ -98,6 +98,10 @@ class Institution(Decisions, Protocol):
 
     def admit(self, flow: Flow) -> None:
         """Check that the receiver of a flow may have more of it. Raises Refused."""
+        ...
+
+    def account(self, key: str, command: str) -> str:
+        """Return in whose name a key other than the node's gives a command. Raises NotAuthenticated."""
         ...
 
     def started(self) -> None:
@@ -272,15 +276,16 @@ class Node:
 
     def _command(self, call: Call) -> Answer:
         key = (self.folder / API_KEY_FILE).read_text().strip()
-        if not hmac.compare_digest(call.bearer.encode(), key.encode()):
-            raise NotAuthenticated("the management key is wrong", remedy="run the command on the node's folder")
         name = call.path["command"]
+        given = call.json()
+        if not hmac.compare_digest(call.bearer.encode(), key.encode()):
+            given["by"] = self.institution.account(call.bearer, name)  # an account acts in its own name only
         commands = {**self.institution.commands(), **self._own_commands()}
         if name not in commands:
             raise BadInput(
                 f"a {self.config.role} has no command {name!r}", remedy=f"it has: {', '.join(sorted(commands))}"
             )
-        return Answer(commands[name](call.json()))
+        return Answer(commands[name](given))
 
     def _own_commands(self) -> dict[str, Command]:
         return {
@@ -289,6 +294,7 @@ class Node:
             "member.show": lambda _a: self.membership.show(),
             **conversations(self.connector),
             **self.gaiax.commands(),
+            "joint.sign": lambda a: agreements.sign(self, str(a["id"]), str(a.get("body", ""))),
             "key.rotate": lambda a: self.rotate_key(str(a.get("signer", "file")), dict(a.get("options", {}))),
             "key.retire": lambda a: self.retire_key(str(a["key"])),
             "key.list": lambda _a: [
