@@ -7,7 +7,19 @@ import logging
 import sys
 
 import ihds
-from ihds.cli import approvals, attacks, audit, cohorts, gaiax, genotypes, nodes, participants, permits, policies, studies
+from ihds.cli import (
+    approvals,
+    attacks,
+    audit,
+    cohorts,
+    gaiax,
+    genotypes,
+    nodes,
+    participants,
+    permits,
+    policies,
+    studies,
+)
 from ihds.cli.words import ERR, group, show_json
 from ihds.errors import IhdsError
 

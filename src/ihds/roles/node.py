@@ -45,7 +45,7 @@ from ihds.roles.membership import Membership, TrustList
 from ihds.roles.relay import WORKER_KEY_FILE
 from ihds.roles.signatures import KeySignatures
 from ihds.roles.witness import SERVICE, Witness
-from ihds.store.store import Store, sqlite_url
+from ihds.store.store import Store
 from ihds.wire import did as dids
 from ihds.wire import keys
 from ihds.wire.did import Method, Resolver
@@ -370,17 +370,6 @@ def load_dataset(folder: Path, dataset: str, table: pd.DataFrame, book: Codebook
     return rows
 
 
-def _whose(folder: Path) -> tuple[Did, str]:
-    """Return the DID and store of a node, data plane or worker."""
-    from ihds.roles import dataplane, worker
-
-    for file, kind in ((dataplane.FILE, dataplane.DataPlaneConfig), (worker.FILE, worker.WorkerConfig)):
-        if (folder / file).exists():
-            return Did.parse(kind.read(folder).did), sqlite_url(folder)
-    config = NodeConfig.read(folder)
-    return config.did, config.store_url(folder)
-
-
 def verify_folder(folder: Path) -> dict[str, Any]:
     """Prove the log of a node's folder; return origin and size.
 
@@ -388,7 +377,7 @@ def verify_folder(folder: Path) -> dict[str, Any]:
         AuditBroken: the log does not prove itself.
 
     """
-    did, url = _whose(folder)
+    did, url = folders.whose(folder)
     jwks = keys.public_keys(folder)
     store = Store(url)
     try:
