@@ -82,8 +82,7 @@ class Holder:
     def refresh(self) -> None:
         """Describe anew what is offered; rows of a worker are offered once it has told of them."""
         told = self.relay.described() if self.relay else None
-        shown = [d for d in self.node.config.datasets if d.file or told is None or d.id in told]
-        self._entries = [self._entry(d) for d in shown]
+        self._entries = [self._entry(d) for d in self.node.config.datasets if d.file or told is None or d.id in told]
 
     def methods(self) -> list[Method]:
         """Return the keys of the worker in the inner zone, if there is one."""
