@@ -1,7 +1,7 @@
 """The real system in one process, from every seat an attacker may sit in, and the same sums in the clear.
 
 Gates, masks, thresholds and coordinator are those of production; nothing can be switched off. Persons
-are invented, and names and mask keys are drawn from a seed, so that a figure is the same in every run.
+are invented and names drawn from a seed, so that a figure is the same in every run; mask keys are fresh ones.
 A protection is left out only in ``cleartext`` and in the attacks themselves.
 """
 
@@ -28,10 +28,13 @@ from ihds.data.codebook import Codebook
 from ihds.data.source import FrameSource
 from ihds.data.table import conform, draft_codebook, read_table
 from ihds.errors import IhdsError
-from ihds.federation.channel import MemoryChannel
+from ihds.federation.calls import Calls
+from ihds.federation.channel import Channel, MemoryChannel
 from ihds.federation.coordinator import Coordinator
 from ihds.federation.gate import Gate, Grant
 from ihds.federation.study import Reply, Round, Study
+from ihds.federation.sums import Asking, Progress, Sums, sums
+from ihds.governance.aggregation import Aggregation
 from ihds.governance.jurisdiction import SIMULATION
 from ihds.governance.permit import Permit, PermitState
 from ihds.ids import ApplicationId, Did, PermitId, StudyId
@@ -42,6 +45,7 @@ from ihds.wire.jose import SigningKey
 
 _DATASET = "table"
 _COUNTRY = "--"
+_SECRET = 32
 
 
 def people(count: int, seed: int) -> pd.DataFrame:
@@ -91,12 +95,14 @@ def cleartext(
 
 @dataclass
 class Keys(LocalKeys):
-    """Signatures of one party; what it seals for itself, mask keys above all, is drawn from a seed."""
+    """Signatures of one party; the secret by which it marks persons is drawn from a seed."""
 
     sealed: int = 0
 
     def seal(self, data: bytes) -> str:
-        """Return the next secret of the seed instead of the random one given."""
+        """Return the next secret of the seed instead of a random one given; what a round keeps stays as it is."""
+        if len(data) != _SECRET:
+            return data.hex()
         self.sealed += 1
         return sha256(f"{self.identity.did}|{self.sealed}".encode())
 
@@ -120,7 +126,10 @@ class Space:
     parts: list[pd.DataFrame]
     limits: Thresholds = field(default_factory=Thresholds)
     max_rounds: int = 400
+    aggregation: Aggregation = field(default_factory=Aggregation)
     gates: list[Gate] = field(default_factory=list, init=False)
+    _models: dict[str, Sums] = field(default_factory=dict, init=False)
+    _calls: Calls = field(default_factory=Calls, init=False)
     _studies: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -154,6 +163,7 @@ class Space:
             issued_at=at - timedelta(seconds=1),
             expires_at=at + timedelta(days=1),
             status_index=0,
+            aggregation=self.aggregation,
         )
 
     def study(self, method: str, **params: Any) -> Study:
@@ -169,6 +179,7 @@ class Space:
             codebook=self.book.to_dict(),
             thresholds=self.limits,
             holders=tuple(gate.me for gate in self.gates),
+            aggregation=self.aggregation,
         )
 
     def run(self, method: str, **params: Any) -> Result:
@@ -191,10 +202,19 @@ class Space:
             gate.join(study.id, "t", announced)
         return announced
 
-    def asked(self, study: Study, state: PlanState) -> bytes:
+    def model(self, study: Study) -> Sums:
+        """Return our own coordinator's side of a study's secure sums."""
+        if study.id not in self._models:
+            channels: dict[str, Channel] = {gate.me: MemoryChannel(gate.me, gate, "t") for gate in self.gates}
+            asking = Asking(study, self.user, self._calls, channels, Progress(0, study.holders))
+            self._models[study.id] = sums(asking)
+        return self._models[study.id]
+
+    def asked(self, study: Study, state: PlanState, present: tuple[str, ...] = ()) -> bytes:
         """Return a signed round."""
         data = pack(state)
-        claims = {"study": study.id, "permit": study.permit, "round": state.rounds, "state": sha256(data)}
+        claims = {"study": study.id, "permit": study.permit, "round": state.rounds, "attempt": state.rounds}
+        claims |= {"state": sha256(data), "present": list(present or study.holders)}
         return pack(Round(self.user.sign(claims), np.frombuffer(data, dtype=np.uint8)))
 
     def replies(self, study: Study, state: PlanState) -> list[Reply]:
@@ -205,10 +225,10 @@ class Space:
         """Return one holder's masked reply."""
         return unpack(Reply, self.gates[site].answer(study.id, "t", self.asked(study, state)))
 
-    def total(self, study: Study, state: PlanState, replies: list[Reply]) -> Contribution:
+    def opened(self, study: Study, state: PlanState) -> Contribution:
         """Return the opened total, as the user's software holds it before anything is hidden."""
-        words = np.sum([reply.words for reply in replies], axis=0, dtype=np.uint64)
-        return study.plan().total(state, replies[0].kind, replies[0].layout, words)
+        opened = self.model(study).sum(state.rounds, pack(state))
+        return study.plan().total(state, opened.reply.kind, opened.reply.layout, opened.words)
 
     def rounds(self, study: Study) -> Iterator[tuple[PlanState, list[Reply], Contribution]]:
         """Yield state, replies and total of every round of a study: what its user's software handles."""
@@ -216,7 +236,7 @@ class Space:
         plan, state = study.plan(), study.plan().begin()
         while plan.finish(state) is None:
             replies = self.replies(study, state)
-            total = self.total(study, state, replies)
+            total = self.opened(study, state)
             yield state, replies, total
             state = plan.aggregate(state, total)
 

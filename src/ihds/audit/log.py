@@ -60,12 +60,14 @@ EVENTS: dict[str, str] = {
     "study.opened": "a holder agreed to take part in a study",
     "study.started": "a user started a study",
     "study.round": "a total was opened and the study moved on",
+    "study.restarted": "a study began again without holders that were lost",
     "study.finished": "a study ended with a result",
     "study.failed": "a study ended without a result",
     "study.refused": "the gate refused a study or a round",
-    "study.closed": "a holder erased its mask key for a study",
+    "study.closed": "a holder erased what it kept of a study",
     "ledger.begun": "a holder made the secret of its ledger against differencing",
     "round.answered": "the gate let a masked contribution leave",
+    "round.confirmed": "the gate agreed to open one sum, and no other, of a round",
 }
 
 

@@ -25,6 +25,7 @@ from ihds.data.sources.tabular import TabularSource
 from ihds.errors import CannotVerify, IllegalTransition, NotAuthenticated, NotFound, Refused
 from ihds.federation.engine import engine_of
 from ihds.federation.gate import Gate, Grant, Threshold
+from ihds.federation.round import MAX_STEP, STEPS
 from ihds.governance.jurisdiction import applying
 from ihds.governance.permit import Permit, PermitState, Use, decide
 from ihds.governance.policy import Granted, evaluate
@@ -38,7 +39,7 @@ from ihds.roles.relay import Relay
 from ihds.store.store import Put
 from ihds.wire.did import Method
 from ihds.wire.jose import MAX_STATEMENT
-from ihds.wire.serve import MAX_BODY, Answer, Call, endpoint
+from ihds.wire.serve import MAX_BODY, Answer, Call, Handler, endpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -317,8 +318,9 @@ class Holder:
 
         return [
             route("/data/studies", self._open, "POST", 2 * MAX_STATEMENT),
-            route("/data/studies/{id}/holders", self._join, "PUT"),
+            route("/data/studies/{id}/holders", self._join, "POST"),
             route("/data/studies/{id}/rounds", self._round, "POST", MAX_BODY),
+            *(route(f"/data/studies/{{id}}/{name}", self._step(name), "POST", MAX_STEP) for name in STEPS),
             route("/data/studies/{id}", self._close, "DELETE"),
             route("/catalogue", self._public, "GET"),
             route("/permits/changed", self._permits_changed, "POST"),
@@ -357,12 +359,13 @@ class Holder:
 
     def _join(self, call: Call) -> Answer:
         announced = {str(k): str(v) for k, v in call.json().items()}
-        self.gate.join(call.path["id"], self._transfer(call), announced)
-        return Answer({})
+        return _packed(self.gate.join(call.path["id"], self._transfer(call), announced))
 
     def _round(self, call: Call) -> Answer:
-        reply = self.gate.answer(call.path["id"], self._transfer(call), call.body)
-        return Answer(raw=reply, media_type="application/octet-stream")
+        return _packed(self.gate.answer(call.path["id"], self._transfer(call), call.body))
+
+    def _step(self, name: str) -> Handler:
+        return lambda call: _packed(self.gate.step(call.path["id"], self._transfer(call), name, call.body))
 
     def _close(self, call: Call) -> Answer:
         self.gate.close(call.path["id"], self._transfer(call))
@@ -393,3 +396,7 @@ class Holder:
         """Close the data file, and the cluster if there is one."""
         self.source.close()
         self.engine.close()
+
+
+def _packed(data: bytes) -> Answer:
+    return Answer(raw=data, media_type="application/octet-stream")
