@@ -27,7 +27,7 @@ def _space(dropouts: str = "wait") -> Space:
 
 
 @dataclass(frozen=True)
-class _Liar:
+class Liar:
     """The user's seat in the first round of a study, with software of their own."""
 
     asked: Asked
@@ -36,7 +36,8 @@ class _Liar:
     setting: Setting
 
     @classmethod
-    def of(cls, space: Space) -> _Liar:
+    def of(cls, space: Space) -> Liar:
+        """Ask the first round of a study, and keep all that is told."""
         asked = Asked.of(space)
         study, everybody = asked.study, [str(gate.me) for gate in space.gates]
         roster = {did: Announcement.from_claims(space.user.verify(asked.announced[did], did)) for did in everybody}
@@ -45,10 +46,12 @@ class _Liar:
 
     @property
     def all(self) -> tuple[str, ...]:
+        """All holders."""
         return tuple(self.roster)
 
     @property
     def others(self) -> tuple[str, ...]:
+        """All holders but the one aimed at."""
         return tuple(did for did in self.roster if did != self.asked.victim)
 
     def confirmed(self, site: str, survivors: Sequence[str]) -> str:
@@ -67,13 +70,16 @@ class _Liar:
     def secrets(self, survivors: Sequence[str]) -> Recovered:
         """Tell everybody that these survived, and ask for the shares that open their sum."""
         words = tuple((site, self.confirmed(site, survivors)) for site in survivors)
-        opening, reveals = self.opening(survivors), dict[str, Reveal]()
+        reveals = dict[str, Reveal]()
         for gate in self.asked.space.gates:
             if gate.me in survivors:
-                asked = Uncover(words, boxes_for(gate.me, opening, self.shares))
-                answer = gate.step(self.asked.study.id, "t", "uncover", pack(asked))
-                reveals[gate.me] = unpack(Uncovered, answer).reveal
-        return recover(opening, self.shares, reveals)
+                body = self.uncover(gate.me, words, survivors)
+                reveals[gate.me] = unpack(Uncovered, gate.step(self.asked.study.id, "t", "uncover", body)).reveal
+        return recover(self.opening(survivors), self.shares, reveals)
+
+    def uncover(self, site: str, words: tuple[tuple[str, str], ...], survivors: Sequence[str]) -> bytes:
+        """Return what asks one site for its shares, with the words of others that they open the same."""
+        return pack(Uncover(words, boxes_for(site, self.opening(survivors), self.shares)))
 
     def total(self, survivors: Sequence[str]) -> Any:
         """Open the sum of these survivors."""
@@ -104,9 +110,9 @@ def _with_and_without() -> Outcome:
 def _said_to_be_lost() -> Outcome:
     """Open a study's first sum with everybody; then begin another, and say that the victim is lost."""
     space, told = _space(), ""
-    whole = _Liar.of(space)
+    whole = Liar.of(space)
     everybody = whole.total(whole.all)
-    again = _Liar.of(space)
+    again = Liar.of(space)
     try:
         return Outcome(same(everybody - again.total(again.others), again.asked.truth))
     except IhdsError as error:
@@ -115,14 +121,14 @@ def _said_to_be_lost() -> Outcome:
 
 
 def _both_kinds() -> Outcome:
-    liar = _Liar.of(_space())
+    liar = Liar.of(_space())
     party = liar.asked.party(VICTIM)
     return liar.asked.unmasked(liar.asked.reply, liar.masks(party.mask_key, party.self_seed))
 
 
 def _two_sets() -> Outcome:
     """Tell the others that the victim is lost, then that it is not, under a permit that lets studies go on."""
-    liar, told, seed = _Liar.of(_space(CONTINUE)), "", ""
+    liar, told, seed = Liar.of(_space(CONTINUE)), "", ""
     victim = liar.asked.victim
     key = liar.secrets(liar.others).secrets[victim].hex()
     try:
@@ -135,16 +141,15 @@ def _two_sets() -> Outcome:
 def _shares_of_another_round() -> Outcome:
     """Open the first round; ask the second, and take its masks off with what the first has told, or ask with it."""
     space, told = _space(), ""
-    liar = _Liar.of(space)
+    liar = Liar.of(space)
     asked = liar.asked
     words = tuple((did, liar.confirmed(did, liar.all)) for did in liar.all)
-    seeds, opening = liar.secrets(liar.all).secrets, liar.opening(liar.all)
+    seeds = liar.secrets(liar.all).secrets
     state = asked.study.plan().aggregate(asked.state, space.opened(asked.study, asked.state))
     replies = space.replies(asked.study, state)
     for gate in space.gates:
         try:
-            body = pack(Uncover(words, boxes_for(gate.me, opening, liar.shares)))
-            gate.step(asked.study.id, "t", "uncover", body)
+            gate.step(asked.study.id, "t", "uncover", liar.uncover(gate.me, words, liar.all))
         except IhdsError as error:
             told = reason(error)
     named = asked.party(VICTIM).digest()

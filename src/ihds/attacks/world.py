@@ -1,7 +1,7 @@
 """The real system in one process, from every seat an attacker may sit in, and the same sums in the clear.
 
 Gates, masks, thresholds and coordinator are those of production; nothing can be switched off. Persons
-are invented and names drawn from a seed, so that a figure is the same in every run; mask keys are fresh ones.
+are invented, and names and mask keys are drawn from a seed, so that a figure is the same in every run.
 A protection is left out only in ``cleartext`` and in the attacks themselves.
 """
 
@@ -39,6 +39,7 @@ from ihds.governance.jurisdiction import SIMULATION
 from ihds.governance.permit import Permit, PermitState
 from ihds.ids import ApplicationId, Did, PermitId, StudyId
 from ihds.privacy.disclosure import Thresholds
+from ihds.privacy.secagg.party import Party
 from ihds.roles.local import LocalKeys
 from ihds.store.store import Store
 from ihds.wire.jose import SigningKey
@@ -95,14 +96,21 @@ def cleartext(
 
 @dataclass
 class Keys(LocalKeys):
-    """Signatures of one party; the secret by which it marks persons is drawn from a seed."""
+    """Signatures of one party; what it seals for itself, mask keys above all, is drawn from a seed."""
 
     sealed: int = 0
 
     def seal(self, data: bytes) -> str:
-        """Return the next secret of the seed instead of a random one given; what a round keeps stays as it is."""
-        if len(data) != _SECRET:
-            return data.hex()
+        """Return what a secret becomes at rest; fresh ones are replaced by the next of the seed."""
+        if len(data) == _SECRET:
+            return self._next()
+        party = Party.from_bytes(data)
+        if party.roster is None:
+            one, two, three, four = (self._next() for _ in range(4))
+            party = dataclasses.replace(party, mask_key=one, share_key=two, self_seed=three, coins=four)
+        return party.to_bytes().hex()
+
+    def _next(self) -> str:
         self.sealed += 1
         return sha256(f"{self.identity.did}|{self.sealed}".encode())
 
@@ -212,10 +220,13 @@ class Space:
 
     def asked(self, study: Study, state: PlanState, present: tuple[str, ...] = ()) -> bytes:
         """Return a signed round."""
-        data = pack(state)
         claims = {"study": study.id, "permit": study.permit, "round": state.rounds, "attempt": state.rounds}
-        claims |= {"state": sha256(data), "present": list(present or study.holders)}
-        return pack(Round(self.user.sign(claims), np.frombuffer(data, dtype=np.uint8)))
+        return self.signed({**claims, "present": list(present or study.holders)}, state)
+
+    def signed(self, claims: dict[str, Any], state: PlanState) -> bytes:
+        """Return a round with claims of the attacker's choice."""
+        data = pack(state)
+        return pack(Round(self.user.sign({**claims, "state": sha256(data)}), np.frombuffer(data, dtype=np.uint8)))
 
     def replies(self, study: Study, state: PlanState) -> list[Reply]:
         """Return the masked replies as they reach the user, by holder; a round asked again gets the same."""

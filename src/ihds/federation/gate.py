@@ -294,7 +294,7 @@ class Gate:
         # 3 local
         contribution = self._local(record, held.work, state)
         # 4 disclosure check
-        self._disclose(held.work, grant)
+        self._disclose(held, grant)
         # 5 budget
         spending = [] if repeat else [self._spend(grant)]
         # 6 mask
@@ -573,9 +573,12 @@ class Gate:
                 remedy="check formula and variables with 'describe'; the holder's own log says more",
             ) from None
 
-    def _disclose(self, work: Work, grant: Grant) -> None:
+    def _disclose(self, held: _Open, grant: Grant) -> None:
         """Check the persons the model really uses, after missing values are left out."""
-        reasons = site_reasons(self._thresholds(grant), work.persons())
+        limits, persons = self._thresholds(grant), held.work.persons()
+        reasons = site_reasons(limits, persons)
+        if held.study.aggregation.dropouts == CONTINUE and persons < limits.min_difference:
+            reasons += (f"min_difference: a sum may not come to lack fewer than {limits.min_difference} persons",)
         if reasons:
             raise Refused(
                 f"{self.me} may not answer", reasons=reasons, remedy="use variables with fewer missing values"

@@ -258,7 +258,8 @@ class Masks:
 
     def _sealed(self, party: Party) -> str:
         sealed = self.signatures.seal(party.to_bytes())
-        self._remember(sealed, party)
+        if party.roster is not None:
+            self._remember(sealed, party)
         return sealed
 
     def _unsealed(self, sealed: str) -> Party:
