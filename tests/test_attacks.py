@@ -11,6 +11,7 @@ import pytest
 from ihds.attacks import attacks, site_facts
 from ihds.attacks.attack import Outcome, Verdict, carried_out
 from ihds.attacks.page import page
+from ihds.attacks.world import Keys
 from ihds.cli import main
 from ihds.errors import BadInput
 from ihds.privacy.secagg.party import Party
@@ -104,7 +105,7 @@ def test_the_command_lists_carries_out_and_refuses_what_it_does_not_know(capsys)
 
 
 def test_without_masks_a_reply_is_read(monkeypatch):
-    monkeypatch.setattr(Party, "streams", lambda _: [])
+    monkeypatch.setattr("ihds.privacy.secagg.party.masks_of", lambda *_: [])
     monkeypatch.setattr("ihds.federation.sums.unmask", lambda total, *_: total)
     for name in ("single_reply", "property_inference"):
         assert carried_out(attacks()[name]).status == "open"
@@ -113,15 +114,16 @@ def test_without_masks_a_reply_is_read(monkeypatch):
 _HONEST = "did:web:attacked:4"
 
 
-def vanishing(party: Party) -> list[Stream]:
+def vanishing(_setting, _roster, sharers, party, *_) -> list[Stream]:
     """Return masks that are the same in every round and study, and vanish over all sites of an attack."""
-    first, count = party.me == party.sharers[0], len(party.sharers) - 1
-    return [Stream(bytes(16), add=True)] * count if first else [Stream(bytes(16), add=False)]
+    if party == sharers[0]:
+        return [Stream(bytes(16), add=True)] * (len(sharers) - 1)
+    return [Stream(bytes(16), add=False)]
 
 
 @pytest.mark.parametrize("name", ["two_states", "replayed_round", "masks_across_studies"])
 def test_masks_not_keyed_by_round_and_study_give_their_difference_away(monkeypatch, name):
-    monkeypatch.setattr(Party, "streams", vanishing)
+    monkeypatch.setattr("ihds.privacy.secagg.party.masks_of", vanishing)
     monkeypatch.setattr("ihds.federation.sums.unmask", lambda total, *_: total)
     assert carried_out(attacks()[name]).status == "open"
 
@@ -129,7 +131,7 @@ def test_masks_not_keyed_by_round_and_study_give_their_difference_away(monkeypat
 def test_a_site_that_shares_no_mask_with_the_one_honest_holder_is_read(monkeypatch):
     monkeypatch.setattr(
         "ihds.privacy.secagg.party.neighbours",
-        lambda _setting, _roster, sharers: {me: [p for p in sharers if p not in (me, _HONEST)] for me in sharers},
+        lambda _setting, _roster, sharers: {me: frozenset(sharers) - {me, _HONEST} for me in sharers},
     )
     assert carried_out(attacks()["collusion"]).status == "open"
 
@@ -156,6 +158,7 @@ def test_keys_that_are_not_of_one_round_give_the_next_away(monkeypatch):
         return dataclasses.replace(first.setdefault((setting, me), begin(setting, me, 0)), round=number)
 
     monkeypatch.setattr(Party, "begin", kept)
+    monkeypatch.setattr(Keys, "seal", lambda _, data: data.hex())
     assert carried_out(attacks()["replayed_shares"]).status == "open"
 
 

@@ -15,7 +15,7 @@ from ihds.federation.study import Confirm, Confirmed, Shared, Uncover, Uncovered
 from ihds.governance.aggregation import CONTINUE, Aggregation
 from ihds.privacy.secagg.messages import Announcement, Reveal, Shares
 from ihds.privacy.secagg.opening import Opening, Recovered, boxes_for, recover, unmask
-from ihds.privacy.secagg.party import pair_stream, self_stream
+from ihds.privacy.secagg.party import pair_stream, private, self_stream
 from ihds.privacy.secagg.setting import Setting
 from ihds.privacy.secagg.stream import Stream, apply
 
@@ -96,7 +96,7 @@ class Liar:
         victim, named = self.asked.victim, self.opening(self.all).digest
         own = [self_stream(bytes.fromhex(seed), victim, named).undone] if seed else []
         public = {other: self.roster[other].mask_key for other in self.others} if key else {}
-        return own + [pair_stream(key, there, victim, other, named).undone for other, there in public.items()]
+        return own + [pair_stream(private(key), there, victim, other, named).undone for other, there in public.items()]
 
 
 def _with_and_without() -> Outcome:
@@ -152,7 +152,7 @@ def _shares_of_another_round() -> Outcome:
             gate.step(asked.study.id, "t", "uncover", liar.uncover(gate.me, words, liar.all))
         except IhdsError as error:
             told = reason(error)
-    named = asked.party(VICTIM).digest()
+    named = asked.party(VICTIM).digest
     known = [self_stream(seed, did, named).undone for did, seed in seeds.items()]
     total: Any = sum((reply.words for reply in replies[1:]), replies[0].words.copy())
     plain = [space.plain(asked.study, state, site) for site in range(_SITES)]

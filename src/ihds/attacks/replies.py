@@ -15,7 +15,7 @@ from ihds.attacks.attack import Attack, Outcome
 from ihds.attacks.world import Space, people, reason, same, shared_out, with_inner
 from ihds.errors import IhdsError, Refused
 from ihds.federation.study import Reply, Study
-from ihds.privacy.secagg.party import Party, pair_stream, self_stream
+from ihds.privacy.secagg.party import Party, pair_stream, private, self_stream
 from ihds.privacy.secagg.stream import Stream, apply
 
 _FORMULA = "relapse ~ age + bmi"
@@ -72,10 +72,10 @@ class Asked:
         """Return what takes off masks that holders share with the victim, and its own, which opening a sum tells."""
         victim = self.party(VICTIM)
         assert victim.roster is not None
-        named, public = victim.digest(), victim.roster[self.victim].mask_key
+        named, public = victim.digest, victim.roster[self.victim].mask_key
         shared = [(self.party(site).mask_key, self.space.gates[site].me) for site in sites]
         own = self_stream(bytes.fromhex(victim.self_seed), self.victim, named).undone
-        return [own, *(pair_stream(key, public, who, self.victim, named) for key, who in shared)]
+        return [own, *(pair_stream(private(key), public, who, self.victim, named) for key, who in shared)]
 
 
 def _space() -> Space:

@@ -16,7 +16,7 @@ from ihds.analysis.method import leaves
 from ihds.analysis.plan import Plan, PlanState
 from ihds.analysis.result import Result
 from ihds.audit.log import Event, Log
-from ihds.canonical import pack, unpack
+from ihds.canonical import digest, pack, unpack
 from ihds.errors import AnalysisFailed, BadInput, Conflict, IhdsError, NotFound, Refused, SiteMissing
 from ihds.federation.calls import Calls
 from ihds.federation.channel import Channel
@@ -51,7 +51,13 @@ class Coordinator:
             "left": [],
             "result": None,
         }
-        details = {"permit": study.permit, "study": study.id, "method": study.method, "params": study.params}
+        details = {
+            "permit": study.permit,
+            "study": study.id,
+            "method": study.method,
+            "params": study.params,
+            "digest": study.digest(),
+        }
         self.log.commit(Event("study.started", study.user, details), Put("study", study.id, 0, body))
 
     def run(
@@ -103,18 +109,20 @@ class Coordinator:
         while (result := plan.finish(state)) is None:
             if max_rounds is not None and done >= max_rounds:
                 return None
-            packed, number = pack(state), state.rounds
-            details: dict[str, Any] = {"permit": study.permit, "study": study.id, "round": number}
+            packed, number, attempt = pack(state), state.rounds, model.progress.attempt
+            details: dict[str, Any] = {"permit": study.permit, "study": study.id, "round": number, "attempt": attempt}
             try:
                 opened = model.sum(number, packed)
             except Lost:
                 state, kind = plan.begin(), "study.restarted"
-                details["missing"] = [h for h, _ in model.progress.missing]
             else:
                 state, left = self._moved(plan, state, opened)
-                kind, details["contribution"] = "study.round", left.contribution
+                kind = "study.round"
+                details |= {"contribution": left.contribution, "digest": left.digest}
                 body = {**body, "left": [*body["left"], dataclasses.asdict(left)]}
                 report("round", {"number": number, "contribution": left.contribution, "bytes": left.bytes})
+            if model.progress.missing:
+                details["missing"] = [h for h, _ in model.progress.missing]
             done += 1
             body = {**body, "state": _text(state), "sums": model.progress.to_dict()}
             self.log.commit(Event(kind, study.user, details), Put("study", study.id, version, body))
@@ -133,7 +141,12 @@ class Coordinator:
         }
         result = result.with_provenance(state.rounds, provenance)
         body = {**body, "status": "finished", "result": result.to_dict()}
-        details = {"permit": study.permit, "study": study.id, "rounds": state.rounds}
+        details = {
+            "permit": study.permit,
+            "study": study.id,
+            "rounds": state.rounds,
+            "result": digest(body["result"]),
+        }
         self.log.commit(Event("study.finished", study.user, details), Put("study", study.id, version, body))
         self.calls.there(asking.present, lambda c: c.close(study.id))  # who is away now closes with its transfer
         return result
@@ -149,6 +162,7 @@ class Coordinator:
             fields=tuple(leaves(type(total))),
             numbers=len(opened.words),
             bytes=opened.bytes,
+            digest=opened.digest,
         )
         return plan.aggregate(state, total), left
 

@@ -175,6 +175,7 @@ class Gate:
                 "frame": "",
             }
             details = {**self._ids(study, grant), "method": study.method, "params": study.params}
+            details["digest"] = study.digest()
             kind = "study.opened" if record["approved"] else "study.asked"
             self.log.commit(Event(kind, study.user, details), Put("gate.study", study.id, 0, record))
         else:
@@ -299,7 +300,7 @@ class Gate:
         spending = [] if repeat else [self._spend(grant)]
         # 6 mask
         layout, words = plan.flatten(state, contribution)
-        kept, round_digest = held.hiding.enter(
+        kept, asked = held.hiding.enter(
             record.body["sums"], int(claims["attempt"]), sha256(state_bytes), present, anew=anew and bool(without)
         )
         kept, hidden = held.hiding.hide(kept, words)
@@ -322,7 +323,8 @@ class Gate:
         details = {
             **self._ids(study, grant),
             "round": number,
-            "digest": round_digest,
+            "attempt": claims["attempt"],
+            "digest": asked,
             "contribution": type(contribution).__name__,
             "class": contribution.kind,
             "bytes": len(reply),

@@ -151,7 +151,7 @@ class Uncovered:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What left one site in one round, for the provenance."""
+    """What left one site in one round, for the provenance; ``digest`` names the question, as in the holders' logs."""
 
     round: int
     contribution: str
@@ -159,3 +159,4 @@ class Left:
     fields: tuple[str, ...]
     numbers: int
     bytes: int
+    digest: str = ""

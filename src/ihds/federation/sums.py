@@ -20,9 +20,8 @@ from ihds.federation.channel import Channel
 from ihds.federation.round import Signatures
 from ihds.federation.study import Confirm, Confirmed, Reply, Round, Shared, Study, Uncover, Uncovered
 from ihds.governance.aggregation import CONTINUE
-from ihds.privacy.secagg.messages import Announcement, Masked, Reveal, Shares, Survivors
+from ihds.privacy.secagg.messages import Announcement, Masked, Reveal, Shares, Survivors, words_digest
 from ihds.privacy.secagg.opening import Opening, add, boxes_for, keeping, recover, unmask
-from ihds.privacy.secagg.party import words_digest
 from ihds.privacy.secagg.setting import Setting
 
 
@@ -63,11 +62,12 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """One opened sum, before the method reads it; ``late`` hid their words and answered no more."""
+    """One opened sum, before the method reads it; ``digest`` names its round, ``late`` answered no more after it."""
 
     reply: Reply
     words: Any
     bytes: int
+    digest: str
     late: tuple[str, ...] = ()
 
 
@@ -232,7 +232,7 @@ class MaskedSums:
         announced = {h: following[h] for h in survivors}
         self.progress = replace(after, attempt=self.progress.attempt + 1, announced=announced, opened=True)
         self._shares = shares
-        return Opened(replies[survivors[0]], total, len(raw[survivors[0]]), late)
+        return Opened(replies[survivors[0]], total, len(raw[survivors[0]]), opening.digest, late)
 
     def _lost(self, away: Mapping[str, SiteMissing], number: int) -> Lost:
         self._shares = {h: s for h, s in self._shares.items() if h not in away}

@@ -39,7 +39,7 @@ from ihds.roles.relay import Relay
 from ihds.store.store import Put
 from ihds.wire.did import Method
 from ihds.wire.jose import MAX_STATEMENT
-from ihds.wire.serve import MAX_BODY, Answer, Call, Handler, endpoint
+from ihds.wire.serve import MAX_BODY, Answer, Call, Handler, endpoint, octets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -319,7 +319,12 @@ class Holder:
         return [
             route("/data/studies", self._open, "POST", 2 * MAX_STATEMENT),
             route("/data/studies/{id}/holders", self._join, "POST"),
-            route("/data/studies/{id}/rounds", self._round, "POST", MAX_BODY),
+            route(
+                "/data/studies/{id}/rounds",
+                lambda c: octets(self.gate.answer(c.path["id"], self._transfer(c), c.body)),
+                "POST",
+                MAX_BODY,
+            ),
             *(route(f"/data/studies/{{id}}/{name}", self._step(name), "POST", MAX_STEP) for name in STEPS),
             route("/data/studies/{id}", self._close, "DELETE"),
             route("/catalogue", self._public, "GET"),
@@ -337,6 +342,10 @@ class Holder:
             "negotiation.approve": lambda a: self.approve(str(a["pid"])),
             "datasets": lambda _a: [self.record(d).summary() for d in self.node.config.datasets if not d.file],
         }
+
+    def account(self, key: str, command: str) -> str:
+        """Keep no accounts."""
+        raise NotAuthenticated("the management key is wrong", remedy="run the command on the node's folder")
 
     def _transfer(self, call: Call) -> str:
         pid = self.node.studies.check(call.bearer).id
@@ -359,13 +368,10 @@ class Holder:
 
     def _join(self, call: Call) -> Answer:
         announced = {str(k): str(v) for k, v in call.json().items()}
-        return _packed(self.gate.join(call.path["id"], self._transfer(call), announced))
-
-    def _round(self, call: Call) -> Answer:
-        return _packed(self.gate.answer(call.path["id"], self._transfer(call), call.body))
+        return octets(self.gate.join(call.path["id"], self._transfer(call), announced))
 
     def _step(self, name: str) -> Handler:
-        return lambda call: _packed(self.gate.step(call.path["id"], self._transfer(call), name, call.body))
+        return lambda call: octets(self.gate.step(call.path["id"], self._transfer(call), name, call.body))
 
     def _close(self, call: Call) -> Answer:
         self.gate.close(call.path["id"], self._transfer(call))
@@ -396,7 +402,3 @@ class Holder:
         """Close the data file, and the cluster if there is one."""
         self.source.close()
         self.engine.close()
-
-
-def _packed(data: bytes) -> Answer:
-    return Answer(raw=data, media_type="application/octet-stream")
