@@ -25,21 +25,20 @@ from ihds.data.sources.tabular import TabularSource
 from ihds.errors import CannotVerify, IllegalTransition, NotAuthenticated, NotFound, Refused
 from ihds.federation.engine import engine_of
 from ihds.federation.gate import Gate, Grant, Threshold
-from ihds.federation.round import MAX_STEP, STEPS
 from ihds.governance.jurisdiction import applying
 from ihds.governance.permit import Permit, PermitState, Use, decide
 from ihds.governance.policy import Granted, evaluate
 from ihds.governance.policy import Refused as No
 from ihds.roles.approvals import Approvals
 from ihds.roles.config import data_file
+from ihds.roles.endpoint import Endpoint
 from ihds.roles.files import Files
 from ihds.roles.offers import offer
 from ihds.roles.proofs import Proofs
 from ihds.roles.relay import Relay
 from ihds.store.store import Put
 from ihds.wire.did import Method
-from ihds.wire.jose import MAX_STATEMENT
-from ihds.wire.serve import MAX_BODY, Answer, Call, Handler, endpoint, octets
+from ihds.wire.serve import Answer, Call, endpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -311,24 +310,10 @@ class Holder:
 
     def routes(self) -> list[Route]:
         """Return the study endpoint and the public catalogue."""
-
-        def route(path: str, handler: Any, method: str, limit: int = 1 << 20) -> Route:
-            known = self._known if path.startswith("/data/") else None
-            return Route(path, endpoint(handler, max_body=limit, before=known), methods=[method])
-
         return [
-            route("/data/studies", self._open, "POST", 2 * MAX_STATEMENT),
-            route("/data/studies/{id}/holders", self._join, "POST"),
-            route(
-                "/data/studies/{id}/rounds",
-                lambda c: octets(self.gate.answer(c.path["id"], self._transfer(c), c.body)),
-                "POST",
-                MAX_BODY,
-            ),
-            *(route(f"/data/studies/{{id}}/{name}", self._step(name), "POST", MAX_STEP) for name in STEPS),
-            route("/data/studies/{id}", self._close, "DELETE"),
-            route("/catalogue", self._public, "GET"),
-            route("/permits/changed", self._permits_changed, "POST"),
+            *Endpoint(self.gate, self._transfer).routes(),
+            Route("/catalogue", endpoint(self._public), methods=["GET"]),
+            Route("/permits/changed", endpoint(self._permits_changed), methods=["POST"]),
             *(self.relay.routes() if self.relay else []),
         ]
 
@@ -357,25 +342,6 @@ class Holder:
                 remedy="request a new transfer under a permit in force",
             )
         return pid
-
-    def _known(self, call: Call) -> Answer:
-        self._transfer(call)
-        return Answer()
-
-    def _open(self, call: Call) -> Answer:
-        pid = self._transfer(call)
-        return Answer({"announcement": self.gate.open(str(call.json().get("study", "")), pid)}, status=201)
-
-    def _join(self, call: Call) -> Answer:
-        announced = {str(k): str(v) for k, v in call.json().items()}
-        return octets(self.gate.join(call.path["id"], self._transfer(call), announced))
-
-    def _step(self, name: str) -> Handler:
-        return lambda call: octets(self.gate.step(call.path["id"], self._transfer(call), name, call.body))
-
-    def _close(self, call: Call) -> Answer:
-        self.gate.close(call.path["id"], self._transfer(call))
-        return Answer({})
 
     def _public(self, _call: Call) -> Answer:
         page = f"{self.node.config.base_url}/catalogue"
