@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import importlib
 import itertools
+import json
 import pkgutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from typing import Any, Protocol
 
+from ihds.canonical import sha256
 from ihds.governance.countries import COUNTRIES
 from ihds.governance.policy import Decision, Granted, Refused
 from ihds.governance.rule import NEVER, Artefact, Needs, Rule, Term, in_words
@@ -67,6 +69,25 @@ def jurisdictions() -> dict[str, Jurisdiction]:
         module: object = importlib.import_module(f"{package.__name__}.{info.name}")
         found[info.name] = module  # type: ignore[assignment]  # a module satisfies the protocol
     return found
+
+
+@functools.cache
+def version() -> str:
+    """Return the digest of all rules of all laws here: what a data space approves as a rule set."""
+    lines = [f"{name} {sorted(law.COUNTRIES)} {law.THRESHOLDS} {_stable(law.RULES)}" for name, law in _named()]
+    return sha256("\n".join(lines).encode())
+
+
+def _named() -> list[tuple[str, Jurisdiction]]:
+    return sorted(jurisdictions().items())
+
+
+def _stable(rules: Iterable[Rule]) -> list[str]:
+    """Return rules as texts that do not depend on the order in which sets are kept."""
+    return [
+        json.dumps(asdict(rule), default=lambda v: sorted(map(str, v)) if isinstance(v, frozenset) else str(v))
+        for rule in rules
+    ]
 
 
 def evidence_terms() -> dict[str, Term]:
