@@ -123,9 +123,6 @@ class Holder:
         book = self.source.codebook(dataset)
         return book, self.source.open(Scope(dataset, frozenset(book.variables))).persons
 
-    def _book(self, dataset: str) -> Codebook:
-        return self.relay.described()[dataset][0] if self.relay else self.source.codebook(dataset)
-
     def _entry(self, config: DatasetConfig) -> dict[str, Any]:
         record = self.record(config)
         properties = healthdcat.entry_properties(record)
@@ -292,8 +289,7 @@ class Holder:
             raise Refused("the agreement names a permit that was never shown here")
         body = record.body
         permit, state = self.proof.check(str(body["token"]), str(body["membership"]), str(body["user"]))
-        if reasons := self.node.trust.unapproved(lambda: self._book(str(agreement["dataset"]))):
-            raise Refused("what this study would use is not approved", reasons=reasons, remedy="ihds committee list")
+        self.approvals.versions(str(agreement["dataset"]), self.relay)
         return Grant(permit, state, str(agreement["dataset"]), str(agreement["policy"]["@id"]))
 
     def proofs(self, transfer_pid: str) -> dict[str, Any]:
@@ -340,6 +336,10 @@ class Holder:
             "negotiation.approve": lambda a: self.approve(str(a["pid"])),
             "datasets": lambda _a: [self.record(d).summary() for d in self.node.config.datasets if not d.file],
         }
+
+    def account(self, key: str, command: str) -> str:
+        """Keep no accounts."""
+        raise NotAuthenticated("the management key is wrong", remedy="run the command on the node's folder")
 
     def _transfer(self, call: Call) -> str:
         pid = self.node.studies.check(call.bearer).id
