@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from ihds.canonical import sha256
 from ihds.governance.countries import COUNTRIES
 from ihds.governance.policy import Decision, Granted, Refused
-from ihds.governance.rule import NEVER, Artefact, Needs, Rule, Term, in_words
+from ihds.governance.rule import NEVER, Artefact, Limit, Needs, Rule, Term, in_words
 from ihds.privacy.disclosure import Thresholds
 
 
@@ -39,7 +39,7 @@ class Jurisdiction(Protocol):
 
     COUNTRIES: frozenset[str]
     RULES: tuple[Rule, ...]
-    THRESHOLDS: Thresholds
+    LIMITS: tuple[Limit, ...]
     EVIDENCE: Mapping[str, Term]
 
 
@@ -137,7 +137,8 @@ def thresholds(country: str, legal_regime: str, permit: Thresholds) -> Threshold
     if legal_regime == SIMULATION:
         return strict
     for jurisdiction in applying(country).values():
-        strict = strict.strictest(jurisdiction.THRESHOLDS)
+        for limit in jurisdiction.LIMITS:
+            strict = strict.strictest(limit.thresholds)
     return strict
 
 

@@ -71,6 +71,7 @@ class Holder:
             engine=self.engine,
             by_hand=frozenset(d.id for d in config.datasets if d.studies == "hand"),
             attested={d.id: d.evidence for d in config.datasets},
+            own={d.id: d.limits for d in config.datasets if d.limits},
         )
         self.approvals = Approvals(node, gate)
         self.gate: Threshold = self.relay or gate
@@ -81,8 +82,7 @@ class Holder:
     def refresh(self) -> None:
         """Describe anew what is offered; rows of a worker are offered once it has told of them."""
         told = self.relay.described() if self.relay else None
-        shown = [d for d in self.node.config.datasets if d.file or told is None or d.id in told]
-        self._entries = [self._entry(d) for d in shown]
+        self._entries = [self._entry(d) for d in self.node.config.datasets if d.file or told is None or d.id in told]
 
     def methods(self) -> list[Method]:
         """Return the keys of the worker in the inner zone, if there is one."""
@@ -114,6 +114,7 @@ class Holder:
             persons=persons // 10 * 10,
             codebook=book,
             offer=offer(config, self.node.folder),
+            thresholds=config.limits,
         )
 
     def _described(self, dataset: str) -> tuple[Codebook, int]:
