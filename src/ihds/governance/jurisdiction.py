@@ -74,20 +74,16 @@ def jurisdictions() -> dict[str, Jurisdiction]:
 @functools.cache
 def version() -> str:
     """Return the digest of all rules of all laws here: what a data space approves as a rule set."""
-    lines = [f"{name} {sorted(law.COUNTRIES)} {law.THRESHOLDS} {_stable(law.RULES)}" for name, law in _named()]
-    return sha256("\n".join(lines).encode())
+    found = {
+        name: [sorted(law.COUNTRIES), [asdict(r) for r in law.RULES], [asdict(limit) for limit in law.LIMITS]]
+        for name, law in jurisdictions().items()
+    }
+    return sha256(json.dumps(found, sort_keys=True, default=_plain).encode())
 
 
-def _named() -> list[tuple[str, Jurisdiction]]:
-    return sorted(jurisdictions().items())
-
-
-def _stable(rules: Iterable[Rule]) -> list[str]:
-    """Return rules as texts that do not depend on the order in which sets are kept."""
-    return [
-        json.dumps(asdict(rule), default=lambda v: sorted(map(str, v)) if isinstance(v, frozenset) else str(v))
-        for rule in rules
-    ]
+def _plain(value: Any) -> Any:
+    """Return sets in an order of their own, and days as text."""
+    return sorted(map(str, value)) if isinstance(value, frozenset) else str(value)
 
 
 def evidence_terms() -> dict[str, Term]:

@@ -375,10 +375,9 @@ class Holder:
         return Answer({})
 
     def _public(self, _call: Call) -> Answer:
-        page = f"{self.node.config.base_url}/catalogue"
-        offered = {entry["@id"] for entry in self._entries}
+        base, offered = self.node.config.base_url, {entry["@id"] for entry in self._entries}
         described = [d for d in self.node.config.datasets if not d.file and d.id in offered]
-        return Answer([healthdcat.dataset(self.record(d), f"{page}#{d.id}") for d in described])
+        return Answer([healthdcat.dataset(self.record(d), f"{base}/catalogue#{d.id}") for d in described])
 
     def _permits_changed(self, call: Call) -> Answer:
         if self.node.tokens.check(call.bearer)["iss"] not in self.node.trust.issuers(PERMIT):
