@@ -1,4 +1,4 @@
-"""A holder's study endpoint: carries the messages of a study to its gate, for whoever shows a started transfer's token."""
+"""A holder's study endpoint: carries messages of a study to its gate, for whoever shows the token of its transfer."""
 
 from __future__ import annotations
 
