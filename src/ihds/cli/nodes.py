@@ -1,4 +1,4 @@
-"""Commands about one node: make it, run it, its keys, the proof of its log."""
+"""Commands about one node: make it, run it, its keys, its worker."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ def node_commands(sub: Any) -> None:
     init.add_argument("--file", default="", help="a file a holder lets out (path or URL), instead of a table")
     init.add_argument("--artefact", default="METADATA", choices=("METADATA", "AGGREGATE", "MODEL"), help="what it is")
     init.add_argument("--evidence", action="append", default=[], help="what the holder vouches for: docs/law/rules.md")
+    init.add_argument("--threshold", action="append", default=[], help="of the holder's own, for example min_cell=10")
     init.add_argument("--person", default="", help="column that tells persons apart, for a draft codebook")
     init.add_argument("--dataset", help="dataset id (default: the file's name)")
     init.add_argument("--title", help="dataset title")
@@ -125,7 +126,26 @@ def _settings(given: Any, dataset: str) -> DatasetConfig:
         path = given.file if "://" in given.file else str(Path(given.file).resolve())
         moved = {"file": path, "artefact": given.artefact}
     words = (given.title or dataset, given.description, tuple(given.keyword))
-    return DatasetConfig(dataset, *words, evidence=tuple(given.evidence), **moved)
+    return DatasetConfig(
+        dataset, *words, evidence=tuple(given.evidence), thresholds=_thresholds(given.threshold), **moved
+    )
+
+
+def _thresholds(given: list[str]) -> dict[str, Any]:
+    """Read thresholds as they are typed: NAME=VALUE each.
+
+    Raises:
+        BadInput: one is not.
+
+    """
+    found: dict[str, Any] = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        try:
+            found[name.strip()] = json.loads(value)
+        except ValueError as error:
+            raise BadInput(f"{text!r} is no threshold", remedy="write for example min_cell=10") from error
+    return found
 
 
 def _node_run(given: Any) -> None:
@@ -201,6 +221,7 @@ def worker_commands(sub: Any) -> None:
     init.add_argument("--data", type=Path, required=True, help="CSV or Parquet table")
     init.add_argument("--codebook", type=Path, help="its codebook in TOML (default: a draft is inferred)")
     init.add_argument("--evidence", action="append", default=[], help="what the holder vouches for: docs/law/rules.md")
+    init.add_argument("--threshold", action="append", default=[], help="of the holder's own, for example min_cell=10")
     init.add_argument("--person", default="", help="column that tells persons apart, for a draft codebook")
     init.add_argument("--dataset", help="dataset id, as the connector lists it (default: the file's name)")
     run = command(sub, "run", "run a worker; it opens no port", "ihds worker run inner", _worker_run, node=False)
@@ -231,7 +252,7 @@ def _worker_init(given: Any) -> None:
     for _ in conformed(table, book, name):
         pass
     tables = {name: (table, book)}
-    settings = {**ticket, "evidence": tuple(given.evidence)}
+    settings = {**ticket, "evidence": tuple(given.evidence), "thresholds": _thresholds(given.threshold)}
     config = worker.create(given.folder, key, given.connector or connector, settings, tables)
     answer = {"folder": str(given.folder), "connector": config.connector, "rows": table.height}
     show(given, answer, f"{table.height} rows are ready; run it with: ihds worker run {given.folder}")
@@ -248,18 +269,3 @@ def _worker_run(given: Any) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     ERR.print(f"worker of {worker.config.did} asks {worker.config.connector}")
     worker.run()
-
-
-def audit_commands(sub: Any) -> None:
-    """Declare ``ihds audit``."""
-    verify = command(
-        sub, "verify", "prove a node's log, offline", "ihds audit verify lih ncck us-site", _verify, node=False
-    )
-    verify.add_argument("folder", nargs="+", type=Path, help="node folders")
-
-
-def _verify(given: Any) -> None:
-    from ihds.roles.node import verify_folder
-
-    rows = [verify_folder(folder) for folder in given.folder]
-    show_rows(given, rows, ("node", "did", "entries", "proved"))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ihds.analysis.result import Result
 from ihds.audit.log import Event
+from ihds.canonical import digest
 from ihds.catalogue.record import DatasetRecord
 from ihds.connector.dsp import negotiation, transfer
 from ihds.connector.dsp.negotiation import Negotiation
@@ -211,6 +212,7 @@ class Studies:
             limits = permit.thresholds
             for entry in records:
                 limits = limits.strictest(jurisdiction.thresholds(entry.country, permit.legal_regime, limits))
+                limits = limits.strictest(entry.thresholds or limits)
         else:
             raise Refused("a study needs a data permit", reasons=("EHDS 61(1), 68(10)",), remedy="ihds apply")
         book = used(body["method"], body["params"], book, limits, len(records))
@@ -224,6 +226,7 @@ class Studies:
             codebook=book.to_dict(),
             thresholds=limits,
             holders=tuple(Did.parse(r.holder) for r in records),
+            aggregation=permit.aggregation,
         )
 
     def _ensure_agreement(self, entry: DatasetRecord, permit: str, run: Run) -> str:
@@ -330,7 +333,7 @@ class Studies:
         record = self.node.log.get("study", identifier)
         if record is not None:
             body = {**record.body, "result": full.to_dict()}
-            details = {"permit": result.provenance.get("permit"), "study": identifier}
+            details = {"permit": result.provenance.get("permit"), "study": identifier, "result": digest(body["result"])}
             self.node.log.commit(
                 Event("study.witnessed", self.node.did, details), Put("study", identifier, record.version, body)
             )
