@@ -7,12 +7,17 @@ A protection is left out only in ``cleartext`` and in the attacks themselves.
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import dataclasses
+import json
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -30,8 +35,10 @@ from ihds.data.table import conform, draft_codebook, read_table
 from ihds.errors import IhdsError
 from ihds.federation.channel import MemoryChannel
 from ihds.federation.coordinator import Coordinator
+from ihds.federation.environment import Environment, Request
 from ihds.federation.gate import Gate, Grant
-from ihds.federation.study import Reply, Round, Study
+from ihds.federation.runs import RunState
+from ihds.federation.study import Reply, Round, Study, asked
 from ihds.governance.jurisdiction import SIMULATION
 from ihds.governance.permit import Permit, PermitState
 from ihds.ids import ApplicationId, Did, PermitId, StudyId
@@ -113,21 +120,47 @@ class _InForce:
         return Grant(self.permit, PermitState.GRANTED, _DATASET, transfer)
 
 
+@dataclass(frozen=True)
+class Outside:
+    """What the environment of a space needs of the world."""
+
+    space: Space
+
+    def permit(self, identifier: str, user: str) -> tuple[Permit, PermitState]:
+        """Return the space's permit."""
+        return self.space.permit, PermitState.GRANTED
+
+    def study(self, identifier: StudyId, permit: Permit, question: dict[str, Any]) -> Study:
+        """Return a study of all holders."""
+        return self.space.named(identifier, question["method"], question["params"])
+
+    @contextlib.contextmanager
+    def channels(self, ways: dict[str, str]) -> Iterator[list[MemoryChannel]]:
+        """Open the ways to the gates."""
+        yield [MemoryChannel(gate.me, gate, ways[gate.me]) for gate in self.space.gates]
+
+
 @dataclass
 class Space:
-    """Holders with their gates and logs, which stay from study to study, and a user with a permit."""
+    """Holders with their gates and logs, which stay from study to study, and a user with a permit.
+
+    With ``environment`` the permit names one: the user is told only what it tells.
+    """
 
     parts: list[pd.DataFrame]
     limits: Thresholds = field(default_factory=Thresholds)
     max_rounds: int = 400
+    environment: bool = False
     gates: list[Gate] = field(default_factory=list, init=False)
     _studies: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         self.tables, self.book = _tables(self.parts)
         dids = [Did(f"did:web:attacked:{i}") for i in range(len(self.parts))]
-        everybody = [Identity(did, SigningKey.new(f"{did}#key")) for did in (*dids, Did("did:web:attacker"))]
+        others = (Did("did:web:environment"), Did("did:web:attacker"))
+        everybody = [Identity(did, SigningKey.new(f"{did}#key")) for did in (*dids, *others)]
         known: dict[str, dict[str, Any]] = {one.did: one.key.public_jwk() for one in everybody}
+        self.known, self.runner = known, everybody[-2]
         self.user = Keys(everybody[-1], known)
         self.permit = self._permit(dids)
         for one, table in zip(everybody, self.tables, strict=False):
@@ -154,13 +187,21 @@ class Space:
             issued_at=at - timedelta(seconds=1),
             expires_at=at + timedelta(days=1),
             status_index=0,
+            environment=self.runner.did if self.environment else None,
         )
 
     def study(self, method: str, **params: Any) -> Study:
         """Return a study of all holders."""
+        return self.named(self._new_id(), method, params)
+
+    def _new_id(self) -> StudyId:
         self._studies += 1
+        return StudyId(_urn(self._studies))
+
+    def named(self, identifier: StudyId, method: str, params: dict[str, Any]) -> Study:
+        """Return a study of all holders under an id."""
         return Study(
-            id=StudyId(_urn(self._studies)),
+            id=identifier,
             permit=self.permit.id,
             user=self.permit.user,
             purpose=self.permit.purpose,
@@ -173,7 +214,8 @@ class Space:
 
     def run(self, method: str, **params: Any) -> Result:
         """Run a study with our own coordinator; return what its user reads."""
-        coordinator = Coordinator(Log(Store("sqlite://"), self.user.identity.did, self.user.identity.key), self.user)
+        me = self.user.identity
+        coordinator = Coordinator(Log(Store("sqlite://"), me.did, me.key), LocalKeys(me, self.known))
         study = self.study(method, **params)
         try:
             coordinator.start(study)
@@ -182,6 +224,26 @@ class Space:
             coordinator.shutdown()
         assert result is not None
         return result
+
+    def received(self, method: str, **params: Any) -> list[Any]:
+        """Have the environment run a study; return everything that reaches its user's node, as JSON values."""
+        me, one = self.user.identity.did, self.runner
+        environment = Environment(
+            one.did, Log(Store("sqlite://"), one.did, one.key), LocalKeys(one, self.known), Outside(self)
+        )
+        identifier, purpose = self._new_id(), self.permit.purpose
+        signed = self.user.sign(asked(identifier, self.permit.id, purpose, method, params))
+        ways: dict[str, str] = {gate.me: "t" for gate in self.gates}
+        request = Request(identifier, self.permit.id, purpose, method, params, signed, ways)
+        answers: list[Any] = []
+        try:
+            while not answers or answers[-1]["status"] == RunState.RUNNING:
+                told = environment.told(me, identifier, 0) if answers else environment.submit(me, request)
+                answers.append(json.loads(json.dumps(told)))
+                time.sleep(0.005)
+        finally:
+            environment.shutdown()
+        return answers
 
     def begin(self, study: Study) -> dict[str, str]:
         """Open a study at all gates and tell them one another's mask keys; return these."""
@@ -232,6 +294,43 @@ def recovered(found: Any, truth: pd.DataFrame, columns: tuple[str, ...]) -> floa
     rows = np.asarray(found, dtype=float).reshape(-1, len(columns))
     near = np.abs(persons[:, None, :] - rows[None, :, :]) <= 1e-3 * persons.std(axis=0)
     return float(near.all(axis=2).any(axis=1).mean())
+
+
+def texts(received: Any) -> Iterator[str]:
+    """Yield every text in JSON values."""
+    if isinstance(received, str):
+        yield received
+    elif isinstance(received, dict | list):
+        for value in received.values() if isinstance(received, dict) else received:
+            yield from texts(value)
+
+
+def unpacked(received: Any, kind: type[Any]) -> list[Any]:
+    """Return what a reader finds of a kind, packed, in what was received: states or totals that should not be there."""
+    found = []
+    for text in texts(received):
+        with contextlib.suppress(ValueError, IhdsError):
+            found.append(unpack(kind, base64.b64decode(text, validate=True)))
+    return found
+
+
+def rows_in(received: Any, width: int) -> list[Any]:
+    """Return every run of so many numbers in JSON values, and of the differences of neighbouring lists of numbers."""
+    if isinstance(received, dict):
+        received = list(received.values())
+    if not isinstance(received, list):
+        return []
+    found = [row for value in received for row in rows_in(value, width)]
+    lists = [value for value in received if isinstance(value, list) and value and all(map(_is_number, value))]
+    lists += [list(filter(_is_number, received))]
+    off = [np.subtract(a, b) for a, b in pairwise(lists) if len(a) == len(b)]
+    for numbers in (*lists, *off):
+        found += [numbers[i : i + width] for i in range(len(numbers) - width + 1)]
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
 
 
 def same(read: Any, truth: Any) -> float:

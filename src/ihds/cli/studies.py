@@ -109,6 +109,7 @@ def permit_commands(sub: Any) -> None:
     choice.add_argument("--refuse", action="store_true")
     decide.add_argument("--reason", action="append", default=[], help="of a refusal; may be repeated")
     decide.add_argument("--condition", action="append", default=[], help="NAME=NUMBER, for example min_cell=10")
+    decide.add_argument("--environment", default="", help='DID of the environment that runs the studies, or "none"')
     revoke = command(
         sub,
         "revoke",
@@ -135,7 +136,7 @@ def _permit_decide(given: Any) -> None:
         id=given.id,
         grant=given.grant,
         reasons=given.reason,
-        conditions=numbers(given.condition),
+        conditions={**numbers(given.condition), **({"environment": given.environment} if given.environment else {})},
     )
     answer.pop("credential", None)
     said = f"permit {answer['permit']} is granted" if given.grant else "the application is refused"
@@ -169,6 +170,10 @@ def study_commands(sub: Any) -> None:
         sub, "show", "show a study, or list all", "ihds study show urn:uuid:… --node researcher", _study_show
     )
     shown.add_argument("id", nargs="?")
+    ended = command(
+        sub, "cancel", "end a study for good", "ihds study cancel urn:uuid:… --node researcher", _study_cancel
+    )
+    ended.add_argument("id")
 
 
 def param_options(parser: argparse.ArgumentParser) -> None:
@@ -253,6 +258,11 @@ def _study_run(given: Any) -> None:
                 ERR.print(f"study {study}", highlight=False)
             result = space.follow(study, report)
     show(given, result.to_dict(), result.summary())
+
+
+def _study_cancel(given: Any) -> None:
+    answer = open_space(given).call("study.cancel", study=given.id)
+    show(given, answer, f"study {answer['study']} is {answer['status']}")
 
 
 def _study_show(given: Any) -> None:

@@ -1,12 +1,13 @@
 """Asks every holder, adds the masked replies, opens only their sum, and repeats.
 
-The coordinator belongs to the user and is not trusted: it never sees an unmasked contribution.
-After every round the public state is committed with its event, so a crash resumes where it was.
+The coordinator never sees an unmasked contribution of one holder; it opens totals. It runs in the
+environment that the permit names (``federation.environment``), or, where it names none, on the user's own node.
+After every round the public state is committed, sealed, with its event, so a crash resumes where it was; with the
+study's end it is erased.
 """
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -35,19 +36,20 @@ def quiet(_what: str, _details: dict[str, Any]) -> None:
 
 @dataclass
 class Coordinator:
-    """Runs the studies of one user."""
+    """Runs studies."""
 
     log: Log
     signatures: Signatures
     _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(64, "round"))
 
-    def start(self, study: Study) -> None:
-        """Record a new study; running it comes after."""
+    def start(self, study: Study, asked: str = "") -> None:
+        """Record a new study; running it comes after. ``asked`` is what its user signed for an environment."""
         state = study.plan().begin()
         body: dict[str, Any] = {
             "study": study.to_dict(),
+            "asked": asked,
             "status": "running",
-            "state": _text(state),
+            "state": self._sealed(state),
             "left": [],
             "result": None,
         }
@@ -91,19 +93,19 @@ class Coordinator:
         self, study: Study, channels: list[Channel], progress: Progress, max_rounds: int | None
     ) -> Result | None:
         plan = study.plan()
-        announced = self._keys(study, channels, progress)
-        self._each(channels, lambda c: c.join(study.id, announced))
         record = self.log.get("study", study.id)
         assert record is not None
         body, version = record.body, record.version
-        state = unpack(PlanState, base64.b64decode(body["state"]))
+        announced = self._keys(study, body["asked"], channels, progress)
+        self._each(channels, lambda c: c.join(study.id, announced))
+        state = unpack(PlanState, self.signatures.unseal(body["state"]))
         done = 0
         while (result := plan.finish(state)) is None:
             if max_rounds is not None and done >= max_rounds:
                 return None
             state, left = self._round(study, plan, state, channels)
             done += 1
-            body = {**body, "state": _text(state), "left": [*body["left"], dataclasses.asdict(left)]}
+            body = {**body, "state": self._sealed(state), "left": [*body["left"], dataclasses.asdict(left)]}
             details = {
                 "permit": study.permit,
                 "study": study.id,
@@ -126,14 +128,17 @@ class Coordinator:
             "left_each_site": body["left"],
         }
         result = result.with_provenance(state.rounds, provenance)
-        body = {**body, "status": "finished", "result": result.to_dict()}
+        body = {**body, "status": "finished", "state": "", "result": result.to_dict()}
         details = {"permit": study.permit, "study": study.id, "rounds": state.rounds}
         self.log.commit(Event("study.finished", study.user, details), Put("study", study.id, version, body))
         self._each(channels, lambda c: c.close(study.id))
         return result
 
-    def _keys(self, study: Study, channels: list[Channel], progress: Progress) -> dict[str, str]:
-        signed = self.signatures.sign({"study": study.to_dict()})
+    def _sealed(self, state: PlanState) -> str:
+        return self.signatures.seal(pack(state))
+
+    def _keys(self, study: Study, asked: str, channels: list[Channel], progress: Progress) -> dict[str, str]:
+        signed = self.signatures.sign({"study": study.to_dict(), **({"asked": asked} if asked else {})})
         answers = self._each(channels, lambda c: c.open(signed))
         progress("keys", {"holders": len(channels)})
         return {c.holder: a for c, a in zip(channels, answers, strict=True)}
@@ -191,14 +196,10 @@ class Coordinator:
         record = self.log.get("study", study.id)
         if record is None:
             return
-        body = {**record.body, "status": "failed", "error": error.message}
+        body = {**record.body, "status": "failed", "state": "", "error": error.message}
         details = {"permit": study.permit, "study": study.id, "code": error.code, "reasons": list(error.reasons)}
         self.log.commit(Event("study.failed", study.user, details), Put("study", study.id, record.version, body))
 
     def shutdown(self) -> None:
         """End the pool's threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _text(state: PlanState) -> str:
-    return base64.b64encode(pack(state)).decode()

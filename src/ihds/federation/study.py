@@ -10,8 +10,12 @@ from numpy.typing import NDArray
 
 from ihds.analysis.plan import Plan
 from ihds.canonical import digest
+from ihds.catalogue.record import DatasetRecord
+from ihds.data import codebook as codebooks
 from ihds.data.codebook import Codebook
 from ihds.errors import BadMessage
+from ihds.governance import jurisdiction
+from ihds.governance.permit import Permit
 from ihds.ids import Did, PermitId, StudyId
 from ihds.privacy.disclosure import Thresholds
 
@@ -35,7 +39,7 @@ class Study:
     holders: tuple[Did, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form that the user signs."""
+        """Return the JSON form that the permit's ``asker`` signs."""
         return {**asdict(self), "holders": list(self.holders)}
 
     @classmethod
@@ -61,6 +65,10 @@ class Study:
         except (KeyError, TypeError, ValueError) as error:
             raise BadMessage(f"this is not a study: {error!r}") from error
 
+    def asked(self) -> dict[str, Any]:
+        """Return what its user signs where an environment signs the study."""
+        return asked(self.id, self.permit, self.purpose, self.method, self.params)
+
     def digest(self) -> str:
         """Return the digest that names the study in keys and masks."""
         return digest(self.to_dict())
@@ -68,6 +76,12 @@ class Study:
     def plan(self) -> Plan:
         """Return the study's mathematics."""
         return Plan(self.method, self.params, Codebook.from_dict(self.codebook), self.thresholds, len(self.holders))
+
+
+def asked(study: str, permit: str, purpose: str, method: str, params: dict[str, Any]) -> dict[str, Any]:
+    """Return what a user signs of a question that an environment puts to holders: the digest, for it may be long."""
+    question = {"permit": permit, "purpose": purpose, "method": method, "params": params}
+    return {"study": study, "question": digest(question)}
 
 
 def used(method: str, params: dict[str, Any], codebook: Codebook, thresholds: Thresholds, sites: int) -> Codebook:
@@ -81,9 +95,28 @@ def used(method: str, params: dict[str, Any], codebook: Codebook, thresholds: Th
     return codebook.restricted(plan.variables | {codebook.person})
 
 
+def study_of(identifier: StudyId, permit: Permit, question: dict[str, Any], records: list[DatasetRecord]) -> Study:
+    """Return the study that puts a question (purpose, method, params) to the holders of a permit."""
+    book, limits = codebooks.agree({r.holder_name: r.codebook for r in records}), permit.thresholds
+    for entry in records:
+        limits = limits.strictest(jurisdiction.thresholds(entry.country, permit.legal_regime, limits))
+    method, params = str(question["method"]), dict(question["params"])
+    return Study(
+        id=identifier,
+        permit=permit.id,
+        user=permit.user,
+        purpose=str(question["purpose"]),
+        method=method,
+        params=params,
+        codebook=used(method, params, book, limits, len(records)).to_dict(),
+        thresholds=limits,
+        holders=tuple(Did.parse(r.holder) for r in records),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One question of a study: its number and the packed public state, signed by the user."""
+    """One question of a study: its number and the packed public state, signed by the permit's ``asker``."""
 
     signature: str
     state: NDArray[np.uint8]

@@ -67,7 +67,9 @@ class Permit:
     """The content of a permit (EHDS Art. 68(10)); immutable.
 
     ``datasets`` are pairs of holder DID and dataset id; ``variables`` and ``methods`` list what
-    may be used; ``max_rounds`` is the number of sums that may be opened at each holder.
+    may be used; ``max_rounds`` is the number of sums that may be opened at each holder;
+    ``environment`` is the secure processing environment that runs the studies and releases their
+    results (68(10), 73), or None where the user's own node does.
     """
 
     id: PermitId
@@ -86,6 +88,12 @@ class Permit:
     issued_at: datetime
     expires_at: datetime
     status_index: int
+    environment: Did | None = None
+
+    @property
+    def asker(self) -> Did:
+        """Who signs studies and rounds under this permit, and opens their totals."""
+        return self.environment or self.user
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form carried in the permit credential."""
@@ -127,6 +135,7 @@ class Permit:
                 issued_at=datetime.fromisoformat(body["issued_at"]),
                 expires_at=datetime.fromisoformat(body["expires_at"]),
                 status_index=int(body["status_index"]),
+                environment=Did.parse(body["environment"]) if body.get("environment") else None,
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BadMessage(f"this is not a data permit: {error!r}") from error
@@ -186,6 +195,10 @@ def decide(permit: Permit, state: PermitState, use: Use, on: datetime) -> Decisi
         reasons.append(f"EHDS 61(2) R-73-NOT-LISTED: the permit was given to {permit.user}")
     if permit.dataset_of(use.holder) != use.dataset:
         reasons.append(f"EHDS 73(1)(d) R-73-DATASET: the permit does not name {use.dataset!r} here")
+    if permit.legal_regime == "ehds" and permit.environment is None:
+        reasons.append("EHDS 73(1) [memory]: access under a permit is given in a secure processing environment only")
+    if permit.environment in (permit.user, *(h for h, _ in permit.datasets)):
+        reasons.append("EHDS 73(1): the environment may be neither the permit's user nor one of its holders")
     if use.purpose != permit.purpose:
         reasons.append(f"EHDS 61(1), 68(10)(b) R-53-PURPOSE: the permit is for {permit.purpose}, not for {use.purpose}")
     if use.method and use.method not in permit.methods:

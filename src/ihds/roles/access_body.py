@@ -21,7 +21,7 @@ from ihds.governance.calendar import wait_months
 from ihds.governance.lifecycle import advance
 from ihds.governance.permit import Permit, PermitEvent, PermitState
 from ihds.governance.policy import Refused as No
-from ihds.ids import ApplicationId, PermitId
+from ihds.ids import ApplicationId, Did, PermitId
 from ihds.privacy.disclosure import Thresholds
 from ihds.roles.authority import OffersNothing
 from ihds.store.store import Put, Record
@@ -169,7 +169,8 @@ class AccessBody(OffersNothing):
     ) -> dict[str, Any]:
         """Decide an application: issue a permit or refuse with reasons (EHDS Art. 68).
 
-        ``conditions`` may set ``max_rounds`` and any threshold.
+        ``conditions`` may set ``max_rounds``, any threshold, and the secure processing ``environment``: a DID
+        instead of the one this access body is configured with, or "none".
 
         Raises:
             Refused: it may not be granted; the rules are named.
@@ -222,9 +223,12 @@ class AccessBody(OffersNothing):
 
     def _permit(self, asked: Application, conditions: dict[str, Any], index: int) -> Permit:
         limits = {f.name for f in fields(Thresholds)}
-        unknown = sorted(set(conditions) - limits - {"max_rounds"})
+        others = {"max_rounds", "environment"}
+        unknown = sorted(set(conditions) - limits - others)
         if unknown:
-            raise BadInput(f"unknown condition {unknown[0]!r}", remedy=f"use: max_rounds, {', '.join(sorted(limits))}")
+            known = ", ".join(sorted(limits | others))
+            raise BadInput(f"unknown condition {unknown[0]!r}", remedy=f"use: {known}")
+        environment = str(conditions.get("environment") or self.node.config.environment or "none")
         issued = now().replace(microsecond=0)
         return Permit(
             id=PermitId.new(),
@@ -243,10 +247,11 @@ class AccessBody(OffersNothing):
             issued_at=issued,
             expires_at=wait_months(issued, asked.period_months),
             status_index=index,
+            environment=None if environment == "none" else Did.parse(environment),
         )
 
     def revoke(self, identifier: str, reason: str) -> dict[str, Any]:
-        """Revoke a permit (EHDS Art. 63(3)) and tell its holders to look.
+        """Revoke a permit (EHDS Art. 63(3)) and tell its holders and its environment to look.
 
         Raises:
             NotFound: there is no such permit.
@@ -262,15 +267,16 @@ class AccessBody(OffersNothing):
         self.node.log.commit(
             Event("permit.revoked", self.node.did, details), Put("permit", identifier, record.version, body)
         )
-        for holder, _dataset in Permit.from_dict(record.body["permit"]).datasets:
-            self._tell(holder)
+        permit = Permit.from_dict(record.body["permit"])
+        for who in (*(holder for holder, _dataset in permit.datasets), permit.asker):
+            self._tell(who)
         return {"permit": identifier, "state": str(after)}
 
-    def _tell(self, holder: str) -> None:
-        """Tell a holder to fetch the status list again; it would find out by itself in seconds."""
+    def _tell(self, who: str) -> None:
+        """Tell a participant to fetch the status list again; it would find out by itself in seconds."""
         with contextlib.suppress(IhdsError):
-            url = self.node.resolver.service(holder, "DataService").removesuffix("/.well-known/dspace-version")
-            self.node.http.call("POST", f"{url}/permits/changed", {}, self.node.identity.token(holder))
+            url = self.node.resolver.service(who, "DataService").removesuffix("/.well-known/dspace-version")
+            self.node.http.call("POST", f"{url}/permits/changed", {}, self.node.identity.token(who))
 
     def _status_list(self, _call: Call) -> Answer:
         revoked = {

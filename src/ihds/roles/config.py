@@ -20,7 +20,7 @@ from ihds.store.store import sqlite_url
 from ihds.wire.did import did_of
 from ihds.wire.guard import LOOPBACK
 
-Role = Literal["holder", "access_body", "authority", "user"]
+Role = Literal["holder", "access_body", "authority", "user", "environment"]
 FILE = "node.toml"
 #: What may be moved as a file; rows never (rule X0).
 MOVABLE = ("METADATA", "AGGREGATE", "MODEL")
@@ -38,7 +38,8 @@ class DatasetConfig:
     path or URL) makes it a file that is moved instead of rows that are studied; then ``artefact`` says
     what it is. ``evidence`` is what the holder vouches for under the law: approvals, checks, and, with the
     DID of the recipient they are about, clauses and screenings ("recipient_screened did:web:…").
-    ``approval`` of contracts, and of each study in ``studies``, is by rule or by hand.
+    ``approval`` of contracts, and of each study in ``studies``, is by rule or by hand. With
+    ``environment_required`` no study is answered whose permit names no secure processing environment.
     """
 
     id: str
@@ -56,6 +57,7 @@ class DatasetConfig:
     evidence: tuple[str, ...] = ()
     approval: Literal["rule", "hand"] = "rule"
     studies: Literal["rule", "hand"] = "rule"
+    environment_required: bool = False
 
     def __post_init__(self) -> None:
         if wrong := unknown_evidence(self.evidence):
@@ -76,6 +78,7 @@ class NodeConfig:
 
     ``members`` lists whom an authority admits without asking a person: "DID ROLE COUNTRY" each.
     ``engine`` empty computes studies in the node, ``dask`` or ``dask:ADDRESS`` over a cluster.
+    ``environment`` is the one an access body names in a permit unless its officer decides otherwise.
     """
 
     name: str
@@ -90,6 +93,7 @@ class NodeConfig:
     catalogues: tuple[str, ...] = ()
     members: tuple[str, ...] = ()
     legal_regime: str = "contract"
+    environment: str = ""
     permit_status_seconds: float = 5.0
     membership_seconds: float = 3600.0
     credential_profile: Profile = "vc11-sl2021/jwt"

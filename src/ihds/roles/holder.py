@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from starlette.routing import Route
 
 from ihds.analysis.method import methods
-from ihds.audit.log import Event, now
+from ihds.audit.log import now
 from ihds.catalogue import healthdcat
 from ihds.catalogue.record import DatasetRecord
 from ihds.connector.dataplane.http import PULL, PUSH
 from ihds.connector.dataplane.plane import Flow
-from ihds.connector.dcp.credentials import PERMIT, Credential
+from ihds.connector.dcp.credentials import PERMIT, Credential, read
 from ihds.connector.dsp import catalog, negotiation, transfer
 from ihds.connector.dsp.connector import Counter, Verdict
 from ihds.connector.dsp.negotiation import Negotiation
@@ -23,6 +23,7 @@ from ihds.data.codebook import Codebook
 from ihds.data.source import NoRows, Scope, Source
 from ihds.data.sources.tabular import TabularSource
 from ihds.errors import CannotVerify, IllegalTransition, NotAuthenticated, NotFound, Refused
+from ihds.federation.channel import ENVIRONMENT
 from ihds.federation.engine import engine_of
 from ihds.federation.gate import Gate, Grant, Threshold
 from ihds.governance.jurisdiction import applying
@@ -35,7 +36,6 @@ from ihds.roles.files import Files
 from ihds.roles.offers import offer
 from ihds.roles.proofs import Proofs
 from ihds.roles.relay import Relay
-from ihds.store.store import Put
 from ihds.wire.did import Method
 from ihds.wire.jose import MAX_STATEMENT
 from ihds.wire.serve import MAX_BODY, Answer, Call, endpoint
@@ -53,7 +53,7 @@ class Holder:
     def __init__(self, node: Node) -> None:
         """Work on a node whose folder holds the data file."""
         self.node = node
-        self.proof = Proofs(node.verifier)
+        self.proof = Proofs(node.verifier, node.log)
         self.relay = Relay(node) if node.config.worker else None
         rows = self.relay is None and any(not d.file for d in node.config.datasets)
         self.source: Source = TabularSource(data_file(node.folder)) if rows else NoRows()
@@ -70,6 +70,7 @@ class Holder:
             node.signatures,
             engine=self.engine,
             by_hand=frozenset(d.id for d in config.datasets if d.studies == "hand"),
+            in_environment=frozenset(d.id for d in config.datasets if d.environment_required),
             attested={d.id: d.evidence for d in config.datasets},
         )
         self.approvals = Approvals(node, gate)
@@ -197,7 +198,7 @@ class Holder:
                 continue
             verdict = self._judge_permit(process, permit, state, dataset, member)
             if isinstance(verdict, Granted):
-                self._remember(permit, credential, member)
+                self.proof.keep(permit.id, credential, member)
                 return verdict
             reasons += verdict.reasons
         return No(tuple(reasons) or (f"EHDS 61(1), 68(10): the data permit {process.permit} was not presented",))
@@ -227,14 +228,6 @@ class Holder:
             "role": str(member.subject.get("role", "")),
             "jurisdiction": tuple(sorted(applying(self.node.config.country))),
         }
-
-    def _remember(self, permit: Permit, credential: Credential, membership: Credential) -> None:
-        """Keep the signed permit and membership for later rounds; signatures and status are checked each time."""
-        found = self.node.log.get("held.permit", permit.id)
-        body = {"token": credential.token, "membership": membership.token, "user": credential.holder}
-        if found is None or found.body != body:
-            event = Event("permit.received", self.node.did, {"permit": permit.id})
-            self.node.log.commit(event, Put("held.permit", permit.id, found.version if found else 0, body))
 
     def may_start(self, process: Transfer, agreement: dict[str, Any]) -> Granted | No:
         """Judge a transfer request: membership and permit must still be in force."""
@@ -284,11 +277,8 @@ class Holder:
         return grant
 
     def _grant(self, agreement: dict[str, Any]) -> Grant:
-        record = self.node.log.get("held.permit", agreement["permit"])
-        if record is None:
-            raise Refused("the agreement names a permit that was never shown here")
-        body = record.body
-        permit, state = self.proof.check(str(body["token"]), str(body["membership"]), str(body["user"]))
+        kept = self.proof.kept(agreement["permit"])
+        permit, state = self.proof.check(kept["token"], kept["membership"], kept["user"])
         return Grant(permit, state, str(agreement["dataset"]), str(agreement["policy"]["@id"]))
 
     def proofs(self, transfer_pid: str) -> dict[str, Any]:
@@ -336,36 +326,48 @@ class Holder:
             "datasets": lambda _a: [self.record(d).summary() for d in self.node.config.datasets if not d.file],
         }
 
-    def _transfer(self, call: Call) -> str:
+    def _transfer(self, call: Call) -> Transfer:
         pid = self.node.studies.check(call.bearer).id
         process, _ = self.node.connector.by_pid("transfer", pid)
+        assert isinstance(process, Transfer)
         if process.state is not transfer.State.STARTED:
             raise Refused(
                 f"the transfer is {process.state}",
                 reasons=process.reason or ("DSP: only a started transfer carries a study",),
                 remedy="request a new transfer under a permit in force",
             )
-        return pid
+        return process
 
     def _known(self, call: Call) -> Answer:
         self._transfer(call)
         return Answer()
 
+    def _asked(self, call: Call) -> str:
+        """Return the transfer of a call; where the permit names an environment, nobody else may call, not its user."""
+        process = self._transfer(call)
+        kept = self.proof.kept(self.node.connector.agreement(process.agreement_id)["permit"])
+        environment = read(kept["token"]).subject["permit"].get("environment")
+        if environment:
+            caller = self.node.members.check(call.headers.get(ENVIRONMENT.lower(), ""))["iss"]
+            if caller != environment:
+                raise NotAuthenticated(f"studies under this permit are asked by {environment}, not by {caller}")
+        return process.pid
+
     def _open(self, call: Call) -> Answer:
-        pid = self._transfer(call)
+        pid = self._asked(call)
         return Answer({"announcement": self.gate.open(str(call.json().get("study", "")), pid)}, status=201)
 
     def _join(self, call: Call) -> Answer:
         announced = {str(k): str(v) for k, v in call.json().items()}
-        self.gate.join(call.path["id"], self._transfer(call), announced)
+        self.gate.join(call.path["id"], self._asked(call), announced)
         return Answer({})
 
     def _round(self, call: Call) -> Answer:
-        reply = self.gate.answer(call.path["id"], self._transfer(call), call.body)
+        reply = self.gate.answer(call.path["id"], self._asked(call), call.body)
         return Answer(raw=reply, media_type="application/octet-stream")
 
     def _close(self, call: Call) -> Answer:
-        self.gate.close(call.path["id"], self._transfer(call))
+        self.gate.close(call.path["id"], self._asked(call))
         return Answer({})
 
     def _public(self, _call: Call) -> Answer:

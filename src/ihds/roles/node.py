@@ -114,6 +114,7 @@ _ROLES = {
     "access_body": ("access_body", "AccessBody"),
     "authority": ("authority", "Authority"),
     "user": ("user", "User"),
+    "environment": ("environment", "SecureEnvironment"),
 }
 
 
@@ -223,6 +224,8 @@ class Node:
         }
         if self.config.role == "access_body":
             services["AccessBody"] = f"{base}/access"
+        if self.config.role == "environment":
+            services["SecureEnvironment"] = f"{base}/environment"
         if self.config.role == "authority":
             services |= {"IssuerService": f"{base}/issuer", "TrustList": f"{base}/members/trust"}
         own = [

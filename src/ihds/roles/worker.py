@@ -57,7 +57,8 @@ _THREADS = 2
 class WorkerConfig:
     """One worker. ``connector`` is its outer half; ``pinned`` holds the DID documents it does not ask others for.
 
-    ``evidence`` is what the holder vouches for under the law, for every dataset that lies here.
+    ``evidence`` is what the holder vouches for under the law, for every dataset that lies here;
+    ``environment_required`` answers no study outside a secure processing environment.
     """
 
     did: str
@@ -69,6 +70,7 @@ class WorkerConfig:
     passphrase_file: str = ""
     engine: str = ""
     evidence: tuple[str, ...] = ()
+    environment_required: bool = False
 
     @classmethod
     def read(cls, folder: Path) -> WorkerConfig:
@@ -165,13 +167,21 @@ class Worker:
         verifier = Verifier(
             identity, resolver, self.http, lambda kind: trusted.get(kind, frozenset()), StatusLists(resolver, self.http)
         )
-        self.proofs = Proofs(verifier)
+        self.proofs = Proofs(verifier, self.log)
         self.source = TabularSource(data_file(folder))
         signatures = KeySignatures(identity, resolver, keys.sealing)
         self.engine = engine_of(config.engine)
-        attested = dict.fromkeys(self.source.datasets(), config.evidence)
+        here = self.source.datasets()
         self.gate = Gate(
-            did, config.country, self.source, self.log, self, signatures, engine=self.engine, attested=attested
+            did,
+            config.country,
+            self.source,
+            self.log,
+            self,
+            signatures,
+            engine=self.engine,
+            in_environment=frozenset(here if config.environment_required else ()),
+            attested=dict.fromkeys(here, config.evidence),
         )
         self._life = uuid.uuid4().hex
         self._stopping = threading.Event()
