@@ -65,7 +65,7 @@ def _everywhere(least: float, grids: Any, environment: bool) -> Outcome:
         if environment:
             received = space.received("cox", **asked)
             frames = [state.agreement.frame for state in unpacked(received, PlanState)]
-            for sums in unpacked(received, RiskSums) if frames else []:
+            for sums in unpacked(received, RiskSums)[: len(frames[:1])]:  # the first are at beta = 0
                 ahead |= _by_time(frames[-1], sums, days)
             found += rows_in(received, len(_COLUMNS))
     found += _alone(np.array([ahead[at] for at in sorted(ahead)])) if ahead else []
