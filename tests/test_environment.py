@@ -86,7 +86,7 @@ def test_the_user_gets_the_result_and_nothing_else_lies_on_its_disk(space):
     assert told
     assert all(set(step) == {"step", "number", "contribution", "bytes"} for step in told)
     study = result.provenance["study"]
-    assert set(records(space, "researcher", "study")[study]) == {"result"}
+    assert set(records(space, "researcher", "study")[study]) == {"study", "status", "result"}
     assert set(records(space, "researcher", "study.request")[study]) == {
         *("permit", "purpose", "method", "params", "datasets", "status", "error", "agreements", "transfers"),
     }

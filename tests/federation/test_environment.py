@@ -83,7 +83,7 @@ def test_a_user_gets_rounds_kinds_and_sizes_and_then_the_signed_result(room):
     request = room.request()
     room.environment.submit(room.user, request)
     told = room.ended(request.study)
-    assert set(told) == {"study", "status", "error", "rounds", "result", "signature"}
+    assert set(told) == {"study", "status", "error", "rounds", "definition", "result", "signature"}
     assert {name for row in told["rounds"] for name in row} == {"round", "contribution", "bytes"}
     assert told["result"]["n"] == 90
     claims = room.space.user.verify(told["signature"], room.me.did)

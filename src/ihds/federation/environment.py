@@ -155,7 +155,8 @@ class Environment:
         if body["status"] == RunState.FINISHED and study is not None:
             result = study.body["result"]
             claims = {"study": identifier, "permit": body["permit"], "result": digest(result)}
-            answer |= {"result": result, "signature": self.signatures.sign(claims)}
+            signature = self.signatures.sign(claims)
+            answer |= {"definition": study.body["study"], "result": result, "signature": signature}
         return answer
 
     def end(self, user: Did, identifier: str) -> dict[str, Any]:

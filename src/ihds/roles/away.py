@@ -73,11 +73,12 @@ class Away:
         claims = self.node.signatures.verify(str(told.get("signature", "")), environment)
         if (claims.get("study"), claims.get("result")) != (identifier, digest(result)):
             raise NotAuthenticated("the result is not the one that the environment signed")
-        details = {"permit": claims.get("permit"), "study": identifier, "environment": environment}
+        details = {"permit": claims.get("permit"), "study": identifier, "result": digest(result)}
         provenance = {**result["provenance"], "environment": environment, "signature": told["signature"]}
         kept = {**result, "provenance": provenance}
+        body = {"study": told["definition"], "status": told["status"], "result": kept}
         event = Event("study.received", environment, details)
-        self.node.log.commit(event, Put("study", identifier, 0, {"result": kept}))
+        self.node.log.commit(event, Put("study", identifier, 0, body))
         with contextlib.suppress(IhdsError):  # it is kept there until it is asked to forget it
             self.end(environment, identifier)
         return Result.from_dict(kept)

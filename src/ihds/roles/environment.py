@@ -25,9 +25,6 @@ from ihds.wire.serve import Answer, Call, endpoint
 if TYPE_CHECKING:
     from ihds.roles.node import Command, Node
 
-#: The service of its DID document at which an environment takes requests.
-SERVICE = "SecureEnvironment"
-
 
 class SecureEnvironment(OffersNothing):
     """Lets the users of permits that name it ask, and calls holders as itself."""
