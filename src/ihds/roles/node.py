@@ -119,8 +119,12 @@ _ROLES = {
     "environment": ("environment", "SecureEnvironment"),
 }
 
-#: The service and path at which members reach an institution of a role.
-_DESKS = {"access_body": ("AccessBody", "access"), "environment": ("SecureEnvironment", "environment")}
+#: The services, with their paths, at which members reach an institution of a role.
+_DESKS = {
+    "access_body": {"AccessBody": "access"},
+    "authority": {"IssuerService": "issuer", "TrustList": "members/trust"},
+    "environment": {"SecureEnvironment": "environment"},
+}
 
 
 class Node:
@@ -230,11 +234,7 @@ class Node:
             "CatalogService": f"{base}/dsp/2025-1/catalog",
             SERVICE: f"{base}/checkpoint",
         }
-        if self.config.role in _DESKS:
-            service, path = _DESKS[self.config.role]
-            services[service] = f"{base}/{path}"
-        if self.config.role == "authority":
-            services |= {"IssuerService": f"{base}/issuer", "TrustList": f"{base}/members/trust"}
+        services |= {name: f"{base}/{path}" for name, path in _DESKS.get(self.config.role, {}).items()}
         own = [
             (kid, self.gaiax.chained(jwk) if kid == self.keys.kid else jwk, fresh)
             for kid, jwk, fresh in self.keys.methods()
