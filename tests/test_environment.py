@@ -191,8 +191,5 @@ def test_the_officer_may_name_none_and_then_the_users_node_runs_the_study(space)
     permit = space.permit(environment="none")
     result = space.space("researcher").run("describe", permit=permit, variables="treatment")
     assert "environment" not in result.provenance
-    application = space.apply()["application"]
     with pytest.raises(errors.BadInput, match="nobody"):
-        space.space("access-body").call(
-            "permit.decide", id=application, grant=True, conditions={"environment": "nobody"}
-        )
+        space.permit(environment="nobody")

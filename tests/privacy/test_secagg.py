@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from ihds.errors import BadInput, BadMessage, Refused, SiteMissing
 from ihds.privacy.secagg import opening, shamir
+from ihds.privacy.secagg.messages import chosen_by
 from ihds.privacy.secagg.party import Party, commitment
-from ihds.privacy.secagg.setting import Setting
+from ihds.privacy.secagg.setting import FAILURE, Setting, odds
 from tests.privacy.rounds import STATE, Ring, drawn
 
 
@@ -203,3 +204,34 @@ def test_secrets_are_not_printed():
     party = Ring.shared(3).parties["did:web:p000"]
     assert party.self_seed not in repr(party)
     assert party.mask_key not in repr(party)
+
+
+def test_a_sparse_graph_survives_drop_outs_and_keeps_nobody_who_is_left_alone():
+    ring = Ring.shared(48, colluding=0)
+    setting, words = ring.setting, drawn(ring.setting, 3)
+    assert not setting.complete
+    gone = list(words)[::4]
+    ring.enter({h: w for h, w in words.items() if h not in gone})
+    left = opening.keeping(setting, ring.roster, ring.masked)
+    assert left == tuple(ring.masked)
+    total, _ = ring.sum(left)
+    assert np.array_equal(total, np.sum([words[h] for h in left], axis=0, dtype=np.uint64))
+    me = left[0]
+    mine = sorted(chosen_by(setting, ring.roster[me]))
+    lonely = [h for h in setting.holders if h not in mine[: setting.degree - setting.kept + 1]]
+    assert me not in opening.keeping(setting, ring.roster, lonely)
+    again = Party.from_bytes(replace(ring.parties[me], survivors=()).to_bytes())
+    with pytest.raises(Refused) as told:
+        again.confirm(lonely)
+    assert any("keeps too few of its neighbours" in reason for reason in told.value.reasons)
+
+
+def test_the_odds_of_a_sparse_graph_are_small_and_bound_what_is_drawn():
+    for n, colluding in ((64, 2), (200, 20), (500, 100)):
+        setting = Setting("s", tuple(f"p{i:03}" for i in range(n)), colluding)
+        assert odds(n, colluding, setting.degree, setting.kept) <= FAILURE
+        assert 2 * setting.degree < n
+    rng, alone = np.random.default_rng(5), 0
+    for _ in range(500):  # graphs so thin that all three choices of one of 14 may be among the 6 who collude
+        alone += any((rng.permutation(19)[:3] < 6).all() for _ in range(14))
+    assert 0.1 < alone / 500 <= 2 ** odds(20, 6, 3, 3) < 1

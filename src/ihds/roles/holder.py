@@ -326,6 +326,10 @@ class Holder:
             "datasets": lambda _a: [self.record(d).summary() for d in self.node.config.datasets if not d.file],
         }
 
+    def account(self, key: str, command: str) -> str:
+        """Keep no accounts."""
+        raise NotAuthenticated("the management key is wrong", remedy="run the command on the node's folder")
+
     def _transfer(self, call: Call) -> Transfer:
         pid = self.node.studies.check(call.bearer).id
         process, _ = self.node.connector.by_pid("transfer", pid)
@@ -346,8 +350,7 @@ class Holder:
         """Return the transfer of a call; where the permit names an environment, nobody else may call, not its user."""
         process = self._transfer(call)
         kept = self.proof.kept(self.node.connector.agreement(process.agreement_id)["permit"])
-        environment = read(kept["token"]).subject["permit"].get("environment")
-        if environment:
+        if environment := read(kept["token"]).subject["permit"].get("environment"):
             caller = self.node.members.check(call.headers.get(ENVIRONMENT.lower(), ""))["iss"]
             if caller != environment:
                 raise NotAuthenticated(f"studies under this permit are asked by {environment}, not by {caller}")

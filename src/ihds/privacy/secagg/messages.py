@@ -13,12 +13,15 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from numpy.typing import NDArray
 
-from ihds.canonical import digest, sha256
+from ihds.canonical import sha256
 from ihds.errors import BadMessage
 from ihds.privacy.secagg.setting import Setting
 from ihds.privacy.secagg.shamir import SHARE_BYTES
+from ihds.privacy.secagg.stream import Words
 
 Bytes = NDArray[np.uint8]
+
+_PROBE = X25519PrivateKey.generate()
 
 #: Bytes of two shares sealed to one party with AES-GCM.
 BOX_BYTES = 2 * SHARE_BYTES + 16
@@ -73,9 +76,8 @@ class Announcement(Said):
         """
         try:
             keys = [str(claims[name]) for name in ("maskKey", "shareKey")]
-            probe = X25519PrivateKey.generate()
             for key in keys:  # a key of low order gives no secret
-                probe.exchange(X25519PublicKey.from_public_bytes(bytes.fromhex(key)))
+                _PROBE.exchange(X25519PublicKey.from_public_bytes(bytes.fromhex(key)))
             chosen = bytes.fromhex(str(claims["chosen"])).hex()
             return cls(str(claims["sub"]), str(claims["study"]), int(claims["secureRound"]), keys[0], keys[1], chosen)
         except (KeyError, TypeError, ValueError) as error:
@@ -126,7 +128,9 @@ def checked(setting: Setting, number: int, roster: Roster) -> dict[str, Announce
 
 def roster_digest(roster: Roster) -> str:
     """Return the digest of a round's announcements."""
-    return digest([roster[party].claims() for party in sorted(roster)])
+    said = [roster[party] for party in sorted(roster)]  # no DID has a blank
+    lines = [f"{a.party} {a.study} {a.round} {a.mask_key} {a.share_key} {a.chosen}\n" for a in said]
+    return sha256(f"ihds roster\n{''.join(lines)}".encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,29 @@ class Shares(Said):
         large = {"boxes": sha256(self.boxes.tobytes()), "commitments": sha256(self.commitments.tobytes())}
         names = {"sub": self.party, "study": self.study, "secureRound": self.round, "roster": self.roster}
         return {**names, "seed": self.seed, **large}
+
+    def of_round(self, roster: Roster, named: str) -> None:
+        """Check that these shares are of a round with this roster.
+
+        Raises:
+            BadMessage: they are not, or not for each of it.
+
+        """
+        parties = len(roster)
+        shapes = (self.boxes.shape, self.commitments.shape) == ((parties, BOX_BYTES), (parties, 64))
+        known = roster.get(self.party)
+        if known is None or (self.study, self.round, self.roster) != (known.study, known.round, named) or not shapes:
+            raise BadMessage(f"the shares of {self.party} are not of this round")
+
+    def bound(self, place: int, *, survived: bool) -> tuple[str, bytes]:
+        """Return which share of a party is revealed to a sum, and the digest this dealer is bound to."""
+        both = self.commitments[place].tobytes()
+        return ("seed", both[32:]) if survived else ("mask", both[:32])
+
+
+def words_digest(words: Words) -> str:
+    """Return the digest of masked words."""
+    return sha256(memoryview(np.ascontiguousarray(words)).cast("B"))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from ihds.canonical import digest
 from ihds.errors import BadMessage, SiteMissing
 from ihds.privacy.secagg import shamir
-from ihds.privacy.secagg.messages import Announcement, Bytes, Reveal, Roster, Shares, checked
+from ihds.privacy.secagg.messages import Announcement, Bytes, Reveal, Roster, Shares, checked, roster_digest
 from ihds.privacy.secagg.party import (
     alone,
     commitment,
     neighbours,
     pair_stream,
+    private,
     public_half,
     round_digest,
     seed_commitment,
     self_stream,
+    survivors_digest,
 )
 from ihds.privacy.secagg.setting import Setting
 from ihds.privacy.secagg.stream import Stream, Words, apply
@@ -40,7 +42,7 @@ class Fault:
         return f"{self.party} {self.what} ({self.against})"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Opening:
     """A round as everybody knows it: keys, state, who takes part, who survived."""
 
@@ -71,15 +73,30 @@ class Opening:
             )
         return opening
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Return the digest of the round."""
-        return round_digest(self.setting, self.round, self.roster, self.state, self.sharers)
+        return round_digest(self.setting, self.round, self.roster_digest, self.state, self.sharers)
+
+    @cached_property
+    def roster_digest(self) -> str:
+        """Return the digest of the announced keys."""
+        return roster_digest(self.roster)
+
+    @cached_property
+    def alive(self) -> frozenset[str]:
+        """Return the survivors as a set."""
+        return frozenset(self.survivors)
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Return where in the roster each party stands."""
+        return {party: at for at, party in enumerate(self.roster)}
 
     @property
     def dropped(self) -> tuple[str, ...]:
         """Return who shared keys and is not in the sum."""
-        return tuple(p for p in self.sharers if p not in set(self.survivors))
+        return tuple(p for p in self.sharers if p not in self.alive)
 
 
 def keeping(setting: Setting, roster: Roster, answered: Iterable[str]) -> tuple[str, ...]:
@@ -92,8 +109,7 @@ def keeping(setting: Setting, roster: Roster, answered: Iterable[str]) -> tuple[
 
 def boxes_for(party: str, opening: Opening, shares: Mapping[str, Shares]) -> Bytes:
     """Return the boxes for one party, one of each sharer in order."""
-    at = list(opening.roster).index(party)
-    return np.stack([shares[sender].boxes[at] for sender in opening.sharers])
+    return np.stack([shares[sender].boxes[opening.places[party]] for sender in opening.sharers])
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -114,32 +130,24 @@ def recover(opening: Opening, shares: Mapping[str, Shares], reveals: Mapping[str
         SiteMissing: somebody's secret cannot be put together; the reasons name who is to blame.
 
     """
-    named, mine = opening.digest, digest(list(opening.survivors))
-    for party, said in reveals.items():
-        rows = (len(opening.sharers), shamir.SHARE_BYTES)
-        if (said.party, said.digest, said.survivors, said.shares.shape) != (party, named, mine, rows):
-            raise BadMessage(f"{party} reveals shares of another round")
-    places = {party: at + 1 for at, party in enumerate(opening.roster)}
+    _check(opening, shares, reveals)
     threshold = opening.setting.threshold(len(opening.roster))
     secrets: dict[str, bytes] = {}
     faults: list[Fault] = []
     lagrange: dict[tuple[str, ...], list[int]] = {}
     for at, dealer in enumerate(opening.sharers):
-        good = []
-        for party, said in reveals.items():
-            fault = _fault(opening, shares[dealer], said, at, places[party] - 1)
-            if fault:
-                faults.append(fault)
-            else:
-                good.append(party)
-        chosen = tuple(good[:threshold])
-        if len(chosen) == threshold:
-            if chosen not in lagrange:
-                lagrange[chosen] = shamir.weights([places[p] for p in chosen])
-            found = shamir.combine([reveals[p].shares[at].tobytes() for p in chosen], lagrange[chosen])
-            if found is not None and _right(opening, shares[dealer], found):
-                secrets[dealer] = found
-                continue
+        given = {party: said.shares[at].tobytes() for party, said in reveals.items()}
+        wrong = {p: wrong_share(opening, shares[dealer], reveals[p], share) for p, share in given.items()}
+        faults += [fault for fault in wrong.values() if fault]
+        chosen = tuple(p for p, fault in wrong.items() if not fault)[:threshold]
+        if len(chosen) < threshold:
+            continue
+        if chosen not in lagrange:
+            lagrange[chosen] = shamir.weights([opening.places[p] + 1 for p in chosen])
+        found = shamir.combine([given[p] for p in chosen], lagrange[chosen])
+        if found is not None and _right(opening, shares[dealer], found):
+            secrets[dealer] = found
+        else:
             faults.append(Fault(dealer, "dealt shares that do not fit together", "all"))
     missing = sorted(set(opening.sharers) - set(secrets))
     if missing:
@@ -151,33 +159,43 @@ def recover(opening: Opening, shares: Mapping[str, Shares], reveals: Mapping[str
     return Recovered(secrets, tuple(faults))
 
 
-def _fault(opening: Opening, dealt: Shares, said: Reveal, at: int, place: int) -> Fault | None:
-    """Return what is wrong with a revealed share; who of the two lies is found out by ``judge_share``."""
-    dealer = opening.sharers[at]
+def _check(opening: Opening, shares: Mapping[str, Shares], reveals: Mapping[str, Reveal]) -> None:
+    mine, rows = survivors_digest(opening.survivors), (len(opening.sharers), shamir.SHARE_BYTES)
+    for dealer in opening.sharers:
+        if dealer not in shares or shares[dealer].party != dealer:
+            raise BadMessage(f"there are no shares of {dealer}")
+        shares[dealer].of_round(opening.roster, opening.roster_digest)
+    for party, said in reveals.items():
+        names = (said.party, said.digest, said.survivors, said.shares.shape)
+        if party not in opening.alive or names != (party, opening.digest, mine, rows):
+            raise BadMessage(f"{party} reveals shares of another round")
+
+
+def wrong_share(opening: Opening, dealt: Shares, said: Reveal, share: bytes) -> Fault | None:
+    """Return what is wrong with a share that a party revealed; which of the two lies ``judge_share`` finds out."""
+    dealer, receiver = dealt.party, said.party
     if dealer in said.unreadable:
-        return Fault(dealer, "sealed a box that does not open", said.party)
-    survived = dealer in set(opening.survivors)
-    share = said.shares[at].tobytes()
-    bound = dealt.commitments[place][32:] if survived else dealt.commitments[place][:32]
-    if commitment(share, "seed" if survived else "mask", dealer, said.party, dealt.roster) != bound.tobytes():
-        return Fault(said.party, "revealed another share than was dealt", dealer)
+        return Fault(dealer, "sealed a box that does not open", receiver)
+    kind, bound = dealt.bound(opening.places[receiver], survived=dealer in opening.alive)
+    if commitment(share, kind, dealer, receiver, dealt.roster) != bound:
+        return Fault(receiver, "revealed another share than was dealt", dealer)
     return None
 
 
 def _right(opening: Opening, dealt: Shares, secret: bytes) -> bool:
-    if dealt.party in set(opening.survivors):
+    if dealt.party in opening.alive:
         return seed_commitment(secret.hex(), dealt.party, dealt.roster) == dealt.seed
     return public_half(secret.hex()) == opening.roster[dealt.party].mask_key
 
 
 def masks_left(opening: Opening, recovered: Recovered) -> list[Stream]:
     """Return what the sum of the survivors' masked words still holds: to be taken off."""
-    named, survivors = opening.digest, set(opening.survivors)
+    named = opening.digest
     others = neighbours(opening.setting, opening.roster, opening.sharers)
     left = [self_stream(recovered.secrets[p], p, named) for p in opening.survivors]
     for gone in opening.dropped:
-        key = recovered.secrets[gone].hex()
-        theirs = {other: opening.roster[other].mask_key for other in sorted(others[gone] & survivors)}
+        key = private(recovered.secrets[gone].hex())
+        theirs = {other: opening.roster[other].mask_key for other in sorted(others[gone] & opening.alive)}
         # the sum holds the survivor's side of the mask
         left += [pair_stream(key, public, gone, other, named).undone for other, public in theirs.items()]
     return left

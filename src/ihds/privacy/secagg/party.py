@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import numpy as np
@@ -21,7 +21,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from ihds.canonical import digest, sha256
+from ihds.canonical import sha256
 from ihds.errors import BadMessage, Refused
 from ihds.privacy.secagg import shamir
 from ihds.privacy.secagg.messages import (
@@ -37,6 +37,7 @@ from ihds.privacy.secagg.messages import (
     checked,
     chosen_by,
     roster_digest,
+    words_digest,
 )
 from ihds.privacy.secagg.setting import Setting
 from ihds.privacy.secagg.stream import Stream, Words, apply, derive
@@ -55,7 +56,9 @@ class Party:
     coins: str
     chosen: str
     roster: dict[str, Announcement] | None = None
+    roster_digest: str = ""
     state: str = ""
+    digest: str = ""
     sharers: tuple[str, ...] = ()
     survivors: tuple[str, ...] = ()
 
@@ -77,16 +80,19 @@ class Party:
 
     def to_bytes(self) -> bytes:
         """Return everything, secrets included: to be sealed before it is stored."""
-        return json.dumps(asdict(self)).encode()
+        body = {name: getattr(self, name) for name in _PLAIN}
+        said = self.roster and [
+            (a.party, a.study, a.round, a.mask_key, a.share_key, a.chosen) for a in self.roster.values()
+        ]
+        return json.dumps({**body, "setting": self.setting.to_dict(), "roster": said}).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Return what ``to_bytes`` gave."""
         body = json.loads(data)
-        setting = Setting(**{**body["setting"], "holders": tuple(body["setting"]["holders"])})
-        roster = body["roster"] and {p: Announcement(**said) for p, said in body["roster"].items()}
+        roster = body["roster"] and {said[0]: Announcement(*said) for said in body["roster"]}
         lists = {name: tuple(body[name]) for name in ("sharers", "survivors")}
-        return cls(**{**body, **lists, "setting": setting, "roster": roster})
+        return cls(**{**body, **lists, "setting": Setting.from_dict(body["setting"]), "roster": roster})
 
     # -- before the round ----------------------------------------------------------------------
 
@@ -114,9 +120,9 @@ class Party:
             shamir.share(value, derive(bytes.fromhex(self.coins), named, f"ihds coins|{what}"), threshold, len(known))
             for what, value in secret.items()
         ]
-        boxes, commitments = [], []
+        boxes, commitments, mine = [], [], private(self.share_key)
         for party, said, pair in zip(known, known.values(), zip(*dealt, strict=True), strict=True):
-            key = box_key(self.share_key, said.share_key, self.me, party, named)
+            key = box_key(mine, said.share_key, self.me, party, named)
             boxes.append(AESGCM(key).encrypt(bytes(12), b"".join(pair), None))
             commitments.append(commitment(pair[0], "mask", self.me, party, named))
             commitments.append(commitment(pair[1], "seed", self.me, party, named))
@@ -129,7 +135,7 @@ class Party:
             boxes=_rows(boxes, BOX_BYTES),
             commitments=_rows(commitments, 32).reshape(len(known), 64),
         )
-        return replace(self, roster=known), shares
+        return replace(self, roster=known, roster_digest=named), shares
 
     # -- the round -----------------------------------------------------------------------------
 
@@ -147,27 +153,22 @@ class Party:
             raise Refused("the parties of a round are not those whose keys were announced")
         if len(ordered) < self.setting.threshold(len(known)):
             raise Refused(f"{len(ordered)} parties are too few where {self.setting.colluding} may collude")
-        entered = replace(self, state=state, sharers=ordered)
-        return entered, entered.digest()
-
-    def digest(self) -> str:
-        """Return the digest of the round: two parties told different things mask with noise."""
-        return round_digest(self.setting, self.round, self._roster(), self.state, self.sharers)
-
-    def streams(self) -> list[Stream]:
-        """Return this party's masks: its own, and one with each that it shares masks with."""
-        named, known = self.digest(), self._roster()
-        others = neighbours(self.setting, known, self.sharers)[self.me]
-        pairs = [pair_stream(self.mask_key, known[o].mask_key, self.me, o, named) for o in sorted(others)]
-        return [self_stream(bytes.fromhex(self.self_seed), self.me, named), *pairs]
+        named = round_digest(self.setting, self.round, self.roster_digest, state, ordered)
+        return replace(self, state=state, digest=named, sharers=ordered), named
 
     def mask(self, words: Words) -> Words:
-        """Add all masks to words in place, and return them; ``enter`` comes first."""
-        return apply(words, self.streams())
+        """Add all masks to words in place, and return them.
+
+        Raises:
+            Refused: the round was not entered.
+
+        """
+        secret = self.mask_key, self.self_seed
+        return apply(words, masks_of(self.setting, self._roster(), self.sharers, self.me, self._entered(), *secret))
 
     def masked(self, words: Words) -> Masked:
         """Return what binds this party to the words it sends."""
-        return Masked(self.me, self.digest(), words_digest(words))
+        return Masked(self.me, self._entered(), words_digest(words))
 
     # -- opening the sum -----------------------------------------------------------------------
 
@@ -178,23 +179,23 @@ class Party:
             Refused: it is another set than before, not of this round, without this party, or too small.
 
         """
-        named = self.digest()
+        named = self._entered()
         ordered = tuple(sorted(set(survivors)))
         reasons = []
         if self.survivors and self.survivors != ordered:
             reasons.append("survivors: another set was confirmed in this round")
         if fixed is not None and tuple(sorted(fixed)) != ordered:
             reasons.append("survivors: those of two opened sums must be the same, or their difference is one party's")
-        if self.me not in ordered or not set(ordered) <= set(self.sharers):
+        strangers = set(ordered) - set(self.sharers)
+        if strangers or self.me not in ordered:
             reasons.append("survivors: they are not all of this round, or this party is missing")
         if len(ordered) < self.setting.threshold(len(self._roster())):
             reasons.append(f"survivors: too few where {self.setting.colluding} may collude")
-        reasons += [
-            f"survivors: {p} keeps too few of its neighbours" for p in alone(self.setting, self._roster(), ordered)
-        ]
+        left_alone = [] if strangers else alone(self.setting, self._roster(), ordered)
+        reasons += [f"survivors: {p} keeps too few of its neighbours" for p in left_alone]
         if reasons:
             raise Refused(f"{self.me} does not open this sum", reasons=tuple(reasons))
-        return replace(self, survivors=ordered), Survivors(self.me, named, digest(list(ordered)))
+        return replace(self, survivors=ordered), Survivors(self.me, named, survivors_digest(ordered))
 
     def reveal(self, confirmed: Mapping[str, Survivors], boxes: Bytes) -> Reveal:
         """Return this party's shares for the survivors it confirmed; ``boxes`` hold one of each sharer, in order.
@@ -206,18 +207,18 @@ class Party:
             BadMessage: there is not one box of each sharer.
 
         """
-        known, named = self._roster(), self.digest()
+        known, named = self._roster(), self._entered()
         if not self.survivors:
             raise Refused("no survivors were confirmed")
-        mine = digest(list(self.survivors))
+        mine = survivors_digest(self.survivors)
         agreeing = [p for p in self.survivors if p in confirmed and confirmed[p] == Survivors(p, named, mine)]
         if len(agreeing) < self.setting.threshold(len(known)):
             raise Refused(f"{self.me} does not open this sum", reasons=("survivors: too few confirmed the same set",))
         if boxes.shape != (len(self.sharers), BOX_BYTES):
             raise BadMessage("there is not one box of each party")
-        found, unreadable, index = [], [], roster_digest(known)
+        found, unreadable, key_of = [], [], private(self.share_key)
         for sender, box in zip(self.sharers, boxes, strict=True):
-            key = box_key(self.share_key, known[sender].share_key, sender, self.me, index)
+            key = box_key(key_of, known[sender].share_key, sender, self.me, self.roster_digest)
             try:
                 pair = AESGCM(key).decrypt(bytes(12), box.tobytes(), None)
             except InvalidTag:
@@ -232,13 +233,26 @@ class Party:
             raise Refused("the keys of this round were not shared yet")
         return self.roster
 
+    def _entered(self) -> str:
+        if not self.digest:
+            raise Refused("this round was not entered")
+        return self.digest
+
+
+_PLAIN = tuple(f.name for f in fields(Party) if f.name not in ("setting", "roster"))
+
 
 # -- what all sides of a round compute alike -----------------------------------------------------
 
 
-def round_digest(setting: Setting, number: int, roster: Roster, state: str, sharers: Sequence[str]) -> str:
-    """Return the digest that names a round: study, number, keys, what is asked, and who takes part."""
-    return digest(["ihds secure round", setting.study, number, roster_digest(roster), state, sorted(sharers)])
+def round_digest(setting: Setting, number: int, index: str, state: str, sharers: Sequence[str]) -> str:
+    """Return the digest that names a round: study, number, digest of the keys, what is asked, and who takes part."""
+    return sha256(" ".join(["ihds secure round", setting.study, str(number), index, state, *sorted(sharers)]).encode())
+
+
+def survivors_digest(survivors: Sequence[str]) -> str:
+    """Return the digest of a survivor set."""
+    return sha256(" ".join(["ihds survivors", *sorted(survivors)]).encode())
 
 
 def neighbours(setting: Setting, roster: Roster, sharers: Sequence[str]) -> dict[str, frozenset[str]]:
@@ -261,20 +275,30 @@ def alone(setting: Setting, roster: Roster, survivors: Sequence[str]) -> list[st
     return [p for p in survivors if len(chosen_by(setting, roster[p]) & alive) < setting.kept]
 
 
+def masks_of(
+    setting: Setting, roster: Roster, sharers: Sequence[str], party: str, named: str, mask_key: str, self_seed: str
+) -> list[Stream]:
+    """Return all masks of a party in a round: its own, and one with each that it shares masks with."""
+    others = sorted(neighbours(setting, roster, sharers)[party])
+    key = private(mask_key)
+    pairs = [pair_stream(key, roster[other].mask_key, party, other, named) for other in others]
+    return [self_stream(bytes.fromhex(self_seed), party, named), *pairs]
+
+
 def self_stream(seed: bytes, party: str, named: str) -> Stream:
     """Return a party's own mask in a round."""
     return Stream(derive(seed, named, f"ihds self mask|{party}", 16), add=True)
 
 
-def pair_stream(private: str, public: str, me: str, other: str, named: str) -> Stream:
+def pair_stream(key: X25519PrivateKey, public: str, me: str, other: str, named: str) -> Stream:
     """Return the mask two parties share in a round, as ``me`` applies it."""
     low, high = sorted((me, other))
-    return Stream(derive(_exchange(private, public), named, f"ihds pair mask|{low}|{high}", 16), add=me < other)
+    return Stream(derive(_exchange(key, public), named, f"ihds pair mask|{low}|{high}", 16), add=me < other)
 
 
-def box_key(private: str, public: str, sender: str, receiver: str, index: str) -> bytes:
+def box_key(key: X25519PrivateKey, public: str, sender: str, receiver: str, index: str) -> bytes:
     """Return the key of the one box that a sender seals to a receiver in a round."""
-    return derive(_exchange(private, public), index, f"ihds share box|{sender}|{receiver}")
+    return derive(_exchange(key, public), index, f"ihds share box|{sender}|{receiver}")
 
 
 def commitment(share: bytes, what: str, dealer: str, receiver: str, index: str) -> bytes:
@@ -287,22 +311,18 @@ def seed_commitment(seed: str, party: str, index: str) -> str:
     return sha256(f"ihds self mask seed|{index}|{party}|".encode() + bytes.fromhex(seed))
 
 
-def words_digest(words: Words) -> str:
-    """Return the digest of masked words."""
-    return sha256(memoryview(np.ascontiguousarray(words)).cast("B"))  # type: ignore[arg-type]
-
-
-def public_half(private: str) -> str:
+def public_half(key: str) -> str:
     """Return the public half of a key."""
-    return _private(private).public_key().public_bytes_raw().hex()
+    return private(key).public_key().public_bytes_raw().hex()
 
 
-def _private(key: str) -> X25519PrivateKey:
+def private(key: str) -> X25519PrivateKey:
+    """Return a private key for use."""
     return X25519PrivateKey.from_private_bytes(bytes.fromhex(key))
 
 
-def _exchange(private: str, public: str) -> bytes:
-    return _private(private).exchange(X25519PublicKey.from_public_bytes(bytes.fromhex(public)))
+def _exchange(key: X25519PrivateKey, public: str) -> bytes:
+    return key.exchange(X25519PublicKey.from_public_bytes(bytes.fromhex(public)))
 
 
 def _rows(parts: list[bytes], size: int) -> Bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,15 @@ class Setting:
         if len(known) < 2 or not 0 <= allowed <= len(known) - 2:
             raise BadInput(f"{allowed} of {len(known)} holders cannot collude and leave two whose sum is secret")
         return cls(study, known, allowed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {"study": self.study, "holders": list(self.holders), "colluding": self.colluding}
+
+    @classmethod
+    def from_dict(cls, body: Mapping[str, Any]) -> Setting:
+        """Read the JSON form."""
+        return cls(str(body["study"]), tuple(body["holders"]), int(body["colluding"]))
 
     def threshold(self, parties: int) -> int:
         """Return how many must survive, confirm and reveal of those in a round.
