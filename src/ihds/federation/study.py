@@ -100,6 +100,7 @@ def study_of(identifier: StudyId, permit: Permit, question: dict[str, Any], reco
     book, limits = codebooks.agree({r.holder_name: r.codebook for r in records}), permit.thresholds
     for entry in records:
         limits = limits.strictest(jurisdiction.thresholds(entry.country, permit.legal_regime, limits))
+        limits = limits.strictest(entry.thresholds or limits)
     method, params = str(question["method"]), dict(question["params"])
     return Study(
         id=identifier,

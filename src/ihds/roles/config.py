@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 import tomli_w
 
 from ihds.connector.dcp.credentials import Profile
-from ihds.errors import SetupFailed
+from ihds.errors import BadInput, SetupFailed
 from ihds.governance.jurisdiction import unknown_evidence
 from ihds.governance.rule import Artefact
 from ihds.ids import Did
+from ihds.privacy.disclosure import Thresholds
 from ihds.store.store import sqlite_url
 from ihds.wire.did import did_of
 from ihds.wire.guard import LOOPBACK
@@ -40,6 +41,7 @@ class DatasetConfig:
     DID of the recipient they are about, clauses and screenings ("recipient_screened did:web:…").
     ``approval`` of contracts, and of each study in ``studies``, is by rule or by hand. With
     ``environment_required`` no study is answered whose permit names no secure processing environment.
+    ``thresholds`` are the holder's own ("min_cell": 10): of these, the permit's and the law's, the strictest holds.
     """
 
     id: str
@@ -58,8 +60,13 @@ class DatasetConfig:
     approval: Literal["rule", "hand"] = "rule"
     studies: Literal["rule", "hand"] = "rule"
     environment_required: bool = False
+    thresholds: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        try:
+            self.limits  # noqa: B018 - thresholds that cannot be read fail here, not in a study
+        except BadInput as error:
+            raise SetupFailed(f"dataset {self.id!r}: {error.message}", remedy=error.remedy) from error
         if wrong := unknown_evidence(self.evidence):
             raise SetupFailed(f"dataset {self.id!r}: {wrong}", remedy="terms and their meaning: docs/law/rules.md")
         if self.file and self.artefact not in MOVABLE:
@@ -70,6 +77,11 @@ class DatasetConfig:
         for name, chosen in (("approval", self.approval), ("studies", self.studies)):
             if chosen not in ("rule", "hand"):
                 raise SetupFailed(f"dataset {self.id!r}: {name} is {chosen!r}", remedy="write rule or hand")
+
+    @property
+    def limits(self) -> Thresholds | None:
+        """The holder's own thresholds, if it has any. Raises BadInput."""
+        return Thresholds.of(self.thresholds) if self.thresholds else None
 
 
 @dataclass(frozen=True, slots=True)

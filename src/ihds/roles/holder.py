@@ -14,7 +14,7 @@ from ihds.catalogue import healthdcat
 from ihds.catalogue.record import DatasetRecord
 from ihds.connector.dataplane.http import PULL, PUSH
 from ihds.connector.dataplane.plane import Flow
-from ihds.connector.dcp.credentials import PERMIT, Credential, read
+from ihds.connector.dcp.credentials import PERMIT, Credential
 from ihds.connector.dsp import catalog, negotiation, transfer
 from ihds.connector.dsp.connector import Counter, Verdict
 from ihds.connector.dsp.negotiation import Negotiation
@@ -72,6 +72,7 @@ class Holder:
             by_hand=frozenset(d.id for d in config.datasets if d.studies == "hand"),
             in_environment=frozenset(d.id for d in config.datasets if d.environment_required),
             attested={d.id: d.evidence for d in config.datasets},
+            own={d.id: d.limits for d in config.datasets if d.limits},
         )
         self.approvals = Approvals(node, gate)
         self.gate: Threshold = self.relay or gate
@@ -82,8 +83,7 @@ class Holder:
     def refresh(self) -> None:
         """Describe anew what is offered; rows of a worker are offered once it has told of them."""
         told = self.relay.described() if self.relay else None
-        shown = [d for d in self.node.config.datasets if d.file or told is None or d.id in told]
-        self._entries = [self._entry(d) for d in shown]
+        self._entries = [self._entry(d) for d in self.node.config.datasets if d.file or told is None or d.id in told]
 
     def methods(self) -> list[Method]:
         """Return the keys of the worker in the inner zone, if there is one."""
@@ -115,6 +115,7 @@ class Holder:
             persons=persons // 10 * 10,
             codebook=book,
             offer=offer(config, self.node.folder),
+            thresholds=config.limits,
         )
 
     def _described(self, dataset: str) -> tuple[Codebook, int]:
@@ -349,11 +350,10 @@ class Holder:
     def _asked(self, call: Call) -> str:
         """Return the transfer of a call; where the permit names an environment, nobody else may call, not its user."""
         process = self._transfer(call)
-        kept = self.proof.kept(self.node.connector.agreement(process.agreement_id)["permit"])
-        if environment := read(kept["token"]).subject["permit"].get("environment"):
-            caller = self.node.members.check(call.headers.get(ENVIRONMENT.lower(), ""))["iss"]
-            if caller != environment:
-                raise NotAuthenticated(f"studies under this permit are asked by {environment}, not by {caller}")
+        environment = self.proof.environment(self.node.connector.agreement(process.agreement_id)["permit"])
+        shown = call.headers.get(ENVIRONMENT.lower(), "")
+        if environment and self.node.members.check(shown)["iss"] != environment:
+            raise NotAuthenticated(f"studies under this permit are asked by {environment}, by nobody else")
         return process.pid
 
     def _open(self, call: Call) -> Answer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ihds.audit.log import Event, Log, now
-from ihds.connector.dcp.credentials import MEMBERSHIP, PERMIT, Credential
+from ihds.connector.dcp.credentials import MEMBERSHIP, PERMIT, Credential, read
 from ihds.connector.dcp.presentation import Verifier
 from ihds.errors import NotAuthenticated, Refused
 from ihds.governance.jurisdiction import SIMULATION
@@ -40,6 +40,11 @@ class Proofs:
         if found is None:
             raise Refused(f"the permit {permit} was never shown here", remedy="negotiate a new agreement")
         return {name: str(value) for name, value in found.body.items()}
+
+    def environment(self, permit: str) -> str | None:
+        """Return the environment that a kept permit names. Raises Refused."""
+        found = read(self.kept(permit)["token"]).subject["permit"].get("environment")
+        return str(found) if found else None
 
     def ask(self, counterparty: str, access: str) -> tuple[Credential, list[Credential]]:
         """Return the membership of a counterparty in good standing and the permits it shows.
