@@ -88,7 +88,8 @@ class DatasetConfig:
 class NodeConfig:
     """One node. DIDs name whom it trusts: ``authority`` for membership, ``access_bodies`` for permits.
 
-    ``members`` lists whom an authority admits without asking a person: "DID ROLE COUNTRY" each.
+    ``members`` lists whom an authority admits without asking a person: "DID ROLE COUNTRY" each. ``charter``
+    names the file with the bodies that decide from then on; it and ``members`` are read once, at the founding.
     ``engine`` empty computes studies in the node, ``dask`` or ``dask:ADDRESS`` over a cluster.
     ``environment`` is the one an access body names in a permit unless its officer decides otherwise.
     """
@@ -104,6 +105,7 @@ class NodeConfig:
     access_bodies: tuple[str, ...] = ()
     catalogues: tuple[str, ...] = ()
     members: tuple[str, ...] = ()
+    charter: str = ""
     legal_regime: str = "contract"
     environment: str = ""
     permit_status_seconds: float = 5.0
