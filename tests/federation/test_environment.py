@@ -250,10 +250,10 @@ def world() -> World:
 
 
 def opened(world: World, signer: str, asked_by: str = "user", **changes):
-    study = world.study()
+    study = world.study(environment=world.people["evil"].did)
     shown = dataclasses.replace(study, **changes).asked()
-    token = LocalKeys(world.people[asked_by], world.known).sign(shown)
-    signed = LocalKeys(world.people[signer], world.known).sign({"study": study.to_dict(), "asked": token})
+    study = dataclasses.replace(study, word=LocalKeys(world.people[asked_by], world.known).sign(shown))
+    signed = LocalKeys(world.people[signer], world.known).sign({"study": study.to_dict()})
     return study, {world.people[n].did: g.open(signed, "t") for n, g in world.gates.items()}
 
 

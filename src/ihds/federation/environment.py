@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from ihds.analysis.result import Result
@@ -19,7 +19,7 @@ from ihds.canonical import digest
 from ihds.errors import BadMessage, NotAuthenticated, NotFound, Refused
 from ihds.federation.channel import Channel
 from ihds.federation.coordinator import Coordinator
-from ihds.federation.gate import Signatures
+from ihds.federation.round import Signatures
 from ihds.federation.runs import ENDED, Run, RunEvent, Runs, RunState
 from ihds.federation.study import Study, asked
 from ihds.governance.permit import Permit, PermitState, Use, decide
@@ -213,10 +213,11 @@ class Environment:
             study = Study.from_dict(found.body["study"])
         else:
             study = self.outside.study(StudyId.parse(identifier), permit, question)
+            study = replace(study, word=body["asked"])
         variables = study.plan().variables
         judged(variables)
         if found is None:
-            self.coordinator.start(study, body["asked"])
+            self.coordinator.start(study)
 
         def report(what: str, details: dict[str, Any]) -> None:
             run.report(what, details)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ihds.analysis.plan import Plan
-from ihds.canonical import digest, sha256
+from ihds.canonical import digest
 from ihds.catalogue.record import DatasetRecord
 from ihds.data import codebook as codebooks
 from ihds.data.codebook import Codebook
 from ihds.errors import BadMessage
 from ihds.governance import jurisdiction
+from ihds.governance.aggregation import Aggregation
 from ihds.governance.permit import Permit
 from ihds.ids import Did, PermitId, StudyId
 from ihds.privacy.disclosure import Thresholds
+from ihds.privacy.secagg.messages import Reveal, Shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,8 @@ class Study:
     """One question under one permit to a fixed set of holders.
 
     ``codebook`` is what the holders' dictionaries agree on; ``thresholds`` the strictest that
-    apply; both are public and part of what every holder signs up to.
+    apply; both are public and part of what every holder signs up to. Where the permit names an
+    ``environment``, ``word`` is what the user signed to have it ask: see ``asked``.
     """
 
     id: StudyId
@@ -37,10 +40,18 @@ class Study:
     codebook: dict[str, Any]
     thresholds: Thresholds
     holders: tuple[Did, ...]
+    aggregation: Aggregation = field(default_factory=Aggregation)
+    environment: Did | None = None
+    word: str = ""
+
+    @property
+    def asker(self) -> Did:
+        """Who signs the study and its rounds, and opens their sums: its environment, or where it has none its user."""
+        return self.environment or self.user
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form that the permit's ``asker`` signs."""
-        return {**asdict(self), "holders": list(self.holders)}
+        """Return the JSON form that the ``asker`` signs."""
+        return {**asdict(self), "holders": list(self.holders), "aggregation": self.aggregation.to_dict()}
 
     @classmethod
     def from_dict(cls, body: dict[str, Any]) -> Study:
@@ -61,6 +72,9 @@ class Study:
                 codebook=dict(body["codebook"]),
                 thresholds=Thresholds(**body["thresholds"]),
                 holders=tuple(Did.parse(h) for h in body["holders"]),
+                aggregation=Aggregation.from_dict(body.get("aggregation", {})),
+                environment=Did.parse(body["environment"]) if body.get("environment") else None,
+                word=str(body.get("word", "")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BadMessage(f"this is not a study: {error!r}") from error
@@ -112,12 +126,14 @@ def study_of(identifier: StudyId, permit: Permit, question: dict[str, Any], reco
         codebook=used(method, params, book, limits, len(records)).to_dict(),
         thresholds=limits,
         holders=tuple(Did.parse(r.holder) for r in records),
+        aggregation=permit.aggregation,
+        environment=permit.environment,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One question of a study: its number and the packed public state, signed by the permit's ``asker``."""
+    """One question of a study: the packed public state, signed by its ``asker`` with number, attempt and holders."""
 
     signature: str
     state: NDArray[np.uint8]
@@ -125,11 +141,58 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One holder's masked answer: meaningless unless summed over all holders of the study."""
+    """One holder's masked answer: meaningless unless summed over all holders of the round.
+
+    ``said`` is the holder's signed word for these words; ``told`` its signed keys for the next round;
+    ``sealed`` is what only aggregators can read, if there are any.
+    """
 
     kind: str
     layout: tuple[tuple[str, tuple[int, ...]], ...]
     words: NDArray[np.uint64]
+    said: str
+    told: str
+    sealed: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """One holder's sealed shares of its secrets for a round, with its signature."""
+
+    shares: Shares
+    signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """Which holders' sum is to be opened, signed by the user; with their announced keys for the next round."""
+
+    signature: str
+    announced: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """One holder's signed word that it opens this sum and no other; its shares for the next round, if it could."""
+
+    said: str
+    shared: Shared | None
+
+
+@dataclass(frozen=True, slots=True)
+class Uncover:
+    """What a holder needs to help open a sum: the others' words that they open the same, and shares sealed to it."""
+
+    confirmed: tuple[tuple[str, str], ...]
+    boxes: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Uncovered:
+    """One holder's shares for one sum, with its signature."""
+
+    reveal: Reveal
+    signature: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +206,3 @@ class Left:
     numbers: int
     bytes: int
     digest: str = ""
-
-
-def round_digest(study: str, number: int, state: bytes) -> str:
-    """Return what names one round of a study, given its digest: both sides write it in their logs."""
-    return sha256(f"{study}|{number}|".encode() + state)

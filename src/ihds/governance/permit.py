@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
 from ihds.errors import BadMessage
+from ihds.governance.aggregation import Aggregation
 from ihds.governance.duties import GRANT_NEEDS, Role, Shown
 from ihds.governance.jurisdictions.eu_ehds import eligible
 from ihds.governance.lifecycle import Step, Steps, Table, plain
@@ -68,8 +69,8 @@ class Permit:
 
     ``datasets`` are pairs of holder DID and dataset id; ``variables`` and ``methods`` list what
     may be used; ``max_rounds`` is the number of sums that may be opened at each holder;
-    ``environment`` is the secure processing environment that runs the studies and releases their
-    results (68(10), 73), or None where the user's own node does.
+    ``aggregation`` says how sums are opened; ``environment`` is the secure processing environment that
+    runs the studies and releases their results (68(10), 73), or None where the user's own node does.
     """
 
     id: PermitId
@@ -88,6 +89,7 @@ class Permit:
     issued_at: datetime
     expires_at: datetime
     status_index: int
+    aggregation: Aggregation = field(default_factory=Aggregation)
     environment: Did | None = None
 
     @property
@@ -107,6 +109,7 @@ class Permit:
             "thresholds": asdict(self.thresholds),
             "issued_at": self.issued_at.isoformat(),
             "expires_at": self.expires_at.isoformat(),
+            "aggregation": self.aggregation.to_dict(),
         }
 
     @classmethod
@@ -135,6 +138,7 @@ class Permit:
                 issued_at=datetime.fromisoformat(body["issued_at"]),
                 expires_at=datetime.fromisoformat(body["expires_at"]),
                 status_index=int(body["status_index"]),
+                aggregation=Aggregation.from_dict(body.get("aggregation", {})),
                 environment=Did.parse(body["environment"]) if body.get("environment") else None,
             )
         except (KeyError, TypeError, ValueError) as error:
