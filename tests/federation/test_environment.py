@@ -10,10 +10,11 @@ import pytest
 
 from ihds.attacks.world import Outside, Space, people, shared_out
 from ihds.audit.log import Event, Log, now
+from ihds.canonical import pack
 from ihds.errors import BadInput, BadMessage, NotAuthenticated, NotFound, Refused
 from ihds.federation.environment import Environment, Request
 from ihds.federation.runs import NEXT, RunState
-from ihds.federation.study import asked
+from ihds.federation.study import Confirm, asked
 from ihds.governance.permit import Permit, PermitState, Use, decide
 from ihds.ids import Did, StudyId
 from ihds.roles.local import LocalKeys
@@ -265,6 +266,17 @@ def test_a_study_that_the_environment_signs_and_the_user_asked_for_is_opened(wor
     assert world.gates["lu"].answer(study.id, "t", world.ask(study, state, signer="evil"))
     with pytest.raises(NotAuthenticated):
         world.gates["kr"].answer(study.id, "t", world.ask(study, state, signer="user"))
+    told = {"study": study.id, "permit": study.permit, "attempt": 0, "survivors": list(study.holders)}
+    by_user = pack(Confirm(world.user.sign(told), ()))
+    with pytest.raises(NotAuthenticated):
+        world.gates["lu"].step(study.id, "t", "confirm", by_user)
+
+
+def test_a_study_names_the_environment_of_its_permit():
+    world = World()
+    with pytest.raises(Refused) as caught:
+        world.open(world.study(environment=world.people["evil"].did))
+    assert "another environment than the permit" in str(caught.value.reasons)
 
 
 def test_a_study_that_the_user_signs_is_refused(world):

@@ -313,8 +313,7 @@ class Auditor:
 
     def _rounds(self, b: Bundle) -> Found:
         lost = [e for e in self._run(*_ROUND) if b.did in e["details"].get("missing", ())]
-        told = [e for e in self._run(*_ROUND) if e not in lost]
-        opened = [(_attempt(e), e["details"].get("digest")) for e in told]
+        opened = [(_attempt(e), e["details"].get("digest")) for e in self._run(*_ROUND) if e not in lost]
         answered = [(_attempt(e), e["details"]["digest"]) for e in b.of(*_ANSWER, study=self.study.id)]
         if [n for n, _ in answered] != list(range(len(answered))):
             yield f"the rounds answered are {[n for n, _ in answered]}: some are missing or twice"
@@ -329,7 +328,6 @@ class Auditor:
                 yield f"round {number} asked something else here"
 
     def _run(self, *kinds: str) -> list[dict[str, Any]]:
-        """Return events of who ran the study; none if that bundle is missing."""
         return self.runner.of(*kinds, study=self.study.id) if self.runner else []
 
     def _spent(self, b: Bundle) -> str:
