@@ -319,9 +319,10 @@ class Auditor:
             yield f"the rounds answered are {[n for n, _ in answered]}: some are missing or twice"
         if missing := [n for n, _ in opened if n not in dict(answered)]:
             yield f"the user opened the rounds {missing}, which are not here"
-        ended = bool(self._run("study.finished"))
         known = {*dict(opened), *(_attempt(e) for e in self._run("study.restarted"))}
-        if surplus := [n for n, _ in answered if n not in known][0 if ended and not lost else 1 :]:
+        if surplus := [n for n, _ in answered if n not in known][
+            0 if self._run("study.finished") and not lost else 1 :
+        ]:
             yield f"the rounds {surplus} were answered but are not in the user's log"
         for number, asked in opened:
             if dict(answered).get(number, asked) != asked:
