@@ -148,9 +148,8 @@ class Auditor:
     # -- each bundle by itself ---------------------------------------------------------------------
 
     def _parties(self) -> Found:
-        named = {"user": self.study.user, "access body": self.permit.access_body}
+        named = {"user": self.study.user, "environment": self.permit.asker, "access body": self.permit.access_body}
         named |= {f"holder {n + 1}": h for n, h in enumerate(self.study.holders)}
-        named |= {"environment": self.permit.environment} if self.permit.environment else {}
         yield from (
             f"the bundle of the {what} {did} is missing" for what, did in named.items() if did not in self.by_did
         )
@@ -320,9 +319,8 @@ class Auditor:
         if missing := [n for n, _ in opened if n not in dict(answered)]:
             yield f"the user opened the rounds {missing}, which are not here"
         known = {*dict(opened), *(_attempt(e) for e in self._run("study.restarted"))}
-        if surplus := [n for n, _ in answered if n not in known][
-            0 if self._run("study.finished") and not lost else 1 :
-        ]:
+        may = 0 if self._run("study.finished") and not lost else 1
+        if surplus := [n for n, _ in answered if n not in known][may:]:
             yield f"the rounds {surplus} were answered but are not in the user's log"
         for number, asked in opened:
             if dict(answered).get(number, asked) != asked:
