@@ -67,6 +67,12 @@ def in_words(found: dict[str, Any]) -> str:
             f"  {part['contribution']} ({part['output_class']}), {often}, {part['numbers']} numbers: {part['meaning']}"
         )
         lines += [f"      {name} {shape}: {unit}" for name, shape, unit in part["fields"]]
+    if found["privacy"]:
+        told = found["privacy"]
+        lines.append(
+            f"with noise: epsilon {told['epsilon']}, delta {told['delta']}, which costs rho {told['rho']}; "
+            f"it says something from about {told['needs_persons']} persons of all holders on"
+        )
     if found["ended"]:
         lines.append(f"the dry run ended early: {found['ended']}")
     if found["alone"]:

@@ -7,12 +7,13 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
-from ihds.errors import BadMessage
+from ihds.errors import BadInput, BadMessage
 from ihds.governance.duties import GRANT_NEEDS, Role, Shown
 from ihds.governance.jurisdictions.eu_ehds import eligible
 from ihds.governance.lifecycle import Step, Steps, Table, plain
 from ihds.governance.policy import Decision, Granted, Refused
 from ihds.ids import ApplicationId, Did, PermitId
+from ihds.privacy.accountant import Demand
 from ihds.privacy.disclosure import Thresholds
 
 #: Purposes for which data may be used (EHDS Art. 53(1)).
@@ -67,7 +68,8 @@ class Permit:
     """The content of a permit (EHDS Art. 68(10)); immutable.
 
     ``datasets`` are pairs of holder DID and dataset id; ``variables`` and ``methods`` list what
-    may be used; ``max_rounds`` is the number of sums that may be opened at each holder.
+    may be used; ``max_rounds`` is the number of sums that may be opened at each holder. With
+    ``differential_privacy`` no sum is opened without noise, and what all together may tell of a person is bounded.
     """
 
     id: PermitId
@@ -86,6 +88,7 @@ class Permit:
     issued_at: datetime
     expires_at: datetime
     status_index: int
+    differential_privacy: Demand | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form carried in the permit credential."""
@@ -99,6 +102,7 @@ class Permit:
             "thresholds": asdict(self.thresholds),
             "issued_at": self.issued_at.isoformat(),
             "expires_at": self.expires_at.isoformat(),
+            "differential_privacy": self.differential_privacy.to_dict() if self.differential_privacy else None,
         }
 
     @classmethod
@@ -127,8 +131,9 @@ class Permit:
                 issued_at=datetime.fromisoformat(body["issued_at"]),
                 expires_at=datetime.fromisoformat(body["expires_at"]),
                 status_index=int(body["status_index"]),
+                differential_privacy=Demand.of(told) if (told := body.get("differential_privacy")) else None,
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, BadInput) as error:
             raise BadMessage(f"this is not a data permit: {error!r}") from error
 
     def dataset_of(self, holder: str) -> str | None:

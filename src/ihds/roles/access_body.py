@@ -22,6 +22,7 @@ from ihds.governance.lifecycle import advance
 from ihds.governance.permit import Permit, PermitEvent, PermitState
 from ihds.governance.policy import Refused as No
 from ihds.ids import ApplicationId, PermitId
+from ihds.privacy.accountant import Demand
 from ihds.privacy.disclosure import Thresholds
 from ihds.roles.authority import OffersNothing
 from ihds.store.store import Put, Record
@@ -169,7 +170,8 @@ class AccessBody(OffersNothing):
     ) -> dict[str, Any]:
         """Decide an application: issue a permit or refuse with reasons (EHDS Art. 68).
 
-        ``conditions`` may set ``max_rounds`` and any threshold.
+        ``conditions`` may set ``max_rounds``, any threshold, and ``privacy_epsilon``, ``privacy_delta`` and
+        ``privacy_per_study``, with which no sum is released without noise.
 
         Raises:
             Refused: it may not be granted; the rules are named.
@@ -222,9 +224,13 @@ class AccessBody(OffersNothing):
 
     def _permit(self, asked: Application, conditions: dict[str, Any], index: int) -> Permit:
         limits = {f.name for f in fields(Thresholds)}
-        unknown = sorted(set(conditions) - limits - {"max_rounds"})
+        private = {name: f"privacy_{name}" for name in ("epsilon", "delta", "per_study")}
+        others = ("max_rounds", *private.values())
+        unknown = sorted(set(conditions) - limits - set(others))
         if unknown:
-            raise BadInput(f"unknown condition {unknown[0]!r}", remedy=f"use: max_rounds, {', '.join(sorted(limits))}")
+            known = ", ".join((*others, *sorted(limits)))
+            raise BadInput(f"unknown condition {unknown[0]!r}", remedy=f"use: {known}")
+        demanded = {name: conditions[key] for name, key in private.items() if key in conditions}
         issued = now().replace(microsecond=0)
         return Permit(
             id=PermitId.new(),
@@ -243,6 +249,7 @@ class AccessBody(OffersNothing):
             issued_at=issued,
             expires_at=wait_months(issued, asked.period_months),
             status_index=index,
+            differential_privacy=Demand.of(demanded) if demanded else None,
         )
 
     def revoke(self, identifier: str, reason: str) -> dict[str, Any]:

@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 import tomli_w
 
 from ihds.connector.dcp.credentials import Profile
-from ihds.errors import SetupFailed
+from ihds.errors import BadInput, SetupFailed
 from ihds.governance.jurisdiction import unknown_evidence
 from ihds.governance.rule import Artefact
 from ihds.ids import Did
+from ihds.privacy.accountant import Promise
 from ihds.store.store import sqlite_url
 from ihds.wire.did import did_of
 from ihds.wire.guard import LOOPBACK
@@ -38,7 +39,8 @@ class DatasetConfig:
     path or URL) makes it a file that is moved instead of rows that are studied; then ``artefact`` says
     what it is. ``evidence`` is what the holder vouches for under the law: approvals, checks, and, with the
     DID of the recipient they are about, clauses and screenings ("recipient_screened did:web:…").
-    ``approval`` of contracts, and of each study in ``studies``, is by rule or by hand.
+    ``approval`` of contracts, and of each study in ``studies``, is by rule or by hand. ``privacy_epsilon`` and
+    ``privacy_delta`` bound what noisy studies of all permits together may tell of a person.
     """
 
     id: str
@@ -56,6 +58,13 @@ class DatasetConfig:
     evidence: tuple[str, ...] = ()
     approval: Literal["rule", "hand"] = "rule"
     studies: Literal["rule", "hand"] = "rule"
+    privacy_epsilon: float = 10.0
+    privacy_delta: float = 1e-6
+
+    @property
+    def privacy(self) -> Promise:
+        """What studies may tell of a person of this dataset, under all permits together."""
+        return Promise.of({"epsilon": self.privacy_epsilon, "delta": self.privacy_delta})
 
     def __post_init__(self) -> None:
         if wrong := unknown_evidence(self.evidence):
@@ -68,6 +77,10 @@ class DatasetConfig:
         for name, chosen in (("approval", self.approval), ("studies", self.studies)):
             if chosen not in ("rule", "hand"):
                 raise SetupFailed(f"dataset {self.id!r}: {name} is {chosen!r}", remedy="write rule or hand")
+        try:
+            _ = self.privacy
+        except BadInput as error:
+            raise SetupFailed(f"dataset {self.id!r}: {error.message}", remedy=error.remedy) from error
 
 
 @dataclass(frozen=True, slots=True)

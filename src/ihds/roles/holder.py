@@ -71,6 +71,7 @@ class Holder:
             engine=self.engine,
             by_hand=frozenset(d.id for d in config.datasets if d.studies == "hand"),
             attested={d.id: d.evidence for d in config.datasets},
+            promises={d.id: d.privacy for d in config.datasets},
         )
         self.approvals = Approvals(node, gate)
         self.gate: Threshold = self.relay or gate

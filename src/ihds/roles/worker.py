@@ -35,6 +35,7 @@ from ihds.federation.engine import engine_of
 from ihds.federation.gate import Gate, Grant
 from ihds.governance.permit import PermitState
 from ihds.ids import Did
+from ihds.privacy.accountant import Promise
 from ihds.roles import folders
 from ihds.roles.config import data_file
 from ihds.roles.proofs import Proofs
@@ -57,7 +58,8 @@ _THREADS = 2
 class WorkerConfig:
     """One worker. ``connector`` is its outer half; ``pinned`` holds the DID documents it does not ask others for.
 
-    ``evidence`` is what the holder vouches for under the law, for every dataset that lies here.
+    ``evidence`` is what the holder vouches for under the law, for every dataset that lies here; ``privacy_epsilon``
+    and ``privacy_delta`` bound what noisy studies may tell of a person, under all permits together.
     """
 
     did: str
@@ -69,6 +71,8 @@ class WorkerConfig:
     passphrase_file: str = ""
     engine: str = ""
     evidence: tuple[str, ...] = ()
+    privacy_epsilon: float = 10.0
+    privacy_delta: float = 1e-6
 
     @classmethod
     def read(cls, folder: Path) -> WorkerConfig:
@@ -170,8 +174,18 @@ class Worker:
         signatures = KeySignatures(identity, resolver, keys.sealing)
         self.engine = engine_of(config.engine)
         attested = dict.fromkeys(self.source.datasets(), config.evidence)
+        promise = Promise.of({"epsilon": config.privacy_epsilon, "delta": config.privacy_delta})
+        promises = dict.fromkeys(self.source.datasets(), promise)
         self.gate = Gate(
-            did, config.country, self.source, self.log, self, signatures, engine=self.engine, attested=attested
+            did,
+            config.country,
+            self.source,
+            self.log,
+            self,
+            signatures,
+            engine=self.engine,
+            attested=attested,
+            promises=promises,
         )
         self._life = uuid.uuid4().hex
         self._stopping = threading.Event()
