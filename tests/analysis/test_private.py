@@ -71,7 +71,13 @@ def people(count: int, seed: int = 1) -> pd.DataFrame:
 
 _WILD = st.one_of(st.floats(-1e9, 1e9), st.sampled_from([np.nan, np.inf, -np.inf, 0.0, 1.0, 2.0, 100.0]))
 _ROW = st.tuples(
-    st.integers(0, 3), _WILD, _WILD, _WILD, st.sampled_from(["m", "w", None]), st.sampled_from(["I", "III", None]), _WILD
+    st.integers(0, 3),
+    _WILD,
+    _WILD,
+    _WILD,
+    st.sampled_from(["m", "w", None]),
+    st.sampled_from(["I", "III", None]),
+    _WILD,
 )
 
 
@@ -90,7 +96,9 @@ def _words(of: Plan, state: PlanState, frame: pd.DataFrame) -> list[int]:
 
 @pytest.mark.parametrize(("method", "params"), QUESTIONS)
 @settings(max_examples=40, deadline=None)
-@given(rows=st.lists(_ROW, min_size=1, max_size=12), most=st.integers(1, 3), beta=st.lists(_WILD, min_size=3, max_size=3))
+@given(
+    rows=st.lists(_ROW, min_size=1, max_size=12), most=st.integers(1, 3), beta=st.lists(_WILD, min_size=3, max_size=3)
+)
 def test_no_person_moves_a_sum_by_more_than_declared(
     method: str, params: dict[str, Any], rows: list[Any], most: int, beta: list[float]
 ) -> None:

@@ -7,7 +7,19 @@ import logging
 import sys
 
 import ihds
-from ihds.cli import approvals, attacks, cohorts, gaiax, genotypes, nodes, participants, policies, studies
+from ihds.cli import (
+    approvals,
+    attacks,
+    audit,
+    cohorts,
+    gaiax,
+    genotypes,
+    nodes,
+    participants,
+    permits,
+    policies,
+    studies,
+)
 from ihds.cli.words import ERR, group, show_json
 from ihds.errors import IhdsError
 
@@ -61,12 +73,14 @@ def build_parser() -> argparse.ArgumentParser:
     gaiax.gaiax_commands(group(sub, "gaiax", "publish and check Gaia-X credentials"))
     studies.catalogue_commands(group(sub, "catalogue", "find datasets"))
     studies.apply_command(sub)
-    studies.permit_commands(group(sub, "permit", "list, decide and revoke permits"))
+    permits.permit_commands(group(sub, "permit", "work cases: assess, decide, grant and revoke"))
+    permits.officer_commands(group(sub, "officer", "accounts of an access body and their duties"))
+    permits.agreement_commands(group(sub, "agreement", "agreements of institutions beside the EHDS"))
     study = group(sub, "study", "run and show studies; look at, approve and decline those that came to a holder")
     studies.study_commands(study)
     approvals.approval_commands(study)
     cohorts.cohort_commands(group(sub, "cohort", "the cohorts: variables, simulated persons, studies"))
-    nodes.audit_commands(group(sub, "audit", "prove logs"))
+    audit.audit_commands(group(sub, "audit", "prove logs, watch those of others, verify studies offline"))
     studies.simulate_command(sub)
     attacks.attack_command(sub)
     return parser

@@ -27,7 +27,7 @@ from ihds.errors import AnalysisFailed, BadMessage, IhdsError, NotAuthenticated,
 from ihds.federation import ledger, promises
 from ihds.federation.engine import Engine, Here, Work
 from ihds.federation.preview import Preview, preview
-from ihds.federation.study import Reply, Round, Study
+from ihds.federation.study import Reply, Round, Study, round_digest
 from ihds.governance.jurisdiction import Export, may_leave, shown_of, thresholds
 from ihds.governance.permit import Permit, PermitState, Use, decide
 from ihds.governance.policy import Refused as No
@@ -35,6 +35,7 @@ from ihds.ids import Did, StudyId
 from ihds.privacy import secagg
 from ihds.privacy.accountant import Budget, Promise
 from ihds.privacy.disclosure import Thresholds, grid_reasons, model_reasons, site_reasons
+from ihds.privacy.noise import Shares, Words
 from ihds.privacy.population import Marks, marks
 from ihds.privacy.secagg import MaskKey
 from ihds.store.store import Put, Record
@@ -145,6 +146,7 @@ class Gate:
     by_hand: frozenset[str] = frozenset()
     attested: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     promises: Mapping[str, Promise] = field(default_factory=dict)
+    draw: Callable[[Shares], Words] = Shares.drawn
     _works: dict[str, _Open] = field(default_factory=dict)
     _marks: dict[str, Marks] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -192,6 +194,7 @@ class Gate:
                 "frame": "",
             }
             details = {**self._ids(study, grant), "method": study.method, "params": study.params}
+            details["digest"] = study.digest()
             kind = "study.opened" if record["approved"] else "study.asked"
             self.log.commit(Event(kind, study.user, details), Put("gate.study", study.id, 0, record))
         else:
@@ -328,11 +331,13 @@ class Gate:
             cost = {"rho": str(noise.shares.rho)}
             if not repeat:
                 spending += promises.charged(self.log, grant.permit, grant.dataset, self.promises, noise.shares.rho)
-            spending += promises.add_noise(self.log, self.signatures, study.id, number, words, noise.shares, repeat)
-        round_digest = sha256(f"{held.digest}|{number}|".encode() + state_bytes)
-        masked = secagg.add_masks(words, self.me, held.seeds, round_digest)
+            spending += promises.add_noise(
+                self.log, self.signatures, study.id, number, words, self.draw, noise.shares, repeat
+            )
+        asked = round_digest(held.digest, number, state_bytes)
+        masked = secagg.add_masks(words, self.me, held.seeds, asked)
         reply = pack(Reply(type(contribution).__name__, layout, masked))
-        fingerprint = self._mask_key(record.body).fingerprint(reply, round_digest)
+        fingerprint = self._mask_key(record.body).fingerprint(reply, asked)
         # 7 audit, then the reply
         if repeat:
             if fingerprint != record.body["reply"]:
@@ -349,7 +354,7 @@ class Gate:
         details = {
             **self._ids(study, grant),
             "round": number,
-            "digest": round_digest,
+            "digest": asked,
             "contribution": type(contribution).__name__,
             "class": contribution.kind,
             "bytes": len(reply),

@@ -7,7 +7,7 @@ is kept sealed, so that the same round again gets the same bytes; it covers no o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +74,8 @@ def charged(log: Log, permit: Permit, dataset: str, promises: Mapping[str, Promi
                 ),
                 remedy="ask with a smaller epsilon, or apply for an amended permit",
             )
-        found.append(Put(BUDGET, identifier, record.version if record else 0, {"spent": str(after.spent)}))
+        body = {**promise.to_dict(), "spent": str(after.spent)}
+        found.append(Put(BUDGET, identifier, record.version if record else 0, body))
     return found
 
 
@@ -86,32 +87,36 @@ def _budgets(permit: Permit, dataset: str, promises: Mapping[str, Promise]) -> l
     return own
 
 
-def left(log: Log, permits: list[Permit], promises: Mapping[str, Promise]) -> list[dict[str, Any]]:
-    """Return what is left of each budget of a holder: the persons of its datasets, and permits that demand noise."""
-    named = {
-        identifier: promise for p in permits for _, identifier, promise in _budgets(p, "", {}) if p.id in identifier
-    }
-    named |= {f"dataset:{dataset}": promise for dataset, promise in promises.items()}
+def left(log: Log, promises: Mapping[str, Promise]) -> list[dict[str, Any]]:
+    """Return what is left at a holder: of the persons of each dataset, and of each permit that was charged."""
+    spent = {record.id: record.body for record in log.store.list(BUDGET)}
+    whole = {identifier: Promise.of(body) for identifier, body in spent.items()}
+    whole |= {f"dataset:{dataset}": promise for dataset, promise in promises.items()}
     rows = []
-    for identifier, promise in sorted(named.items()):
-        record = log.get(BUDGET, identifier)
-        budget = Budget(promise.rho, Fraction(record.body["spent"]) if record else Fraction(0))
+    for identifier, promise in sorted(whole.items()):
+        budget = Budget(promise.rho, Fraction(spent[identifier]["spent"]) if identifier in spent else Fraction(0))
         rows.append(
             {
                 "budget": identifier,
-                "epsilon": str(promise.epsilon),
-                "delta": str(promise.delta),
+                **promise.to_dict(),
                 "spent_epsilon": round(epsilon_of(budget.spent, promise.delta), 4),
                 "spent_rho": str(budget.spent),
                 "left_rho": str(budget.left),
-                "left": f"{float(budget.left / budget.total):.1%}",
+                "left": f"{max(float(budget.left / budget.total), 0.0):.1%}",
             }
         )
     return rows
 
 
 def add_noise(
-    log: Log, signatures: Signatures, study: str, number: int, words: Words, shares: Shares, repeat: bool
+    log: Log,
+    signatures: Signatures,
+    study: str,
+    number: int,
+    words: Words,
+    draw: Callable[[Shares], Words],
+    shares: Shares,
+    repeat: bool,
 ) -> list[Put]:
     """Add this holder's share to its words in place; return what keeps it, unless it was kept before.
 
@@ -131,7 +136,7 @@ def add_noise(
             raise Refused("the noise of this round is gone", remedy="start a new study")
         noise = np.frombuffer(signatures.unseal(record.body["noise"]), dtype=np.uint64)
     else:
-        noise = shares.drawn()
+        noise = draw(shares)
         body = {"round": number, "noise": signatures.seal(noise.tobytes())}
         kept.append(Put(NOISE, study, record.version if record else 0, body))
     if len(noise) != len(words):
