@@ -19,6 +19,7 @@ from ihds.analysis.agree import Agreement, AgreeState
 from ihds.analysis.features import placed
 from ihds.analysis.method import Contribution, Layout, flatten, leaves, make_params, method, unflatten
 from ihds.analysis.noisy import Noise, PublicAgreement, Wanted, explained, noise_of, twin
+from ihds.analysis.release import released
 from ihds.analysis.result import Result
 from ihds.analysis.rows import Rows, build
 from ihds.canonical import pack, unpack
@@ -148,13 +149,21 @@ class Plan:
         return PlanState(state.agreement, _as_array(pack(after)), state.rounds + 1)
 
     def finish(self, state: PlanState) -> Result | None:
-        """Return the result, or None to ask for another round."""
+        """Return the result, or None to ask for another round.
+
+        Raises:
+            Refused: it breaks a rule against disclosure.
+
+        """
         if state.agreement.phase != "done":
             return None
         frame, inner = state.agreement.frame, self.inner(state)
         if self.wanted is None:
             result = self.chosen.finish(self.params, frame, inner)
-            return None if result is None else placed(result, self.codebook)
+            if result is None:
+                return None
+            own = getattr(self.chosen, "RELEASES", None)
+            return released(placed(result, self.codebook), self.thresholds, self.codebook, self.values, own)
         if state.rounds < len(self.chosen.rounds(self.params)):
             return None
         noise = self.noise(replace(state, rounds=state.rounds - 1))

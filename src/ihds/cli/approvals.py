@@ -79,6 +79,11 @@ def in_words(found: dict[str, Any]) -> str:
             f"with noise: epsilon {told['epsilon']}, delta {told['delta']}, which costs rho {told['rho']}; "
             f"it says something from about {told['needs_persons']} persons of all holders on"
         )
+    lines += ["", "rules against disclosure that hold (docs/reference/disclosure.md):"]
+    for kind in dict.fromkeys(part["output_class"] for part in found["leaving"]):
+        lines.append(f"  {kind}")
+        rules = next(part["rules"] for part in found["leaving"] if part["output_class"] == kind)
+        lines += [f"      {name}: {text}{f' ({values})' if values else ''}" for name, text, values in rules]
     if found["ended"]:
         lines.append(f"the dry run ended early: {found['ended']}")
     if found["alone"]:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from ihds.governance.countries import COUNTRIES
 from ihds.governance.policy import Decision, Granted, Refused
-from ihds.governance.rule import NEVER, Artefact, Needs, Rule, Term, in_words
+from ihds.governance.rule import NEVER, Artefact, Limit, Needs, Rule, Term, in_words
 from ihds.privacy.disclosure import Thresholds
 
 
@@ -37,7 +37,7 @@ class Jurisdiction(Protocol):
 
     COUNTRIES: frozenset[str]
     RULES: tuple[Rule, ...]
-    THRESHOLDS: Thresholds
+    LIMITS: tuple[Limit, ...]
     EVIDENCE: Mapping[str, Term]
 
 
@@ -116,7 +116,8 @@ def thresholds(country: str, legal_regime: str, permit: Thresholds) -> Threshold
     if legal_regime == SIMULATION:
         return strict
     for jurisdiction in applying(country).values():
-        strict = strict.strictest(jurisdiction.THRESHOLDS)
+        for limit in jurisdiction.LIMITS:
+            strict = strict.strictest(limit.thresholds)
     return strict
 
 

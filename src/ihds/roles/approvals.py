@@ -9,7 +9,6 @@ from ihds.analysis.plan import Plan
 from ihds.errors import BadInput, NotFound, Refused
 from ihds.federation import promises
 from ihds.federation.gate import Gate
-from ihds.governance.jurisdiction import thresholds
 from ihds.privacy.disclosure import Thresholds
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ class Approvals:
         if not dataset:
             raise BadInput("this node holds several datasets", remedy=f"name one: --dataset {' or '.join(held)}")
         book = self.gate.source.codebook(dataset)
-        limits = thresholds(self.node.config.country, self.node.config.legal_regime, Thresholds())
+        limits = self.gate.limits(dataset, self.node.config.legal_regime, Thresholds())
         params = dict(arguments.get("params") or {})
         plan = Plan(str(arguments.get("method", "")), params, book, limits, 1)
         seen = self.gate.preview_of(plan, dataset, frozenset(book.variables), limits)

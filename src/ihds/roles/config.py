@@ -17,6 +17,7 @@ from ihds.governance.jurisdiction import unknown_evidence
 from ihds.governance.rule import Artefact
 from ihds.ids import Did
 from ihds.privacy.accountant import Promise
+from ihds.privacy.disclosure import Thresholds
 from ihds.store.store import sqlite_url
 from ihds.wire.did import did_of
 from ihds.wire.guard import LOOPBACK
@@ -39,8 +40,9 @@ class DatasetConfig:
     path or URL) makes it a file that is moved instead of rows that are studied; then ``artefact`` says
     what it is. ``evidence`` is what the holder vouches for under the law: approvals, checks, and, with the
     DID of the recipient they are about, clauses and screenings ("recipient_screened did:web:…").
-    ``approval`` of contracts, and of each study in ``studies``, is by rule or by hand. ``privacy_epsilon`` and
-    ``privacy_delta`` bound what noisy studies of all permits together may tell of a person.
+    ``approval`` of contracts, and of each study in ``studies``, is by rule or by hand. ``thresholds`` are
+    the holder's own ("min_cell": 10): of these, the permit's and the law's, the strictest holds.
+    ``privacy_epsilon`` and ``privacy_delta`` bound what noisy studies of all permits together may tell of a person.
     """
 
     id: str
@@ -58,6 +60,7 @@ class DatasetConfig:
     evidence: tuple[str, ...] = ()
     approval: Literal["rule", "hand"] = "rule"
     studies: Literal["rule", "hand"] = "rule"
+    thresholds: dict[str, Any] = field(default_factory=dict)
     privacy_epsilon: float = 10.0
     privacy_delta: float = 1e-6
 
@@ -67,6 +70,10 @@ class DatasetConfig:
         return Promise.of({"epsilon": self.privacy_epsilon, "delta": self.privacy_delta})
 
     def __post_init__(self) -> None:
+        try:
+            self.limits  # noqa: B018 - thresholds that cannot be read fail here, not in a study
+        except BadInput as error:
+            raise SetupFailed(f"dataset {self.id!r}: {error.message}", remedy=error.remedy) from error
         if wrong := unknown_evidence(self.evidence):
             raise SetupFailed(f"dataset {self.id!r}: {wrong}", remedy="terms and their meaning: docs/law/rules.md")
         if self.file and self.artefact not in MOVABLE:
@@ -81,6 +88,11 @@ class DatasetConfig:
             _ = self.privacy
         except BadInput as error:
             raise SetupFailed(f"dataset {self.id!r}: {error.message}", remedy=error.remedy) from error
+
+    @property
+    def limits(self) -> Thresholds | None:
+        """The holder's own thresholds, if it has any. Raises BadInput."""
+        return Thresholds.of(self.thresholds) if self.thresholds else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,9 +58,11 @@ class Holder:
         rows = self.relay is None and any(not d.file for d in node.config.datasets)
         self.source: Source = TabularSource(data_file(node.folder)) if rows else NoRows()
         config = node.config
-        self._configs = {d.id: d for d in config.datasets}
-        self.files = Files(node, {d.id: d for d in config.datasets if d.file}, self.proof)
-        self.engine = engine_of(config.engine)
+        self._configs = held = {d.id: d for d in config.datasets}
+        self.files, self.engine = (
+            Files(node, {n: d for n, d in held.items() if d.file}, self.proof),
+            engine_of(config.engine),
+        )
         gate = Gate(
             node.did,
             config.country,
@@ -71,7 +73,8 @@ class Holder:
             engine=self.engine,
             by_hand=frozenset(d.id for d in config.datasets if d.studies == "hand"),
             attested={d.id: d.evidence for d in config.datasets},
-            promises={d.id: d.privacy for d in config.datasets},
+            promises={name: d.privacy for name, d in held.items()},
+            own={d.id: d.limits for d in config.datasets if d.limits},
         )
         self.approvals = Approvals(node, gate)
         self.gate: Threshold = self.relay or gate
@@ -82,8 +85,7 @@ class Holder:
     def refresh(self) -> None:
         """Describe anew what is offered; rows of a worker are offered once it has told of them."""
         told = self.relay.described() if self.relay else None
-        shown = [d for d in self.node.config.datasets if d.file or told is None or d.id in told]
-        self._entries = [self._entry(d) for d in shown]
+        self._entries = [self._entry(d) for d in self.node.config.datasets if d.file or told is None or d.id in told]
 
     def methods(self) -> list[Method]:
         """Return the keys of the worker in the inner zone, if there is one."""
@@ -115,6 +117,7 @@ class Holder:
             persons=persons // 10 * 10,
             codebook=book,
             offer=offer(config, self.node.folder),
+            thresholds=config.limits,
         )
 
     def _described(self, dataset: str) -> tuple[Codebook, int]:

@@ -29,6 +29,7 @@ from ihds.analysis.noisy import Moved, bounded
 from ihds.analysis.result import Result, Test
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula
+from ihds.privacy.rules import NOISY
 
 Params = contingency.Params
 _Z = 1.959963984540054
@@ -39,7 +40,7 @@ _DRAWS = 4999
 class Cells(Contribution):
     """Rows per row level and column level."""
 
-    kind: ClassVar[str] = "noisy sum"
+    kind: ClassVar[str] = NOISY
 
     counts: Annotated[Vector, bounded("(rows * columns,)", "rows per cell")]
 

@@ -25,6 +25,7 @@ from ihds.analysis.method import Contribution, Vector
 from ihds.analysis.methods import describe
 from ihds.analysis.noisy import Moved, bounded, units
 from ihds.analysis.result import Result
+from ihds.privacy.rules import NOISY
 
 Params = describe.Params
 ask = describe.ask
@@ -35,7 +36,7 @@ _Z = 1.959963984540054
 class Sums(Contribution):
     """Moments of each number about the middle of its bounds, in halves of their distance."""
 
-    kind: ClassVar[str] = "noisy sum"
+    kind: ClassVar[str] = NOISY
 
     rows: Annotated[float, bounded("()", "rows")]
     count: Annotated[Vector, bounded("(p,)", "rows")]

@@ -25,6 +25,7 @@ from ihds.analysis.method import Contribution, Matrix
 from ihds.analysis.methods import genotype_qc
 from ihds.analysis.noisy import Moved, bounded
 from ihds.analysis.result import Result
+from ihds.privacy.rules import NOISY
 
 Params = genotype_qc.Params
 ask = genotype_qc.ask
@@ -35,7 +36,7 @@ _Z = 1.959963984540054
 class GenotypeCounts(Contribution):
     """Rows with 0, 1 and 2 copies, and with anything else."""
 
-    kind: ClassVar[str] = "noisy sum"
+    kind: ClassVar[str] = NOISY
 
     copies: Annotated[Matrix, bounded("(features, 4)", "rows")]
 

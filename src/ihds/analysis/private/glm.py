@@ -28,6 +28,7 @@ from ihds.analysis.noisy import Moved, bounded, units
 from ihds.analysis.result import Result, wald_table
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, Collinear, DidNotConverge
+from ihds.privacy.rules import NOISY
 
 Params = glm.Params
 #: Newton's first steps find the neighbourhood; how near it ends is decided by the noise of the last.
@@ -47,7 +48,7 @@ class Sums(Contribution):
     Columns of a logistic model are weighted by twice the root of p (1 - p) in ``products``.
     """
 
-    kind: ClassVar[str] = "noisy sum"
+    kind: ClassVar[str] = NOISY
 
     products: Annotated[Vector, bounded("(p (p + 1) / 2,)", "scaled columns, squared")]
     score: Annotated[Vector, bounded("(p,)", "scaled columns times scaled outcome")]

@@ -24,6 +24,7 @@ from ihds.analysis.method import Contribution, Vector
 from ihds.analysis.methods import histogram
 from ihds.analysis.noisy import Moved, bounded
 from ihds.analysis.result import Result
+from ihds.privacy.rules import NOISY
 
 Params = histogram.Params
 ask = histogram.ask
@@ -35,7 +36,7 @@ _Z = 1.959963984540054
 class Bins(Contribution):
     """Rows per variable, group and bin."""
 
-    kind: ClassVar[str] = "noisy sum"
+    kind: ClassVar[str] = NOISY
 
     counts: Annotated[Any, bounded("(variables, groups, bins)", "rows")]
 
