@@ -22,7 +22,7 @@ from ihds.attacks.page import page as attacked
 from ihds.audit.log import EVENTS
 from ihds.cli import EXIT_STATUS, build_parser
 from ihds.connector.dsp import negotiation, transfer
-from ihds.governance import agreement, application, permit
+from ihds.governance import agreement, application, bodies, permit
 from ihds.governance.access import MAY_NOT_APPLY, ContractQuestion, Question
 from ihds.governance.deadlines import DEADLINES, OPEN
 from ihds.governance.duties import SEPARATE
@@ -303,6 +303,7 @@ def pages() -> dict[Path, str]:
     states = ["# Lives", ""]
     for title, table, start in (
         ("Data access application", application.NEXT, application.ApplicationState.SUBMITTED),
+        ("Motion of a body", bodies.NEXT, bodies.MotionState.OPEN),
         ("Data permit", permit.NEXT, permit.PermitState.GRANTED),
         ("Contract negotiation (DSP)", negotiation.NEXT, negotiation.State.START),
         ("Transfer process (DSP)", transfer.NEXT, transfer.State.START),

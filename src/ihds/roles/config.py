@@ -99,7 +99,8 @@ class DatasetConfig:
 class NodeConfig:
     """One node. DIDs name whom it trusts: ``authority`` for membership, ``access_bodies`` for permits.
 
-    ``members`` lists whom an authority admits without asking a person: "DID ROLE COUNTRY" each.
+    ``members`` lists whom an authority admits without asking a person: "DID ROLE COUNTRY" each. ``charter``
+    names the file with the bodies that decide from then on; it and ``members`` are read once, at the founding.
     ``engine`` empty computes studies in the node, ``dask`` or ``dask:ADDRESS`` over a cluster.
     """
 
@@ -114,6 +115,7 @@ class NodeConfig:
     access_bodies: tuple[str, ...] = ()
     catalogues: tuple[str, ...] = ()
     members: tuple[str, ...] = ()
+    charter: str = ""
     legal_regime: str = "contract"
     permit_status_seconds: float = 5.0
     membership_seconds: float = 3600.0

@@ -293,6 +293,7 @@ class Holder:
             raise Refused("the agreement names a permit that was never shown here")
         body = record.body
         permit, state = self.proof.check(str(body["token"]), str(body["membership"]), str(body["user"]))
+        self.approvals.versions(str(agreement["dataset"]), self.relay)
         return Grant(permit, state, str(agreement["dataset"]), str(agreement["policy"]["@id"]))
 
     def proofs(self, transfer_pid: str) -> dict[str, Any]:
@@ -377,10 +378,9 @@ class Holder:
         return Answer({})
 
     def _public(self, _call: Call) -> Answer:
-        page = f"{self.node.config.base_url}/catalogue"
-        offered = {entry["@id"] for entry in self._entries}
+        base, offered = self.node.config.base_url, {entry["@id"] for entry in self._entries}
         described = [d for d in self.node.config.datasets if not d.file and d.id in offered]
-        return Answer([healthdcat.dataset(self.record(d), f"{page}#{d.id}") for d in described])
+        return Answer([healthdcat.dataset(self.record(d), f"{base}/catalogue#{d.id}") for d in described])
 
     def _permits_changed(self, call: Call) -> Answer:
         if self.node.tokens.check(call.bearer)["iss"] not in self.node.trust.issuers(PERMIT):
