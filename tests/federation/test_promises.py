@@ -18,6 +18,7 @@ from ihds.federation import promises
 from ihds.federation.channel import MemoryChannel
 from ihds.federation.coordinator import Coordinator
 from ihds.federation.study import Reply, Study
+from ihds.federation.sums import sums
 from ihds.governance.permit import Permit
 from ihds.privacy.accountant import Demand, Promise
 from ihds.store.store import Store
@@ -67,9 +68,9 @@ def test_the_opened_sum_carries_everybodys_noise(world: World) -> None:
     study = private(world)
     world.begin(study)
     plan, state = study.plan(), study.plan().begin()
-    words = np.sum([reply(world, study, n).words for n in world.names], axis=0, dtype=np.uint64)
+    words = sums(world.asking(study)).sum(0, pack(state)).words
     plain = np.sum([plan.flatten(state, plan.work(world.frames[n]).local(state))[1] for n in world.names], axis=0)
-    apart = (words - plain.astype(np.uint64)).view(np.int64)
+    apart = (words.astype(np.uint64) - plain.astype(np.uint64)).view(np.int64)
     assert (apart[:-1] != 0).all()
     assert apart[-1] == 0
     kept = [world.logs[n].get(promises.NOISE, study.id).body["noise"] for n in world.names]

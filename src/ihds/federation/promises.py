@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -17,13 +17,11 @@ from ihds.analysis.plan import Plan, PlanState
 from ihds.audit.log import Log
 from ihds.canonical import pack
 from ihds.errors import AnalysisFailed, Refused, TooNoisy
+from ihds.federation.round import Signatures
 from ihds.governance.permit import Permit
 from ihds.privacy.accountant import OF_A_DATASET, Budget, Promise, epsilon_of
 from ihds.privacy.noise import Shares, Words
 from ihds.store.store import Put
-
-if TYPE_CHECKING:
-    from ihds.federation.gate import Signatures
 
 BUDGET, NOISE = "gate.privacy", "gate.noise"
 
@@ -44,10 +42,12 @@ def reasons(plan: Plan, permit: Permit, holders: int) -> list[str]:
     return found
 
 
-def state_reasons(plan: Plan, state: PlanState, number: int) -> list[str]:
+def state_reasons(plan: Plan, state: PlanState, number: int, lost: int) -> list[str]:
     """Return why a round of a noisy study may not be answered: nothing of it but the method's own state is chosen."""
     if state.rounds != number or not 0 <= number < len(plan.chosen.rounds(plan.params)):
         return ["differential privacy: the study has no such round"]
+    if plan.wanted is None or lost > plan.wanted.colluding:
+        return ["differential privacy: the noise of those who are left does not suffice"]
     if pack(state.agreement) != pack(plan.agreement.begin()):
         return ["differential privacy: bounds and levels are the published ones"]
     return []

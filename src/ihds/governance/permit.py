@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
 from ihds.errors import BadInput, BadMessage
+from ihds.governance.aggregation import Aggregation
 from ihds.governance.duties import GRANT_NEEDS, Role, Shown
 from ihds.governance.jurisdictions.eu_ehds import eligible
 from ihds.governance.lifecycle import Step, Steps, Table, plain
@@ -68,8 +69,9 @@ class Permit:
     """The content of a permit (EHDS Art. 68(10)); immutable.
 
     ``datasets`` are pairs of holder DID and dataset id; ``variables`` and ``methods`` list what
-    may be used; ``max_rounds`` is the number of sums that may be opened at each holder. With
-    ``differential_privacy`` no sum is opened without noise, and what all together may tell of a person is bounded.
+    may be used; ``max_rounds`` is the number of sums that may be opened at each holder;
+    ``aggregation`` says how sums are opened. With ``differential_privacy`` none is opened without noise,
+    and what all together may tell of a person is bounded.
     """
 
     id: PermitId
@@ -88,6 +90,7 @@ class Permit:
     issued_at: datetime
     expires_at: datetime
     status_index: int
+    aggregation: Aggregation = field(default_factory=Aggregation)
     differential_privacy: Demand | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -102,6 +105,7 @@ class Permit:
             "thresholds": asdict(self.thresholds),
             "issued_at": self.issued_at.isoformat(),
             "expires_at": self.expires_at.isoformat(),
+            "aggregation": self.aggregation.to_dict(),
             "differential_privacy": self.differential_privacy.to_dict() if self.differential_privacy else None,
         }
 
@@ -131,6 +135,7 @@ class Permit:
                 issued_at=datetime.fromisoformat(body["issued_at"]),
                 expires_at=datetime.fromisoformat(body["expires_at"]),
                 status_index=int(body["status_index"]),
+                aggregation=Aggregation.from_dict(body.get("aggregation", {})),
                 differential_privacy=Demand.of(told) if (told := body.get("differential_privacy")) else None,
             )
         except (KeyError, TypeError, ValueError, BadInput) as error:

@@ -227,6 +227,7 @@ class Studies:
             codebook=book.to_dict(),
             thresholds=limits,
             holders=tuple(Did.parse(r.holder) for r in records),
+            aggregation=permit.aggregation,
         )
         refuse_useless(study.plan(), sum(r.persons for r in records))
         return study
