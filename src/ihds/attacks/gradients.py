@@ -12,7 +12,8 @@ from ihds.analysis.method import Contribution
 from ihds.analysis.methods.glm import Sums
 from ihds.analysis.plan import PlanState
 from ihds.attacks.attack import Attack, Outcome
-from ihds.attacks.world import Space, cleartext, people, reason, recovered, rows_in, shared_out, unpacked, with_inner
+from ihds.attacks.reading import rows_in, unpacked
+from ihds.attacks.world import Space, cleartext, people, reason, recovered, shared_out, with_inner
 from ihds.errors import NotAuthenticated, Refused
 
 _FORMULA = "relapse ~ age + bmi + smoker"

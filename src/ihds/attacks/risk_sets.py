@@ -11,7 +11,8 @@ import pandas as pd
 from ihds.analysis.partial import RiskSums
 from ihds.analysis.plan import PlanState
 from ihds.attacks.attack import Attack, Outcome
-from ihds.attacks.world import Space, cleartext, people, reason, recovered, rows_in, shared_out, unpacked
+from ihds.attacks.reading import rows_in, unpacked
+from ihds.attacks.world import Space, cleartext, people, reason, recovered, shared_out
 from ihds.errors import NotAuthenticated, Refused
 from ihds.privacy.disclosure import Thresholds
 

@@ -11,7 +11,8 @@ from scipy.optimize import linprog
 
 from ihds.analysis.agree import Dictionary
 from ihds.attacks.attack import Attack, Outcome
-from ihds.attacks.world import Space, reason, same, shared_out, texts, unpacked
+from ihds.attacks.reading import texts, unpacked
+from ihds.attacks.world import Space, reason, same, shared_out
 from ihds.errors import IhdsError
 
 _LEAST = 5  # cells below this are small

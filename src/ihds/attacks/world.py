@@ -1,13 +1,12 @@
 """The real system in one process, from every seat an attacker may sit in, and the same sums in the clear.
 
 Gates, masks, thresholds and coordinator are those of production; nothing can be switched off. Persons
-are invented, and names and mask keys are drawn from a seed, so that a figure is the same in every run.
+are invented, and names, mask keys and noise are drawn from a seed, so that a figure is the same in every run.
 A protection is left out only in ``cleartext`` and in the attacks themselves.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import dataclasses
 import json
@@ -17,7 +16,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
-from itertools import pairwise
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,6 +45,7 @@ from ihds.governance.jurisdiction import SIMULATION
 from ihds.governance.permit import Permit, PermitState
 from ihds.ids import ApplicationId, Did, PermitId, StudyId
 from ihds.privacy.disclosure import Thresholds
+from ihds.privacy.noise import Shares, Words
 from ihds.privacy.secagg.party import Party
 from ihds.roles.local import LocalKeys
 from ihds.store.store import Store
@@ -111,6 +111,8 @@ class Keys(LocalKeys):
         """Return what a secret becomes at rest; fresh ones are replaced by the next of the seed."""
         if len(data) == _SECRET:
             return self._next()
+        if not data.startswith(b"{"):  # noise, which is drawn from a seed already
+            return data.hex()
         party = Party.from_bytes(data)
         if party.roster is None:
             one, two, three, four = (self._next() for _ in range(4))
@@ -183,7 +185,8 @@ class Space:
         for one, table in zip(everybody, self.tables, strict=False):
             log = Log(Store("sqlite://"), one.did, one.key)
             source, grants = FrameSource(_DATASET, table, self.book), _InForce(self.permit)
-            self.gates.append(Gate(one.did, _COUNTRY, source, log, grants, Keys(one, known)))
+            draw = partial(_drawn, np.random.default_rng(len(self.gates)))
+            self.gates.append(Gate(one.did, _COUNTRY, source, log, grants, Keys(one, known), draw=draw))
 
     def _permit(self, holders: list[Did]) -> Permit:
         at = now()
@@ -320,49 +323,18 @@ class Space:
         return plan.flatten(state, plan.work(self.tables[site]).local(state))[1]
 
 
+def _drawn(rng: np.random.Generator, shares: Shares) -> Words:
+    """Draw noise of the same size from a seed, so that a figure is the same in every run."""
+    parts = [np.rint(rng.normal(0.0, scale, size)) for size, scale in shares.parts]
+    return np.concatenate(parts).astype(np.int64).view(np.uint64)
+
+
 def recovered(found: Any, truth: pd.DataFrame, columns: tuple[str, ...]) -> float:
     """Return the share of persons all of whose values stand in a row found (k, p), to a thousandth of their spread."""
     persons = truth[list(columns)].to_numpy(dtype=float)
     rows = np.asarray(found, dtype=float).reshape(-1, len(columns))
     near = np.abs(persons[:, None, :] - rows[None, :, :]) <= 1e-3 * persons.std(axis=0)
     return float(near.all(axis=2).any(axis=1).mean())
-
-
-def texts(received: Any) -> Iterator[str]:
-    """Yield every text in JSON values."""
-    if isinstance(received, str):
-        yield received
-    elif isinstance(received, dict | list):
-        for value in received.values() if isinstance(received, dict) else received:
-            yield from texts(value)
-
-
-def unpacked(received: Any, kind: type[Any]) -> list[Any]:
-    """Return what a reader finds of a kind, packed, in what was received: states or totals that should not be there."""
-    found = []
-    for text in texts(received):
-        with contextlib.suppress(ValueError, IhdsError):
-            found.append(unpack(kind, base64.b64decode(text, validate=True)))
-    return found
-
-
-def rows_in(received: Any, width: int) -> list[Any]:
-    """Return every run of so many numbers in JSON values, and of the differences of neighbouring lists of numbers."""
-    if isinstance(received, dict):
-        received = list(received.values())
-    if not isinstance(received, list):
-        return []
-    found = [row for value in received for row in rows_in(value, width)]
-    lists = [value for value in received if isinstance(value, list) and value and all(map(_is_number, value))]
-    lists += [list(filter(_is_number, received))]
-    off = [np.subtract(a, b) for a, b in pairwise(lists) if len(a) == len(b)]
-    for numbers in (*lists, *off):
-        found += [numbers[i : i + width] for i in range(len(numbers) - width + 1)]
-    return found
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
 
 
 def same(read: Any, truth: Any) -> float:

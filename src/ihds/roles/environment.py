@@ -13,6 +13,7 @@ from ihds.connector.dcp.credentials import PERMIT
 from ihds.errors import NotFound, Refused
 from ihds.federation.channel import HttpChannel
 from ihds.federation.environment import Environment, Request
+from ihds.federation.promises import refuse_useless
 from ihds.federation.study import Study, study_of
 from ihds.governance.permit import Permit, PermitState
 from ihds.ids import Did, PermitId, StudyId
@@ -109,7 +110,10 @@ class SecureEnvironment(OffersNothing):
     def study(self, identifier: StudyId, permit: Permit, question: dict[str, Any]) -> Study:
         """Return the study that puts a question to holders, by what they say of their data to this node."""
         self.node.membership.join()
-        return study_of(identifier, permit, question, described(self.node.connector, permit.datasets))
+        records = described(self.node.connector, permit.datasets)
+        study = study_of(identifier, permit, question, records)
+        refuse_useless(study.plan(), sum(r.persons for r in records))
+        return study
 
     @contextlib.contextmanager
     def channels(self, ways: dict[str, str]) -> Iterator[Sequence[HttpChannel]]:

@@ -19,6 +19,7 @@ from ihds.governance.lives import CaseAction, CaseState, Kind
 from ihds.governance.permit import Permit, PermitState
 from ihds.governance.policy import Refused as No
 from ihds.ids import Did, PermitId
+from ihds.privacy.accountant import Demand
 from ihds.privacy.disclosure import Thresholds
 from ihds.roles.amendments import Amending
 from ihds.roles.cases import REMEDY, Cases, settled
@@ -195,6 +196,7 @@ class Grants:
             expires_at=expires,
             status_index=index,
             environment=None if environment == "none" else Did.parse(environment),
+            differential_privacy=_demand(conditions),
         )
 
     def _agreed_until(self, case: Case, at: datetime) -> datetime:
@@ -207,8 +209,19 @@ class Grants:
 
 def _thresholds(conditions: dict[str, Any]) -> Thresholds:
     limits = {f.name for f in fields(Thresholds)}
-    known = limits | {"max_rounds", "environment"}
-    unknown = sorted(set(conditions) - known)
+    others = ("max_rounds", "environment", *_PRIVACY)
+    unknown = sorted(set(conditions) - limits - set(others))
     if unknown:
-        raise BadInput(f"unknown condition {unknown[0]!r}", remedy=f"use: {', '.join(sorted(known))}")
+        known = ", ".join((*others, *sorted(limits)))
+        raise BadInput(f"unknown condition {unknown[0]!r}", remedy=f"use: {known}")
     return Thresholds(**{k: v for k, v in conditions.items() if k in limits})
+
+
+def _demand(conditions: dict[str, Any]) -> Demand | None:
+    """Return the differential privacy that a permit demands, if a condition names it: then no sum is without noise."""
+    asked = {name: conditions[key] for key, name in _PRIVACY.items() if key in conditions}
+    return Demand.of(asked) if asked else None
+
+
+#: Conditions of a grant, and what they are of a demand.
+_PRIVACY = {"privacy_epsilon": "epsilon", "privacy_delta": "delta", "privacy_per_study": "per_study"}

@@ -16,6 +16,7 @@ from ihds.connector.dsp.transfer import STUDY_FORMAT, Transfer, read_address
 from ihds.errors import BadInput, IhdsError, NotAuthenticated, NotFound, Refused
 from ihds.federation.channel import HttpChannel
 from ihds.federation.coordinator import Coordinator
+from ihds.federation.promises import refuse_useless
 from ihds.federation.runs import Run, RunEvent, Runs, RunState
 from ihds.federation.study import study_of
 from ihds.ids import Did, StudyId
@@ -91,7 +92,9 @@ class Studies:
             raise Refused("a study needs a data permit", reasons=("EHDS 61(1), 68(10)",), remedy="ihds apply")
         permit = self.user.held(body["permit"])
         if permit.environment is None and self.node.log.get("study", identifier) is None:
-            self.coordinator.start(study_of(StudyId.parse(identifier), permit, body, records))
+            study = study_of(StudyId.parse(identifier), permit, body, records)
+            refuse_useless(study.plan(), sum(r.persons for r in records))
+            self.coordinator.start(study)
 
         def ask() -> Result | None:
             if permit.environment is None:
