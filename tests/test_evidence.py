@@ -290,3 +290,26 @@ def rewrite(folder) -> None:
         changed = {**entry["details"], "bytes": 1} if entry["kind"] == "round.answered" else entry["details"]
         log.commit(Event(entry["kind"], entry["actor"], changed))
     store.close()
+
+
+def test_each_role_tells_what_it_processes_and_a_year_is_reviewed(space, bundles, tmp_path, capsys):
+    for name in ("lih", "access-body", "authority", "researcher"):
+        facts = space.space(name).call("gdpr.facts")
+        assert facts["events"]["node.started"] >= 1
+        assert [p["purpose"] for p in facts["permits"]][:1] == ([] if name == "authority" else ["scientific_research"])
+    assert main(["gdpr", "records", "--out", str(tmp_path / "r.html"), "--node", str(space.folder / "lih")]) == 0
+    assert "bladder-lih" in (tmp_path / "r.html").read_text()
+    for name in ("lih", "researcher"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(bundles[name]))
+    capsys.readouterr()
+    year = bundles["lih"]["made_at"][:4]
+    paths = [str(space.folder / n) for n in ("authority", "access-body")]
+    paths += [str(tmp_path / f"{n}.json") for n in ("lih", "researcher")]
+    assert main(["committee", "review", year, *paths, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["studies"]["finished"] >= 1
+    assert all(d["in_time"] for d in facts["decisions"])
+    assert [b["outcome"] for b in facts["bodies"]] == ["CARRIED"]
+    assert any("approved versions only" in r["reason"] for r in facts["refusals"]) or facts["budget"]
+    assert main(["audit", "retention", str(space.folder / "lih")]) == 0
+    assert "RET-STUDY" in capsys.readouterr().out

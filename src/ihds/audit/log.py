@@ -9,6 +9,7 @@ saw later checkpoints (``audit.witnessing``).
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ from ihds.store.store import Put, Record, Store
 #: Every kind of event, in words. An event of another kind cannot be written.
 EVENTS: dict[str, str] = {
     "node.created": "the node's keys and identity were made",
+    "node.started": "the node began to serve",
+    "node.stopped": "the node ended in good order",
     "dataset.loaded": "a dataset was loaded or replaced",
     "key.rotated": "the node signs with a new key",
     "key.retired": "a former key no longer vouches for anything",
@@ -139,6 +142,7 @@ class Log:
                 "kind": event.kind,
                 "actor": event.actor,
                 "details": event.details,
+                "salt": secrets.token_hex(16),  # without it a leaf hash would confirm a guess of an erased entry
             }
             data = canonical_json(entry)
             frontier = [bytes.fromhex(h) for h in head["frontier"]]

@@ -42,6 +42,7 @@ from ihds.roles.conversations import conversations
 from ihds.roles.evidence import Evidence
 from ihds.roles.gaiax import GaiaX
 from ihds.roles.membership import Membership, TrustList
+from ihds.roles.processing import Processing
 from ihds.roles.relay import WORKER_KEY_FILE
 from ihds.roles.seat import Seat
 from ihds.roles.signatures import KeySignatures
@@ -192,7 +193,7 @@ class Node:
         self.signaling.load()
         self.gaiax = GaiaX(self)
         self.witness = Witness(self)
-        self.parts = (self.gaiax, self.witness, Evidence(self), Seat(self))
+        self.parts = (self.gaiax, self.witness, Evidence(self), Seat(self), Processing(self))
         self.outboxes.append(self.connector.outbox)
 
     def _institution(self) -> Institution:
@@ -252,6 +253,7 @@ class Node:
             anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
             for outbox in self.outboxes:
                 threading.Thread(target=outbox.work, name=outbox.queue, daemon=True).start()
+            self.log.commit(Event("node.started", self.did, {}))
             self.membership.keep()
             self.witness.keep()
             self.plane.resume()
@@ -262,6 +264,7 @@ class Node:
             for outbox in self.outboxes:
                 outbox.stop()
             self.institution.stopped()
+            self.log.commit(Event("node.stopped", self.did, {}))
             self.http.close()
 
         routes = [
