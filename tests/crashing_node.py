@@ -1,6 +1,6 @@
 """Run a node that is killed with SIGKILL at every transaction, and started again at once.
 
-Mode "after": each life ends right after its first commit (but that of its start), before anything follows from it.
+Mode "after": each life ends right after its first commit, before anything follows from it.
 Mode "before": each life ends right before its second or, every third life, before its third commit, so
 what it did since the last (a message sent, a round answered) is done but not written down. Were it
 always the second, a row that comes first in every life could starve the one after it for ever.
@@ -27,7 +27,7 @@ from ihds.store.store import Store
 
 def live(folder: Path, mode: str, number: int) -> None:
     plain = Store.transact
-    count, last = -1, 3 if number % 3 == 0 else 2  # the first says that the node began to serve
+    count, last = 0, 3 if number % 3 == 0 else 2
 
     def dying(self, puts, append):
         nonlocal count
@@ -35,7 +35,7 @@ def live(folder: Path, mode: str, number: int) -> None:
         if mode == "before" and count == last:
             os.kill(os.getpid(), signal.SIGKILL)
         plain(self, puts, append)
-        if mode == "after" and count:
+        if mode == "after":
             os.kill(os.getpid(), signal.SIGKILL)
 
     Store.transact = dying  # type: ignore[method-assign]

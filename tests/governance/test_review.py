@@ -28,15 +28,10 @@ BODY = [
 ]
 HOLDER = [
     entry("node.created", "2026-01-01", role="holder", country="LU"),
-    entry("node.started", "2026-01-01"),
     entry("round.answered", "2026-01-05", permit="p1", study="s1"),
     entry("round.answered", "2026-01-06", permit="p1", study="s1"),
     entry("study.refused", "2026-01-07", study="s2", reasons=["no", "EHDS 68(10): the permit is REVOKED"]),
-    entry("node.stopped", "2026-01-11"),
-    entry("node.started", "2026-01-21"),
     entry("witness.alarm", "2026-01-21", log="did:web:x"),
-    entry("node.started", "2026-01-31"),
-    entry("node.stopped", "2026-02-10"),
     entry("round.answered", "2027-01-01", permit="p1", study="s9"),
 ]
 USER = [
@@ -75,7 +70,6 @@ def test_a_year_is_told_from_the_logs():
     assert facts["budget"] == [{"permit": "p1", "holder": "lih", "rounds": 2}]
     assert [b["outcome"] for b in facts["bodies"]] == ["CARRIED"]
     assert [i["what"] for i in facts["incidents"]] == ["a log was rolled back or rewritten", "a member was suspended"]
-    assert facts["uptime"] == [{"node": "lih", "starts": 3, "unannounced_ends": 1, "share": 0.5}]
 
 
 def test_another_year_tells_another_story():
@@ -83,7 +77,6 @@ def test_another_year_tells_another_story():
     assert [d["decision"] for d in facts["decisions"]] == ["refused"]
     assert facts["studies"]["started"] == 0
     assert facts["budget"] == [{"permit": "p1", "holder": "lih", "rounds": 1}]
-    assert facts["uptime"] == []
 
 
 @pytest.mark.parametrize(
@@ -104,7 +97,7 @@ def test_the_longest_duty_to_keep_wins(kind, country, rule):
 def test_what_may_go_is_what_is_past_its_last_day():
     rows = {r["kind"]: r for r in standing(HOLDER, "LU", date(2036, 1, 6))}
     assert (rows["round.answered"]["kept_until"], rows["round.answered"]["may_go"]) == ("2036-01-05", 1)
-    assert rows["node.started"]["may_go"] == 0
+    assert rows["node.created"]["may_go"] == 0
     assert standing([entry("unheard.of", "2000-01-01")], "LU", date(2100, 1, 1))[0]["kept_until"] == "for good"
 
 

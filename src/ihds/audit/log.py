@@ -24,8 +24,6 @@ from ihds.store.store import Put, Record, Store
 #: Every kind of event, in words. An event of another kind cannot be written.
 EVENTS: dict[str, str] = {
     "node.created": "the node's keys and identity were made",
-    "node.started": "the node began to serve",
-    "node.stopped": "the node ended in good order",
     "dataset.loaded": "a dataset was loaded or replaced",
     "key.rotated": "the node signs with a new key",
     "key.retired": "a former key no longer vouches for anything",

@@ -1,6 +1,6 @@
 """The annual review of the data space, from the logs of its institutions; pure.
 
-What a log does not say is not in the review. Times of decisions are measured against the clock D4 (EHDS
+What a log does not say is not in the review: not when nodes ran. Times of decisions are measured against the clock D4 (EHDS
 Art. 68(4)), counted from the complete application, without extensions: the log of an older node names none.
 """
 
@@ -39,7 +39,6 @@ def review(logs: Logs, year: int) -> dict[str, Any]:
         "bodies": _bodies(logs, year),
         "members": _members(logs, year),
         "incidents": _incidents(logs, year),
-        "uptime": [row for name in sorted(logs) if (row := _uptime(name, logs[name], year))],
     }
 
 
@@ -154,21 +153,3 @@ def _incidents(logs: Logs, year: int) -> list[dict[str, Any]]:
         if m["state"] in _OUT
     ]
     return sorted(rows, key=lambda row: str(row["at"]))
-
-
-def _uptime(name: str, entries: Sequence[Entry], year: int) -> dict[str, Any] | None:
-    """Return how long a node ran between its first start and its last event of a year.
-
-    A run that ended without a word is taken to have ended with the last event before the next start.
-    """
-    own = [e for e in entries if _year(e) == year]
-    starts = [n for n, e in enumerate(own) if e["kind"] == "node.started"]
-    if not starts:
-        return None
-    whole = (_at(own[-1]) - _at(own[starts[0]])).total_seconds()
-    ran, crashes = 0.0, 0
-    for start, following in zip(starts, [*starts[1:], len(own)], strict=True):
-        ran += (_at(own[following - 1]) - _at(own[start])).total_seconds()
-        crashes += following < len(own) and own[following - 1]["kind"] != "node.stopped"
-    share = ran / whole if whole else 1.0
-    return {"node": name, "starts": len(starts), "unannounced_ends": crashes, "share": round(share, 6)}

@@ -33,6 +33,4 @@ def annual(facts: dict[str, Any]) -> Document:
     made.table(facts["members"], ("at", "member", "state", "reason"))
     made.heading("Incidents")
     made.table(facts["incidents"], ("at", "in", "what", "about"))
-    made.heading("Uptime, from starts and ends in the logs")
-    made.table(facts["uptime"], ("node", "starts", "unannounced_ends", "share"), "No log tells of starts.")
     return made

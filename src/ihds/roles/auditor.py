@@ -252,6 +252,10 @@ class Auditor:
         issuers = self._listed()["issuers"].get(PERMIT, [])
         if self.permit.access_body not in issuers:
             yield f"{self.permit.access_body} is not trusted to issue permits"
+        for b in self.bundles:
+            asked = str(read_unverified(str(b.body["trust"]))[1].get("iss"))
+            if asked != self.authorities[0].did or "issuers" not in self._claims(b.body["trust"], asked, b.did):
+                yield f"{b.name} shows no trust list of this data space but one of {asked}"
 
     def _granted(self, body: Bundle | None) -> Found:
         self._claims(self.credential.token, self.permit.access_body, self.user.did)
@@ -285,9 +289,13 @@ class Auditor:
                 yield from (f"round {entry['details']['round']}: {reason}" for reason in decision.reasons)
 
     def _revoked(self, b: Bundle, body: Bundle | None) -> Found:
-        for revoked in body.of("permit.revoked", permit=self.permit.id) if body else []:
-            late = [e for e in b.of("round.answered", permit=self.permit.id) if _at(e) > _at(revoked) + LEEWAY]
-            yield from (f"round {e['details']['round']} at {e['at']}, revoked at {revoked['at']}" for e in late)
+        if body is None:
+            yield "the access body's bundle is missing"
+            return
+        ends = body.of("permit.revoked", permit=self.permit.id) + body.of("permit.granted", supersedes=self.permit.id)
+        for end in ends:
+            late = [e for e in b.of("round.answered", permit=self.permit.id) if _at(e) > _at(end) + LEEWAY]
+            yield from (f"round {e['details']['round']} at {e['at']}, {end['kind']} at {end['at']}" for e in late)
 
     # -- the study -----------------------------------------------------------------------------------
 

@@ -253,7 +253,6 @@ class Node:
             anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
             for outbox in self.outboxes:
                 threading.Thread(target=outbox.work, name=outbox.queue, daemon=True).start()
-            self.log.commit(Event("node.started", self.did, {}))
             self.membership.keep()
             self.witness.keep()
             self.plane.resume()
@@ -264,7 +263,6 @@ class Node:
             for outbox in self.outboxes:
                 outbox.stop()
             self.institution.stopped()
-            self.log.commit(Event("node.stopped", self.did, {}))
             self.http.close()
 
         routes = [
