@@ -1,7 +1,7 @@
 """The annual review of the data space, from the logs of its institutions; pure.
 
-What a log does not say is not in the review: not when nodes ran. Times of decisions are measured against the clock D4 (EHDS
-Art. 68(4)), counted from the complete application, without extensions: the log of an older node names none.
+What a log does not say is not in the review: not when nodes ran. Times of decisions are measured against
+the clock D4 (EHDS Art. 68(4)), counted from the complete application, without extensions.
 """
 
 from __future__ import annotations
