@@ -226,6 +226,7 @@ class Studies:
             codebook=book.to_dict(),
             thresholds=limits,
             holders=tuple(Did.parse(r.holder) for r in records),
+            aggregation=permit.aggregation,
         )
 
     def _ensure_agreement(self, entry: DatasetRecord, permit: str, run: Run) -> str:
