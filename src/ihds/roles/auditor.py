@@ -61,7 +61,7 @@ class Bundle:
             self.documents: dict[str, Any] = dict(body["documents"])
             self.facts: dict[str, Any] = dict(body["facts"])
             self.events: list[dict[str, Any]] = [dict(e["entry"]) for e in body["log"]["events"]]
-            told = body["log"]["checkpoint"]
+            told, _ = body["log"]["checkpoint"], len(body["witnesses"])
             self.checkpoint = Checkpoint(str(told["log"]), int(told["size"]), str(told["root"]), str(told["signature"]))
             self.thumbs = [digest(k["jwk"])[:16] for k in body["keys"]]
             if body["format"] != FORMAT:
@@ -129,7 +129,7 @@ class Auditor:
         for b in self.bundles:
             yield _check("bundle is signed by its maker", b.name, self._seal(b), self._thumb(b))
             yield _check("events stand in the signed log", b.name, self._log(b), _span(b))
-            yield _check("witnesses saw this log", b.name, self._witnessed(b), _seen(b))
+            yield _check("witnesses saw this log", b.name, self._witnessed(b), f"{len(b.body['witnesses'])} statements")
         body = self.by_did.get(self.permit.access_body)
         yield _check("access body and parties are trusted", "authority", self._trust(), "by the signed trust list")
         yield _check("permit was granted by the body it names", "permit", self._granted(body), self.permit.id)
@@ -390,12 +390,3 @@ def _at(entry: dict[str, Any]) -> datetime:
 
 def _span(b: Bundle) -> str:
     return f"{len(b.events)} of {b.checkpoint.size} entries"
-
-
-def _seen(b: Bundle) -> str:
-    return f"{len(b.body.get('witnesses', []))} witnesses"
-
-
-def _attempt(entry: dict[str, Any]) -> int:
-    """Return which of a study's rounds an entry is of; a study that begins again counts on."""
-    return int(entry["details"].get("attempt", entry["details"]["round"]))
