@@ -390,3 +390,8 @@ def _at(entry: dict[str, Any]) -> datetime:
 
 def _span(b: Bundle) -> str:
     return f"{len(b.events)} of {b.checkpoint.size} entries"
+
+
+def _attempt(entry: dict[str, Any]) -> int:
+    """Return which of a study's rounds an entry is of; a study that begins again counts on."""
+    return int(entry["details"].get("attempt", entry["details"]["round"]))
