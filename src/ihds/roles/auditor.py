@@ -129,7 +129,8 @@ class Auditor:
         yield _check("every party's bundle is here", "study", self._parties(), f"{len(self.bundles)} bundles")
         for b in self.bundles:
             yield _check("bundle is signed by its maker", b.name, self._seal(b), self._thumb(b))
-            yield _check("events stand in the signed log", b.name, self._log(b), _span(b))
+            span = f"{len(b.events)} of {b.checkpoint.size} entries"
+            yield _check("events stand in the signed log", b.name, self._log(b), span)
             yield _check("witnesses saw this log", b.name, self._witnessed(b), f"{len(b.body['witnesses'])} statements")
         body = self.by_did.get(self.permit.access_body)
         yield _check("access body and parties are trusted", "authority", self._trust(), "by the signed trust list")
@@ -345,16 +346,13 @@ class Auditor:
             yield f"more than {self.permit.max_rounds} rounds were answered"
 
     def _members(self) -> Found:
-        authority = self.authorities[0] if self.authorities else None
         instants = [_at(e) for b in self.holders for e in b.of(*_ANSWER, study=self.study.id)]
-        if authority is None:
+        if not self.authorities:
             yield "the bundle of the authority is missing"
             return
         for did in (self.study.user, self.permit.asker, self.permit.access_body, *self.study.holders):
-            states = [
-                (_at(e), str(e["details"]["state"]))
-                for e in authority.of("member.advanced", "motion.decided", member=did)
-            ]
+            advanced = self.authorities[0].of("member.advanced", "motion.decided", member=did)
+            states = [(_at(e), str(e["details"]["state"])) for e in advanced]
             for at in instants:
                 before = [state for when, state in states if when <= at]
                 if not before or before[-1] != "MEMBER":
@@ -393,10 +391,6 @@ def _check(check: str, of: str, found: Found, well: str) -> Check:
 
 def _at(entry: dict[str, Any]) -> datetime:
     return datetime.fromisoformat(str(entry["at"]))
-
-
-def _span(b: Bundle) -> str:
-    return f"{len(b.events)} of {b.checkpoint.size} entries"
 
 
 def _attempt(entry: dict[str, Any]) -> int:
