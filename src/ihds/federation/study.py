@@ -21,7 +21,8 @@ class Study:
     """One question under one permit to a fixed set of holders.
 
     ``codebook`` is what the holders' dictionaries agree on; ``thresholds`` the strictest that
-    apply; both are public and part of what every holder signs up to.
+    apply; both are public and part of what every holder signs up to. ``person`` is who runs it: the user
+    vouches for that with its signature.
     """
 
     id: StudyId
@@ -33,6 +34,7 @@ class Study:
     codebook: dict[str, Any]
     thresholds: Thresholds
     holders: tuple[Did, ...]
+    person: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form that the user signs."""
@@ -57,6 +59,7 @@ class Study:
                 codebook=dict(body["codebook"]),
                 thresholds=Thresholds(**body["thresholds"]),
                 holders=tuple(Did.parse(h) for h in body["holders"]),
+                person=str(body.get("person", "")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BadMessage(f"this is not a study: {error!r}") from error

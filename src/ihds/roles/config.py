@@ -76,6 +76,8 @@ class NodeConfig:
 
     ``members`` lists whom an authority admits without asking a person: "DID ROLE COUNTRY" each.
     ``engine`` empty computes studies in the node, ``dask`` or ``dask:ADDRESS`` over a cluster.
+    ``other_bodies`` says, holder by holder, which other access body decides on its data; ``trusted_holders``
+    are those designated to assess applications themselves (EHDS Art. 72).
     """
 
     name: str
@@ -104,6 +106,8 @@ class NodeConfig:
     engine: str = ""
     gaiax: dict[str, str] = field(default_factory=dict)
     notaries: tuple[str, ...] = ()
+    other_bodies: dict[str, str] = field(default_factory=dict)
+    trusted_holders: tuple[str, ...] = ()
     counter_offers: Literal["refuse", "hand"] = "refuse"
     datasets: tuple[DatasetConfig, ...] = field(default=())
 

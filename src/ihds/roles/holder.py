@@ -30,9 +30,11 @@ from ihds.governance.permit import Permit, PermitState, Use, decide
 from ihds.governance.policy import Granted, evaluate
 from ihds.governance.policy import Refused as No
 from ihds.roles.approvals import Approvals
+from ihds.roles.authority import no_account
 from ihds.roles.config import data_file
 from ihds.roles.files import Files
 from ihds.roles.offers import offer
+from ihds.roles.parties import Parties
 from ihds.roles.proofs import Proofs
 from ihds.roles.relay import Relay
 from ihds.store.store import Put
@@ -251,7 +253,7 @@ class Holder:
         except Refused as error:
             return No((error.message, *error.reasons))
         if grant.state is not PermitState.GRANTED or now() >= grant.permit.expires_at:
-            return No((f"EHDS 68(10): the permit is {grant.state}",))
+            return No((f"{grant.permit.by('68(10)')}: the {grant.permit.noun} is {grant.state}",))
         return Granted((f"permit {grant.permit.id}",))
 
     def ended(self, process: Transfer) -> None:
@@ -277,7 +279,7 @@ class Holder:
         agreement = self.node.connector.agreement(process.agreement_id)
         grant = self._grant(agreement)
         if grant.state is PermitState.REVOKED:
-            reasons = (f"EHDS 63(3), 68(10): the permit {grant.permit.id} is REVOKED",)
+            reasons = (f"{grant.permit.by('63(3), 68(10)')}: the {grant.permit.noun} {grant.permit.id} is REVOKED",)
             with contextlib.suppress(IllegalTransition):  # it ended by itself meanwhile
                 self.node.connector.move_transfer(pid, transfer.Event.TERMINATE, reasons)
             raise Refused("the permit was revoked, so the transfer is terminated", reasons=reasons)
@@ -331,14 +333,13 @@ class Holder:
         relayed: dict[str, Command] = {"worker.ticket": lambda _a: relay.ticket()} if relay else {}
         return {
             **relayed,
+            "permit.act": Parties(self.node).step,
             **self.approvals.commands(),
             "negotiation.approve": lambda a: self.approve(str(a["pid"])),
             "datasets": lambda _a: [self.record(d).summary() for d in self.node.config.datasets if not d.file],
         }
 
-    def account(self, key: str, command: str) -> str:
-        """Keep no accounts."""
-        raise NotAuthenticated("the management key is wrong", remedy="run the command on the node's folder")
+    account = staticmethod(no_account)
 
     def _transfer(self, call: Call) -> str:
         pid = self.node.studies.check(call.bearer).id

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ihds.audit.log import Log, now
-from ihds.connector.dcp.credentials import MEMBERSHIP, PERMIT, ROLE
+from ihds.connector.dcp.credentials import MEMBERSHIP, PERMISSIONS, PERMIT, ROLE
 from ihds.connector.dcp.wallet import CredentialService
 from ihds.errors import IhdsError, PeerFailed, Refused
 from ihds.roles.config import NodeConfig
@@ -132,6 +132,8 @@ class TrustList:
         """Return the DIDs trusted to issue a credential type; not knowing means nobody."""
         if kind in (MEMBERSHIP, ROLE):
             return frozenset({self.config.authority} - {""})
+        if kind in PERMISSIONS:  # who may issue the one may issue the other
+            kind = PERMIT
         if kind == PERMIT and self.config.access_bodies:
             return frozenset(self.config.access_bodies)
         return frozenset(map(str, self._claims().get("issuers", {}).get(kind, ())))
