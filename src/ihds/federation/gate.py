@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ihds.analysis.coverage import Coverage, coverage
-from ihds.analysis.method import Contribution
+from ihds.analysis.method import Contribution, sendable
 from ihds.analysis.plan import Plan, PlanState
 from ihds.audit.log import Event, Log, now
 from ihds.canonical import pack, sha256, unpack
@@ -130,7 +130,8 @@ class Gate:
     """One site's gate. ``_works`` keeps opened designs between the rounds of a study, ``_marks`` those of persons.
 
     Studies of the datasets ``by_hand`` wait until a person of the site has approved them.
-    ``attested`` is what the holder's officer vouches for, by dataset: approvals, and clauses with a recipient.
+    ``attested`` is what the holder's officer vouches for, by dataset: approvals, and clauses with a recipient;
+    ``own`` are the holder's own thresholds, by dataset: with those of permit and law, the strictest holds.
     """
 
     me: Did
@@ -143,6 +144,7 @@ class Gate:
     engine: Engine = field(default_factory=Here)
     by_hand: frozenset[str] = frozenset()
     attested: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    own: Mapping[str, Thresholds] = field(default_factory=dict)
     _works: dict[str, _Open] = field(default_factory=dict)
     _marks: dict[str, Marks] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -316,7 +318,7 @@ class Gate:
         # 3 local
         contribution = self._local(record, held.work, state)
         # 4 disclosure check
-        self._disclose(held.work, grant)
+        self._disclose(held.work, contribution, grant)
         # 5 budget
         repeat = number == record.body["round"]
         spending = [] if repeat else [self._spend(grant)]
@@ -463,7 +465,11 @@ class Gate:
         return reasons
 
     def _thresholds(self, grant: Grant) -> Thresholds:
-        return thresholds(self.country, grant.permit.legal_regime, grant.permit.thresholds)
+        return self.limits(grant.dataset, grant.permit.legal_regime, grant.permit.thresholds)
+
+    def limits(self, dataset: str, legal_regime: str, permit: Thresholds) -> Thresholds:
+        """Return the strictest thresholds of permit, laws of this site's country, and holder."""
+        return thresholds(self.country, legal_regime, permit).strictest(self.own.get(dataset, permit))
 
     def _work(self, record: Record, grant: Grant) -> _Open:
         study_id = record.id
@@ -533,6 +539,8 @@ class Gate:
             reasons.append("min_time_bin: exact times are not allowed here")
         if not _within(agreed.levels, held.levels, whole=phase == 0) or frame.levels != agreed.levels:
             reasons.append("levels: they are not those of the codebook")
+        if (frame.limits, frame.min_cell) != (held.study.thresholds, held.study.thresholds.min_cell):
+            reasons.append("thresholds: what was agreed on names others than the study")
         if agreed.cells > _MAX_CELLS or len(frame.times) > _MAX_CELLS:
             reasons.append("size: this round would be too large")
         if agreed.phase == "done" and ask.covariates == "matrix":
@@ -562,13 +570,14 @@ class Gate:
                 remedy="check formula and variables with 'describe'; the holder's own log says more",
             ) from None
 
-    def _disclose(self, work: Work, grant: Grant) -> None:
-        """Check the persons the model really uses, after missing values are left out."""
+    def _disclose(self, work: Work, contribution: Contribution, grant: Grant) -> None:
+        """Check the persons the model really uses, after missing values are left out, and what it is that leaves."""
         reasons = site_reasons(self._thresholds(grant), work.persons())
+        remedy = "use variables with fewer missing values"
+        if wrong := sendable(contribution):
+            reasons, remedy = (*reasons, *wrong), "use another method, or declare what it sends: docs/how-to"
         if reasons:
-            raise Refused(
-                f"{self.me} may not answer", reasons=reasons, remedy="use variables with fewer missing values"
-            )
+            raise Refused(f"{self.me} may not answer", reasons=reasons, remedy=remedy)
 
     def _compare(self, record: Record, held: _Open, state: PlanState, grant: Grant) -> list[Put]:
         """Compare whom a study covers with what its user has seen; it stays what it was in the first round."""

@@ -12,11 +12,15 @@ from ihds.data.wide import Table
 from ihds.errors import AnalysisFailed, BadInput, Refused
 from ihds.federation.study import Reply
 from ihds.privacy.disclosure import Thresholds, site_reasons
+from ihds.privacy.rules import in_words
 
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """One kind of contribution: how often it left in the dry run, what it is, and how large it was each time."""
+    """One kind of contribution: how often it left in the dry run, what it is, and how large it was each time.
+
+    ``rules`` are those of its class of output: name, text, and the thresholds as they stand.
+    """
 
     contribution: str
     output_class: str
@@ -25,6 +29,7 @@ class Leaving:
     rounds: int
     numbers: int
     bytes: int
+    rules: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,8 @@ def preview(plan: Plan, table: Table, persons: int, thresholds: Thresholds) -> P
     kinds: dict[str, Leaving] = {}
     for one in left:
         before = kinds.get(one.contribution)
-        kinds[one.contribution] = replace(one, rounds=before.rounds + 1) if before else one
+        ruled = replace(one, rules=in_words(one.output_class, thresholds))
+        kinds[one.contribution] = replace(ruled, rounds=before.rounds + 1) if before else ruled
     return Preview(
         method=plan.name,
         question=_first_line(plan.chosen),

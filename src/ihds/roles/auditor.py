@@ -341,7 +341,10 @@ class Auditor:
             yield "the bundle of the authority is missing"
             return
         for did in (self.study.user, self.permit.access_body, *self.study.holders):
-            states = [(_at(e), str(e["details"]["state"])) for e in authority.of("member.advanced", member=did)]
+            states = [
+                (_at(e), str(e["details"]["state"]))
+                for e in authority.of("member.advanced", "motion.decided", member=did)
+            ]
             for at in instants:
                 before = [state for when, state in states if when <= at]
                 if not before or before[-1] != "MEMBER":

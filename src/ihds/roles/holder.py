@@ -73,6 +73,7 @@ class Holder:
             engine=self.engine,
             by_hand=frozenset(d.id for d in config.datasets if d.studies == "hand"),
             attested={d.id: d.evidence for d in config.datasets},
+            own={d.id: d.limits for d in config.datasets if d.limits},
         )
         self.approvals = Approvals(node, gate)
         self.gate: Threshold = self.relay or gate
@@ -83,8 +84,9 @@ class Holder:
     def refresh(self) -> None:
         """Describe anew what is offered; rows of a worker are offered once it has told of them."""
         told = self.relay.described() if self.relay else None
-        shown = [d for d in self.node.config.datasets if d.file or told is None or d.id in told]
-        self._entries = [self._entry(d) for d in shown]
+        self._entries = [self._entry(d) for d in self.node.config.datasets if d.file or told is None or d.id in told]
+
+    account = staticmethod(no_account)
 
     def methods(self) -> list[Method]:
         """Return the keys of the worker in the inner zone, if there is one."""
@@ -116,6 +118,7 @@ class Holder:
             persons=persons // 10 * 10,
             codebook=book,
             offer=offer(config, self.node.folder),
+            thresholds=config.limits,
         )
 
     def _described(self, dataset: str) -> tuple[Codebook, int]:
@@ -291,6 +294,7 @@ class Holder:
             raise Refused("the agreement names a permit that was never shown here")
         body = record.body
         permit, state = self.proof.check(str(body["token"]), str(body["membership"]), str(body["user"]))
+        self.approvals.versions(str(agreement["dataset"]), self.relay)
         return Grant(permit, state, str(agreement["dataset"]), str(agreement["policy"]["@id"]))
 
     def proofs(self, transfer_pid: str) -> dict[str, Any]:
@@ -329,8 +333,7 @@ class Holder:
 
     def commands(self) -> dict[str, Command]:
         """Return the data engineer's commands."""
-        relay = self.relay
-        relayed: dict[str, Command] = {"worker.ticket": lambda _a: relay.ticket()} if relay else {}
+        relayed: dict[str, Command] = {"worker.ticket": lambda _a: relay.ticket()} if (relay := self.relay) else {}
         return {
             **relayed,
             "permit.act": Parties(self.node).step,
@@ -338,8 +341,6 @@ class Holder:
             "negotiation.approve": lambda a: self.approve(str(a["pid"])),
             "datasets": lambda _a: [self.record(d).summary() for d in self.node.config.datasets if not d.file],
         }
-
-    account = staticmethod(no_account)
 
     def _transfer(self, call: Call) -> str:
         pid = self.node.studies.check(call.bearer).id
@@ -374,10 +375,9 @@ class Holder:
         return Answer({})
 
     def _public(self, _call: Call) -> Answer:
-        page = f"{self.node.config.base_url}/catalogue"
-        offered = {entry["@id"] for entry in self._entries}
+        base, offered = self.node.config.base_url, {entry["@id"] for entry in self._entries}
         described = [d for d in self.node.config.datasets if not d.file and d.id in offered]
-        return Answer([healthdcat.dataset(self.record(d), f"{page}#{d.id}") for d in described])
+        return Answer([healthdcat.dataset(self.record(d), f"{base}/catalogue#{d.id}") for d in described])
 
     def _permits_changed(self, call: Call) -> Answer:
         if self.node.tokens.check(call.bearer)["iss"] not in self.node.trust.issuers(PERMIT):
