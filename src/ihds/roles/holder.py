@@ -32,6 +32,7 @@ from ihds.governance.policy import Refused as No
 from ihds.roles.approvals import Approvals
 from ihds.roles.authority import no_account
 from ihds.roles.config import data_file
+from ihds.roles.endpoint import Endpoint
 from ihds.roles.files import Files
 from ihds.roles.offers import offer
 from ihds.roles.parties import Parties
@@ -39,8 +40,7 @@ from ihds.roles.proofs import Proofs
 from ihds.roles.relay import Relay
 from ihds.store.store import Put
 from ihds.wire.did import Method
-from ihds.wire.jose import MAX_STATEMENT
-from ihds.wire.serve import MAX_BODY, Answer, Call, endpoint
+from ihds.wire.serve import Answer, Call, endpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -316,18 +316,10 @@ class Holder:
 
     def routes(self) -> list[Route]:
         """Return the study endpoint and the public catalogue."""
-
-        def route(path: str, handler: Any, method: str, limit: int = 1 << 20) -> Route:
-            known = self._known if path.startswith("/data/") else None
-            return Route(path, endpoint(handler, max_body=limit, before=known), methods=[method])
-
         return [
-            route("/data/studies", self._open, "POST", 2 * MAX_STATEMENT),
-            route("/data/studies/{id}/holders", self._join, "PUT"),
-            route("/data/studies/{id}/rounds", self._round, "POST", MAX_BODY),
-            route("/data/studies/{id}", self._close, "DELETE"),
-            route("/catalogue", self._public, "GET"),
-            route("/permits/changed", self._permits_changed, "POST"),
+            *Endpoint(self.gate, self._transfer).routes(),
+            Route("/catalogue", endpoint(self._public), methods=["GET"]),
+            Route("/permits/changed", endpoint(self._permits_changed), methods=["POST"]),
             *(self.relay.routes() if self.relay else []),
         ]
 
@@ -352,27 +344,6 @@ class Holder:
                 remedy="request a new transfer under a permit in force",
             )
         return pid
-
-    def _known(self, call: Call) -> Answer:
-        self._transfer(call)
-        return Answer()
-
-    def _open(self, call: Call) -> Answer:
-        pid = self._transfer(call)
-        return Answer({"announcement": self.gate.open(str(call.json().get("study", "")), pid)}, status=201)
-
-    def _join(self, call: Call) -> Answer:
-        announced = {str(k): str(v) for k, v in call.json().items()}
-        self.gate.join(call.path["id"], self._transfer(call), announced)
-        return Answer({})
-
-    def _round(self, call: Call) -> Answer:
-        reply = self.gate.answer(call.path["id"], self._transfer(call), call.body)
-        return Answer(raw=reply, media_type="application/octet-stream")
-
-    def _close(self, call: Call) -> Answer:
-        self.gate.close(call.path["id"], self._transfer(call))
-        return Answer({})
 
     def _public(self, _call: Call) -> Answer:
         base, offered = self.node.config.base_url, {entry["@id"] for entry in self._entries}

@@ -24,7 +24,7 @@ from ihds.data.source import FrameSource
 from ihds.data.table import conform, draft_codebook, read_table
 from ihds.errors import BadInput, NotAuthenticated, Refused
 from ihds.federation.channel import MemoryChannel
-from ihds.federation.coordinator import Coordinator, Progress, quiet
+from ihds.federation.coordinator import Coordinator, Report, quiet
 from ihds.federation.engine import engine_of
 from ihds.federation.gate import Gate, Grant
 from ihds.federation.study import Study, used
@@ -118,7 +118,7 @@ class LocalFederation:
         tables = {name: conform(t, book, name) for name, t in tables.items()}
         return cls(tables, book, thresholds, engine=engine)
 
-    def run(self, method: str, *, progress: Progress = quiet, **params: Any) -> Result:
+    def run(self, method: str, *, progress: Report = quiet, **params: Any) -> Result:
         """Run a study over all sites.
 
         Raises:

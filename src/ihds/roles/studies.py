@@ -228,6 +228,7 @@ class Studies:
             codebook=book.to_dict(),
             thresholds=limits,
             holders=tuple(Did.parse(r.holder) for r in records),
+            aggregation=permit.aggregation,
             person=body.get("person", ""),
         )
 

@@ -264,9 +264,11 @@ class Worker:
                 case "open":
                     return frame({"id": identifier, "announcement": self.gate.open(str(meta["signed"]), transfer)})
                 case "join":
-                    self.gate.join(study, transfer, dict(meta["announcements"]))
+                    return frame({"id": identifier}, self.gate.join(study, transfer, dict(meta["announcements"])))
                 case "answer":
                     return frame({"id": identifier}, self.gate.answer(study, transfer, body))
+                case "step":
+                    return frame({"id": identifier}, self.gate.step(study, transfer, str(meta["name"]), body))
                 case "close":
                     self.gate.close(study, transfer)
                 case "close_transfer":
