@@ -371,6 +371,12 @@ def test_an_officers_key_gives_commands_in_that_officers_name_only(space):
     assert {v["assessor"] for v in body.call("permit.show", id=application)["verdicts"].values()} == {"C"}
     with pytest.raises(errors.Refused, match="55\\(3\\)"):
         own.call("permit.decide", id=application, grant=True, by=OFFICER)
+    for name, arguments in (
+        ("permit.revoke", {"id": application, "reason": "because"}),
+        ("officer.assign", {"id": application, "name": "C", "role": "assessor"}),
+    ):
+        with pytest.raises(errors.Refused, match="no officer"):
+            own.call(name, **arguments)
     for name, arguments in (("officer.add", {"name": "D", "roles": ["officer"]}), ("key.rotate", {})):
         with pytest.raises(errors.Refused, match="administrator"):
             own.call(name, **arguments)

@@ -21,7 +21,7 @@ from ihds.ids import PermitId
 from ihds.roles.agreements import Agreements
 from ihds.roles.applicants import Applicants
 from ihds.roles.authority import OffersNothing
-from ihds.roles.cases import Cases
+from ihds.roles.cases import REMEDY, Cases
 from ihds.roles.grants import Grants
 from ihds.roles.officers import Officers
 from ihds.roles.publications import Publications
@@ -81,11 +81,18 @@ class AccessBody(OffersNothing):
         def by(arguments: dict[str, Any]) -> Actor:
             return self.officers.actor(str(arguments.get("by", "")))
 
+        def headed(arguments: dict[str, Any]) -> str:
+            """Return who does what only officers may; the node's own key needs no name for it."""
+            if not arguments.get("by"):
+                return str(self.node.did)
+            actor = by(arguments)
+            if Role.OFFICER not in actor.roles:
+                raise Refused(f"{actor.name} is no officer here", reasons=("EHDS 55(3), 63(3)",), remedy=REMEDY)
+            return actor.name
+
         return {
             "officer.list": lambda _a: self.officers.list(),
-            "officer.assign": lambda a: self.cases.assign(
-                str(a["id"]), self.officers.actor(str(a["name"])), _word(Role, a["role"])
-            ),
+            "officer.assign": lambda a: self._assign(a, headed(a)),
             "permit.list": self.list,
             "permit.show": lambda a: self.show(str(a["id"])),
             "permit.act": lambda a: self._act(a, by(a)),
@@ -111,7 +118,7 @@ class AccessBody(OffersNothing):
                 str(a["id"]), by(a), date.fromisoformat(str(a["until"])), str(a.get("reason", ""))
             ),
             "publication.deleted": lambda a: self.publications.deleted(str(a["id"]), by(a)),
-            "permit.revoke": lambda a: self.revoke(str(a["id"]), str(a.get("reason", ""))),
+            "permit.revoke": lambda a: self.revoke(str(a["id"]), str(a.get("reason", "")), headed(a)),
             "joint.list": lambda _a: self.agreements.list(),
             "joint.show": lambda a: self.agreements.show(str(a["id"])),
             "joint.propose": lambda a: self.agreements.propose(dict(a["agreement"]), by(a)),
@@ -168,7 +175,11 @@ class AccessBody(OffersNothing):
         kind = permission_type(permit.legal_regime)
         return credentials.issue(self.node.identity, permit.user, kind, claims, permit.expires_at, entry)
 
-    def revoke(self, identifier: str, reason: str) -> dict[str, Any]:
+    def _assign(self, arguments: dict[str, Any], _by: str) -> dict[str, Any]:
+        actor = self.officers.actor(str(arguments["name"]))
+        return self.cases.assign(str(arguments["id"]), actor, _word(Role, arguments["role"]))
+
+    def revoke(self, identifier: str, reason: str, by: str) -> dict[str, Any]:
         """Revoke a permit (EHDS Art. 63(3)) and tell its holders to look.
 
         Raises:
@@ -179,7 +190,7 @@ class AccessBody(OffersNothing):
         record = self.node.log.get("permit", PermitId.parse(identifier))
         if record is None:
             raise NotFound(f"there is no permit {identifier}", remedy="ihds permit list shows them")
-        ended = self.time.end(record, PermitEvent.REVOKE, "permit.revoked", {"reason": reason})
+        ended = self.time.end(record, PermitEvent.REVOKE, "permit.revoked", {"reason": reason, "by": by})
         return {"permit": ended.id, "state": str(PermitState.REVOKED)}
 
     def _tell(self, permit: Permit) -> None:
