@@ -105,6 +105,8 @@ class Grants:
                 "purpose": case.application.purpose,
             }
             details["legal_regime"] = case.legal_regime
+            if case.kind is Kind.AMENDMENT:
+                details["supersedes"] = case.amends
             body = {**record.body, **after.to_dict(), "decision": "Positive", "conditions": conditions}
             if case.kind is Kind.REQUEST:
                 put = Put("application", record.id, record.version, body)
