@@ -6,6 +6,7 @@ import itertools
 import threading
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from ihds.audit.log import Event, Log
+from ihds.connector.dcp.credentials import AUTHORISATION, PERMIT, Credential, permission_type
 from ihds.errors import BadInput, IllegalTransition, NotFound, Refused
 from ihds.governance.access import QUESTIONS, ContractQuestion, Question
 from ihds.governance.agreement import Agreement, AgreementState, uncovered
@@ -21,10 +23,12 @@ from ihds.governance.duties import SEPARATE, Actor, Role, taken_on
 from ihds.governance.fees import estimate
 from ihds.governance.holidays import CALENDARS
 from ihds.governance.lives import AppealAction, CaseAction, CaseState, Kind
-from ihds.governance.permit import Permit, PermitEvent, PermitState
+from ihds.governance.permit import Permit, PermitEvent, PermitState, Use, decide
+from ihds.governance.policy import Granted
 from ihds.ids import AgreementId, ApplicationId, Did
 from ihds.roles.cases import Asked, Cases
 from ihds.roles.grants import Grants
+from ihds.roles.proofs import Proofs
 from ihds.roles.publications import Publications
 from ihds.roles.redress import Redress
 from ihds.roles.timekeeper import Timekeeper
@@ -528,6 +532,39 @@ def test_under_an_agreement_the_grant_is_none_of_the_ehds():
     permit = Permit.from_dict(body.log.get("permit", body.permit(case)).body["permit"])
     assert permit.legal_regime == "contract"
     assert body.cases.case(case).clocks == ()
+
+
+@pytest.mark.parametrize(("regime", "kind"), [("contract", PERMIT), ("ehds", AUTHORISATION)])
+def test_a_holder_takes_no_authorisation_for_a_permit_nor_the_reverse(regime, kind):
+    body = Body(regime=regime, at=DAY)
+    case = body.granted() if regime == "ehds" else body.apply(agreement=under(body))
+    if regime == "contract":
+        body.assess(case)
+        body.grants.grant(case, OFFICER, {})
+    permit = body.log.get("permit", body.permit(case)).body["permit"]
+    right = permission_type(regime)
+    assert {right, kind} == {PERMIT, AUTHORISATION}
+    proofs = Proofs(SimpleNamespace(revoked=lambda _credential: False))
+    for types, refused in (((right,), False), ((kind,), True)):
+        shown = Credential("c", types, BODY, {"permit": permit}, (), None, None, (), "vc11-sl2021/jwt", "")
+        if refused:
+            with pytest.raises(Refused, match="another kind"):
+                proofs.read(shown)
+        else:
+            assert proofs.read(shown)[0].legal_regime == regime
+
+
+def test_a_study_runs_for_persons_the_grant_names_only():
+    body = Body()
+    permit = Permit.from_dict(body.log.get("permit", body.permit(body.granted())).body["permit"])
+    use = Use(permit.user, permit.datasets[0][0], "d", permit.purpose, "cox", frozenset(), frozenset(), person="P")
+    assert isinstance(decide(permit, PermitState.GRANTED, use, body.at), Granted)
+    for who in ("", "Q", "p"):
+        verdict = decide(permit, PermitState.GRANTED, replace(use, person=who), body.at)
+        assert "R-73-NOT-LISTED" in str(verdict)
+    under_agreement = replace(permit, legal_regime="contract")
+    reasons = decide(under_agreement, PermitState.REVOKED, replace(use, person="Q", purpose="x"), body.at).reasons
+    assert not any("EHDS" in r or "permit" in r for r in reasons)
 
 
 def test_no_grant_outlives_its_agreement():
