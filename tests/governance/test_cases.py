@@ -400,6 +400,22 @@ def test_an_amendment_is_a_new_permit_and_supersedes_the_old():
     assert (new.persons, new.expires_at, new.id != old.id) == (("P", "Q"), old.expires_at, True)
 
 
+def test_an_amendment_keeps_the_conditions_of_the_permit_it_changes():
+    body = Body()
+    first = body.apply()
+    body.assess(first)
+    body.grants.fee_notice(first, OFFICER)
+    body.grants.grant(first, OFFICER, {"max_rounds": 7, "min_cell": 20})
+    second = body.amend(body.permit(first), "persons", persons=("P", "Q"))
+    body.decide(second)
+    third = body.amend(body.permit(second), "persons", persons=("P", "Q", "R"))
+    body.assess(third)
+    body.grants.fee_notice(third, OFFICER)
+    body.grants.grant(third, OFFICER, {"max_rounds": 5})
+    last = Permit.from_dict(body.log.get("permit", body.permit(third)).body["permit"])
+    assert (last.max_rounds, last.thresholds.min_cell) == (5, 20)
+
+
 def test_a_permit_is_extended_once_and_asked_for_a_month_before_its_end():
     body = Body()
     permit = body.permit(body.granted(period_months=6))  # until 2029-12-01
