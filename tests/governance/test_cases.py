@@ -560,7 +560,7 @@ def test_a_holder_takes_no_authorisation_for_a_permit_nor_the_reverse(regime, ki
     permit = body.log.get("permit", body.permit(case)).body["permit"]
     right = permission_type(regime)
     assert {right, kind} == {PERMIT, AUTHORISATION}
-    proofs = Proofs(SimpleNamespace(revoked=lambda _credential: False))
+    proofs = Proofs(SimpleNamespace(revoked=lambda _credential: False), body.log)
     for types, refused in (((right,), False), ((kind,), True)):
         shown = Credential("c", types, BODY, {"permit": permit}, (), None, None, (), "vc11-sl2021/jwt", "")
         if refused:
