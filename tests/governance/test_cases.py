@@ -573,6 +573,7 @@ def test_a_holder_takes_no_authorisation_for_a_permit_nor_the_reverse(regime, ki
 def test_a_study_runs_for_persons_the_grant_names_only():
     body = Body()
     permit = Permit.from_dict(body.log.get("permit", body.permit(body.granted())).body["permit"])
+    permit = replace(permit, environment=Did("did:web:environment.example"))
     use = Use(permit.user, permit.datasets[0][0], "d", permit.purpose, "cox", frozenset(), frozenset(), person="P")
     assert isinstance(decide(permit, PermitState.GRANTED, use, body.at), Granted)
     for who in ("", "Q", "p"):
