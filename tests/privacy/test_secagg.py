@@ -207,7 +207,7 @@ def test_secrets_are_not_printed():
 
 
 def test_a_sparse_graph_survives_drop_outs_and_keeps_nobody_who_is_left_alone():
-    ring = Ring.shared(48, colluding=0)
+    ring = Ring.shared(54, colluding=0)
     setting, words = ring.setting, drawn(ring.setting, 3)
     assert not setting.complete
     gone = list(words)[::4]
@@ -227,7 +227,7 @@ def test_a_sparse_graph_survives_drop_outs_and_keeps_nobody_who_is_left_alone():
 
 
 def test_the_odds_of_a_sparse_graph_are_small_and_bound_what_is_drawn():
-    for n, colluding in ((64, 2), (200, 20), (500, 100)):
+    for n, colluding in ((54, 0), (200, 20), (500, 100)):
         setting = Setting("s", tuple(f"p{i:03}" for i in range(n)), colluding)
         assert odds(n, colluding, setting.degree, setting.kept) <= FAILURE
         assert 2 * setting.degree < n
