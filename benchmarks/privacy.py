@@ -184,7 +184,7 @@ class Space:
         self.peers = {n: self.peers[n] for n in self.names}
         self.pool = ThreadPoolExecutor(parties)
         self.setting = Setting.of("5d" * 32, self.names, colluding)
-        self.number, self.seconds, self.exchanged = -1, {}, 0
+        self.number, self.seconds, self.busy = -1, {}, 0.0
         self.truth = {n: words_of(n, size) for n in self.names}
         self.begin()
 
@@ -242,6 +242,7 @@ class Space:
 
     def plain(self) -> float:
         """Everybody's words in the clear, added."""
+        busy = self.cpu()
         begin, total, lock = time.perf_counter(), np.zeros(self.size, dtype=np.uint64), threading.Lock()
 
         def take(_name: str, raw: bytes) -> None:
@@ -249,12 +250,13 @@ class Space:
                 np.add(total, unpack(Said, raw).words, out=total)
 
         self.all("plain", dict.fromkeys(self.names, b"{}"), take)
-        seconds = time.perf_counter() - begin
-        assert np.array_equal(total, sum(self.truth.values()))
+        seconds, self.busy = time.perf_counter() - begin, self.cpu() - busy
+        assert np.array_equal(total, np.sum(list(self.truth.values()), axis=0, dtype=np.uint64))
         return seconds
 
     def secure(self, gone: int = 0) -> float:
         """One round; the last ``gone`` parties have shared their keys and vanish before they answer."""
+        busy = self.cpu()
         begin, state, parties = time.perf_counter(), sha256(str(self.number).encode()), list(self.roster)
         asked = json.dumps({"state": state, "sharers": parties}).encode()
         answering, roster, shares = parties[: len(parties) - gone], self.roster, self.shares
@@ -285,7 +287,7 @@ class Space:
         found = opening.recover(opened, shares, shown)
         opening.unmask(total, opened, found)
         self._lap("open", at)
-        seconds = time.perf_counter() - begin
+        seconds, self.busy = time.perf_counter() - begin, self.cpu() - busy
         assert not found.faults
         assert np.array_equal(total, np.sum([self.truth[n] for n in answering], axis=0, dtype=np.uint64))
         self.number += 1
@@ -314,9 +316,8 @@ def rounds(parties: int, size: int, processes: int, gone: tuple[int, ...], repea
     laps: dict[str, dict[str, float]] = {}
 
     def timed(name: str, call: Callable[[], float]) -> None:
-        before = space.cpu()
         seen[name].append(call())
-        busy[name] += (space.cpu() - before) / repeats
+        busy[name] += space.busy / repeats
 
     try:
         space.plain()

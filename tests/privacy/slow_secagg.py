@@ -57,9 +57,9 @@ def hkdf(secret: bytes, salt: str, info: str, length: int) -> bytes:
 
 
 def stream(key: bytes, size: int) -> list[int]:
-    """The first ``size`` little-endian 64-bit words of AES-128 in counter mode from zero."""
+    """The first ``size`` little-endian 64-bit words of AES-128 in counter mode from block 2, as GCM counts."""
     aes = Cipher(algorithms.AES128(key), modes.ECB()).encryptor()  # noqa: S305
-    blocks = b"".join(aes.update(i.to_bytes(16, "big")) for i in range(size // 2 + 1))
+    blocks = b"".join(aes.update(i.to_bytes(16, "big")) for i in range(2, size // 2 + 3))
     return [int.from_bytes(blocks[8 * i : 8 * i + 8], "little") for i in range(size)]
 
 

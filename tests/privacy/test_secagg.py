@@ -12,6 +12,7 @@ from ihds.privacy.secagg import opening, shamir
 from ihds.privacy.secagg.messages import chosen_by
 from ihds.privacy.secagg.party import Party, commitment
 from ihds.privacy.secagg.setting import FAILURE, Setting, odds
+from ihds.privacy.secagg.stream import Stream, apply
 from tests.privacy.rounds import STATE, Ring, drawn
 
 
@@ -235,3 +236,11 @@ def test_the_odds_of_a_sparse_graph_are_small_and_bound_what_is_drawn():
     for _ in range(500):  # graphs so thin that all three choices of one of 14 may be among the 6 who collude
         alone += any((rng.permutation(19)[:3] < 6).all() for _ in range(14))
     assert 0.1 < alone / 500 <= 2 ** odds(20, 6, 3, 3) < 1
+
+
+@pytest.mark.parametrize("size", [1, (1 << 14) - 1, (1 << 14) + 1, 50_001])
+def test_a_mask_longer_than_one_step_is_one_stream(size):
+    key, zeros = b"k" * 16, np.zeros(60_000, dtype=np.uint64)
+    whole, part = apply(zeros.copy(), [Stream(key, add=True)]), apply(zeros[:size].copy(), [Stream(key, add=True)])
+    assert np.array_equal(whole[:size], part)
+    assert not apply(part, [Stream(key, add=False)]).any()
