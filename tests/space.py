@@ -6,11 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ihds.demo import APPLICATION, COX, Nodes, build
+from ihds.demo import COX, Nodes, build
+from ihds.roles.simulated import APPLICATION, ASSESSOR, OFFICER
 
 CRASHING = Path(__file__).parent / "crashing_node.py"
 
@@ -32,17 +33,16 @@ class Space(Nodes):
 
     def permit(self, **conditions) -> str:
         """Apply and be granted."""
-        answer = self.apply()
-        decided = self.space("access-body").call(
-            "permit.decide", id=answer["application"], grant=True, conditions=conditions
-        )
-        held = [p["permit"] for p in self.space("researcher").permits()]
-        assert decided["permit"] in held
-        return decided["permit"]
+        return self.grant(self.apply()["application"], **conditions)
+
+    def agreement(self) -> str:
+        """Return the agreement of all institutions, signed by each the first time."""
+        return self.__dict__.get("agreed") or self.__dict__.setdefault("agreed", self.agree())
 
     def apply(self, **changes) -> dict:
         datasets = [r["dataset"] for r in self.space("researcher").search("bladder")]
-        return self.space("researcher").apply(**{"datasets": datasets, **APPLICATION, **changes})
+        asked = {"datasets": datasets, "agreement": self.agreement(), **APPLICATION, **changes}
+        return self.space("researcher").apply(**asked)
 
     def entries(self, name: str) -> list[dict]:
         """Read a node's log from its database."""
@@ -74,9 +74,11 @@ class Space(Nodes):
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Space]:
+def running(folder: Path, prepare: Callable[[Space], None] = lambda _nodes: None) -> Iterator[Space]:
+    """Run six nodes; ``prepare`` changes their folders before they start."""
     made = build(folder)
     nodes = Space(made.folder, made.processes, made.configs)
+    prepare(nodes)
     try:
         for name in nodes.configs:
             nodes.start(name)
@@ -86,4 +88,4 @@ def running(folder: Path) -> Iterator[Space]:
         nodes.stop()
 
 
-__all__ = ["APPLICATION", "COX", "Space", "running"]
+__all__ = ["APPLICATION", "ASSESSOR", "COX", "OFFICER", "Space", "running"]

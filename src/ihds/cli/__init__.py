@@ -7,7 +7,20 @@ import logging
 import sys
 
 import ihds
-from ihds.cli import approvals, attacks, audit, cohorts, gaiax, genotypes, nodes, participants, policies, studies
+from ihds.cli import (
+    approvals,
+    attacks,
+    audit,
+    cohorts,
+    committee,
+    gaiax,
+    genotypes,
+    nodes,
+    participants,
+    permits,
+    policies,
+    studies,
+)
 from ihds.cli.words import ERR, group, show_json
 from ihds.errors import IhdsError
 
@@ -53,6 +66,7 @@ def build_parser() -> argparse.ArgumentParser:
     genotypes.genotype_command(sub)
     nodes.key_commands(group(sub, "key", "list, rotate and retire a node's keys"))
     participants.member_commands(group(sub, "member", "join the data space; admit, suspend and expel"))
+    committee.committee_commands(group(sub, "committee", "the bodies of the data space: seats, motions, votes"))
     nodes.worker_commands(group(sub, "worker", "keep rows in an inner zone that opens no port"))
     participants.negotiation_commands(group(sub, "negotiation", "see and steer contract negotiations"))
     participants.transfer_commands(group(sub, "transfer", "see and steer transfers; fetch their bytes"))
@@ -61,7 +75,9 @@ def build_parser() -> argparse.ArgumentParser:
     gaiax.gaiax_commands(group(sub, "gaiax", "publish and check Gaia-X credentials"))
     studies.catalogue_commands(group(sub, "catalogue", "find datasets"))
     studies.apply_command(sub)
-    studies.permit_commands(group(sub, "permit", "list, decide and revoke permits"))
+    permits.permit_commands(group(sub, "permit", "work cases: assess, decide, grant and revoke"))
+    permits.officer_commands(group(sub, "officer", "accounts of an access body and their duties"))
+    permits.agreement_commands(group(sub, "agreement", "agreements of institutions beside the EHDS"))
     study = group(sub, "study", "run and show studies; look at, approve and decline those that came to a holder")
     studies.study_commands(study)
     approvals.approval_commands(study)

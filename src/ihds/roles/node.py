@@ -33,19 +33,20 @@ from ihds.connector.dsp.binding import Binding
 from ihds.connector.dsp.connector import Connector, Decisions
 from ihds.connector.dsp.transfer import ENDPOINT_TYPE, STUDY_FORMAT, Transfer
 from ihds.connector.openapi import description
-from ihds.errors import AuditBroken, BadInput, NotAuthenticated, Refused, SetupFailed
+from ihds.errors import AuditBroken, BadInput, Refused, SetupFailed
 from ihds.governance.policy import vocabulary
 from ihds.ids import Did
-from ihds.roles import folders
+from ihds.roles import agreements, folders
 from ihds.roles.config import NodeConfig, data_file
 from ihds.roles.conversations import conversations
 from ihds.roles.evidence import Evidence
 from ihds.roles.gaiax import GaiaX
 from ihds.roles.membership import Membership, TrustList
 from ihds.roles.relay import WORKER_KEY_FILE
+from ihds.roles.seat import Seat
 from ihds.roles.signatures import KeySignatures
 from ihds.roles.witness import SERVICE, Witness
-from ihds.store.store import Store, sqlite_url
+from ihds.store.store import Store
 from ihds.wire import did as dids
 from ihds.wire import keys
 from ihds.wire.did import Method, Resolver
@@ -100,6 +101,10 @@ class Institution(Decisions, Protocol):
 
     def admit(self, flow: Flow) -> None:
         """Check that the receiver of a flow may have more of it. Raises Refused."""
+        ...
+
+    def account(self, key: str, command: str) -> str:
+        """Return in whose name a key other than the node's gives a command. Raises NotAuthenticated."""
         ...
 
     def started(self) -> None:
@@ -187,7 +192,7 @@ class Node:
         self.signaling.load()
         self.gaiax = GaiaX(self)
         self.witness = Witness(self)
-        self.evidence = Evidence(self)
+        self.parts = (self.gaiax, self.witness, Evidence(self), Seat(self))
         self.outboxes.append(self.connector.outbox)
 
     def _institution(self) -> Institution:
@@ -230,6 +235,7 @@ class Node:
             services["AccessBody"] = f"{base}/access"
         if self.config.role == "authority":
             services |= {"IssuerService": f"{base}/issuer", "TrustList": f"{base}/members/trust"}
+            services["Committee"] = f"{base}/committee"
         own = [
             (kid, self.gaiax.chained(jwk) if kid == self.keys.kid else jwk, fresh)
             for kid, jwk, fresh in self.keys.methods()
@@ -268,8 +274,7 @@ class Node:
             *self.binding.routes(),
             *self.signaling.routes(),
             *self.plane.routes(),
-            *self.gaiax.routes(),
-            *self.witness.routes(),
+            *(route for part in self.parts for route in part.routes()),
             *self.institution.routes(),
         ]
         return Starlette(routes=routes, lifespan=lifespan)
@@ -279,15 +284,16 @@ class Node:
 
     def _command(self, call: Call) -> Answer:
         key = (self.folder / API_KEY_FILE).read_text().strip()
-        if not hmac.compare_digest(call.bearer.encode(), key.encode()):
-            raise NotAuthenticated("the management key is wrong", remedy="run the command on the node's folder")
         name = call.path["command"]
+        given = call.json()
+        if not hmac.compare_digest(call.bearer.encode(), key.encode()):
+            given["by"] = self.institution.account(call.bearer, name)  # an account acts in its own name only
         commands = {**self.institution.commands(), **self._own_commands()}
         if name not in commands:
             raise BadInput(
                 f"a {self.config.role} has no command {name!r}", remedy=f"it has: {', '.join(sorted(commands))}"
             )
-        return Answer(commands[name](call.json()))
+        return Answer(commands[name](given))
 
     def _own_commands(self) -> dict[str, Command]:
         return {
@@ -295,9 +301,8 @@ class Node:
             "member.join": lambda a: self.membership.join(float(a.get("seconds", 10.0))),
             "member.show": lambda _a: self.membership.show(),
             **conversations(self.connector),
-            **self.gaiax.commands(),
-            **self.witness.commands(),
-            **self.evidence.commands(),
+            **{name: command for part in self.parts for name, command in part.commands().items()},
+            "joint.sign": lambda a: agreements.sign(self, str(a["id"]), str(a.get("body", ""))),
             "key.rotate": lambda a: self.rotate_key(str(a.get("signer", "file")), dict(a.get("options", {}))),
             "key.retire": lambda a: self.retire_key(str(a["key"])),
             "key.list": lambda _a: [
@@ -364,17 +369,6 @@ def load_dataset(folder: Path, dataset: str, table: pd.DataFrame, book: Codebook
     return rows
 
 
-def _whose(folder: Path) -> tuple[Did, str]:
-    """Return the DID and store of a node, data plane or worker."""
-    from ihds.roles import dataplane, worker
-
-    for file, kind in ((dataplane.FILE, dataplane.DataPlaneConfig), (worker.FILE, worker.WorkerConfig)):
-        if (folder / file).exists():
-            return Did.parse(kind.read(folder).did), sqlite_url(folder)
-    config = NodeConfig.read(folder)
-    return config.did, config.store_url(folder)
-
-
 def verify_folder(folder: Path) -> dict[str, Any]:
     """Prove the log of a node's folder; return origin and size.
 
@@ -382,7 +376,7 @@ def verify_folder(folder: Path) -> dict[str, Any]:
         AuditBroken: the log does not prove itself.
 
     """
-    did, url = _whose(folder)
+    did, url = folders.whose(folder)
     jwks = keys.public_keys(folder)
     store = Store(url)
     try:
