@@ -81,12 +81,17 @@ def one_round(values: dict[int, np.ndarray], gone: set[int]) -> dict:
     legacy.state.config_records[MAIN_CONFIGS_RECORD] = compat.ConfigRecord({Key.CURRENT_ROUND: 1})
     start = ndarrays_to_parameters([np.zeros_like(first)])
     legacy.state.array_records[MAIN_PARAMS_RECORD] = compat.parameters_to_arrayrecord(start, keep_input=True)
-    grid, begin = Memory(values, gone), time.perf_counter()
+    grid, begin, busy = Memory(values, gone), time.perf_counter(), time.process_time()
     SecAggPlusWorkflow(num_shares=1.0, reconstruction_threshold=0.67, max_weight=1)(grid, legacy)
-    total = time.perf_counter() - begin
+    total, busy = time.perf_counter() - begin, time.process_time() - busy
     out = compat.arrayrecord_to_parameters(legacy.state.array_records[MAIN_PARAMS_RECORD], keep_input=True)
     average = np.frombuffer(out.tensors[0][-first.nbytes :], dtype=first.dtype)
-    return {"clients": grid.seconds, "server": total - grid.seconds - grid.copying, "first": float(average[0])}
+    return {
+        "clients": grid.seconds,
+        "server": total - grid.seconds - grid.copying,
+        "cpu": busy,
+        "first": float(average[0]),
+    }
 
 
 if __name__ == "__main__":
