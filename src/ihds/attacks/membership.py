@@ -100,6 +100,13 @@ def _totals(cohort: _Cohort) -> Outcome:
     return cohort.by_frequency({})
 
 
+def _noisy(cohort: _Cohort) -> Outcome:
+    """Ask for the same frequencies with noise, of which so small a cohort tells nothing: no user would be let."""
+    shown = cohort.space().run("genotype_qc", features="rs*", privacy=_PRIVACY).details["features"]
+    return cohort.by_frequency(dict(zip(shown["feature"], shown["frequency"], strict=True)))
+
+
+_PRIVACY = {"epsilon": 1, "delta": 1e-6}
 _SMALL, _LARGE = _Cohort(60, 300), _Cohort(501, 800)
 _READER, _USER = "a reader of the result", "the user, with software of their own"
 
@@ -152,6 +159,14 @@ ATTACKS = (
         "the means that describe tells",
         "none: a variant is a number like any",
         _means,
+    ),
+    _attack(
+        "membership_with_noise",
+        "Membership by allele frequencies with noise, epsilon 1",
+        "noisy counts of genotypes",
+        "differential privacy: noise in shares",
+        _noisy,
+        limitation="",
     ),
     _attack(
         "membership_by_totals",

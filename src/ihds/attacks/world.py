@@ -1,7 +1,7 @@
 """The real system in one process, from every seat an attacker may sit in, and the same sums in the clear.
 
 Gates, masks, thresholds and coordinator are those of production; nothing can be switched off. Persons
-are invented, and names and mask keys are drawn from a seed, so that a figure is the same in every run.
+are invented, and names, mask keys and noise are drawn from a seed, so that a figure is the same in every run.
 A protection is left out only in ``cleartext`` and in the attacks themselves.
 """
 
@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ from ihds.governance.jurisdiction import SIMULATION
 from ihds.governance.permit import Permit, PermitState
 from ihds.ids import ApplicationId, Did, PermitId, StudyId
 from ihds.privacy.disclosure import Thresholds
+from ihds.privacy.noise import Shares, Words
 from ihds.privacy.secagg.party import Party
 from ihds.roles.local import LocalKeys
 from ihds.store.store import Store
@@ -104,6 +106,8 @@ class Keys(LocalKeys):
         """Return what a secret becomes at rest; fresh ones are replaced by the next of the seed."""
         if len(data) == _SECRET:
             return self._next()
+        if not data.startswith(b"{"):  # noise, which is drawn from a seed already
+            return data.hex()
         party = Party.from_bytes(data)
         if party.roster is None:
             one, two, three, four = (self._next() for _ in range(4))
@@ -150,7 +154,8 @@ class Space:
         for one, table in zip(everybody, self.tables, strict=False):
             log = Log(Store("sqlite://"), one.did, one.key)
             source, grants = FrameSource(_DATASET, table, self.book), _InForce(self.permit)
-            self.gates.append(Gate(one.did, _COUNTRY, source, log, grants, Keys(one, known)))
+            draw = partial(_drawn, np.random.default_rng(len(self.gates)))
+            self.gates.append(Gate(one.did, _COUNTRY, source, log, grants, Keys(one, known), draw=draw))
 
     def _permit(self, holders: list[Did]) -> Permit:
         at = now()
@@ -255,6 +260,12 @@ class Space:
         """Return the words a site would send unmasked: the truth that an attacker wants, or knows of its own site."""
         plan = study.plan()
         return plan.flatten(state, plan.work(self.tables[site]).local(state))[1]
+
+
+def _drawn(rng: np.random.Generator, shares: Shares) -> Words:
+    """Draw noise of the same size from a seed, so that a figure is the same in every run."""
+    parts = [np.rint(rng.normal(0.0, scale, size)) for size, scale in shares.parts]
+    return np.concatenate(parts).astype(np.int64).view(np.uint64)
 
 
 def recovered(found: Any, truth: pd.DataFrame, columns: tuple[str, ...]) -> float:

@@ -9,6 +9,7 @@ saw later checkpoints (``audit.witnessing``).
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -141,6 +142,7 @@ class Log:
                 "kind": event.kind,
                 "actor": event.actor,
                 "details": event.details,
+                "salt": secrets.token_hex(16),  # without it a leaf hash would confirm a guess of an erased entry
             }
             data = canonical_json(entry)
             frontier = [bytes.fromhex(h) for h in head["frontier"]]

@@ -7,13 +7,14 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
-from ihds.errors import BadMessage
+from ihds.errors import BadInput, BadMessage
 from ihds.governance.aggregation import Aggregation
 from ihds.governance.duties import GRANT_NEEDS, Role, Shown
 from ihds.governance.jurisdictions.eu_ehds import eligible
 from ihds.governance.lifecycle import Step, Steps, Table, plain
 from ihds.governance.policy import Decision, Granted, Refused
 from ihds.ids import ApplicationId, Did, PermitId
+from ihds.privacy.accountant import Demand
 from ihds.privacy.disclosure import Thresholds
 
 #: Purposes for which data may be used (EHDS Art. 53(1)).
@@ -69,7 +70,8 @@ class Permit:
 
     ``datasets`` are pairs of holder DID and dataset id; ``variables`` and ``methods`` list what
     may be used; ``max_rounds`` is the number of sums that may be opened at each holder;
-    ``aggregation`` says how sums are opened.
+    ``aggregation`` says how sums are opened. With ``differential_privacy`` none is opened without noise,
+    and what all together may tell of a person is bounded.
     """
 
     id: PermitId
@@ -89,6 +91,7 @@ class Permit:
     expires_at: datetime
     status_index: int
     aggregation: Aggregation = field(default_factory=Aggregation)
+    differential_privacy: Demand | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form carried in the permit credential."""
@@ -103,6 +106,7 @@ class Permit:
             "issued_at": self.issued_at.isoformat(),
             "expires_at": self.expires_at.isoformat(),
             "aggregation": self.aggregation.to_dict(),
+            "differential_privacy": self.differential_privacy.to_dict() if self.differential_privacy else None,
         }
 
     @classmethod
@@ -132,8 +136,9 @@ class Permit:
                 expires_at=datetime.fromisoformat(body["expires_at"]),
                 status_index=int(body["status_index"]),
                 aggregation=Aggregation.from_dict(body.get("aggregation", {})),
+                differential_privacy=Demand.of(told) if (told := body.get("differential_privacy")) else None,
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, BadInput) as error:
             raise BadMessage(f"this is not a data permit: {error!r}") from error
 
     def dataset_of(self, holder: str) -> str | None:

@@ -61,7 +61,7 @@ class Bundle:
             self.documents: dict[str, Any] = dict(body["documents"])
             self.facts: dict[str, Any] = dict(body["facts"])
             self.events: list[dict[str, Any]] = [dict(e["entry"]) for e in body["log"]["events"]]
-            told = body["log"]["checkpoint"]
+            told, _ = body["log"]["checkpoint"], len(body["witnesses"])
             self.checkpoint = Checkpoint(str(told["log"]), int(told["size"]), str(told["root"]), str(told["signature"]))
             self.thumbs = [digest(k["jwk"])[:16] for k in body["keys"]]
             if body["format"] != FORMAT:
@@ -129,7 +129,7 @@ class Auditor:
         for b in self.bundles:
             yield _check("bundle is signed by its maker", b.name, self._seal(b), self._thumb(b))
             yield _check("events stand in the signed log", b.name, self._log(b), _span(b))
-            yield _check("witnesses saw this log", b.name, self._witnessed(b), _seen(b))
+            yield _check("witnesses saw this log", b.name, self._witnessed(b), f"{len(b.body['witnesses'])} statements")
         body = self.by_did.get(self.permit.access_body)
         yield _check("access body and parties are trusted", "authority", self._trust(), "by the signed trust list")
         yield _check("permit was granted by the body it names", "permit", self._granted(body), self.permit.id)
@@ -252,6 +252,10 @@ class Auditor:
         issuers = self._listed()["issuers"].get(PERMIT, [])
         if self.permit.access_body not in issuers:
             yield f"{self.permit.access_body} is not trusted to issue permits"
+        for b in self.bundles:
+            asked = str(read_unverified(str(b.body["trust"]))[1].get("iss"))
+            if asked != self.authorities[0].did or "issuers" not in self._claims(b.body["trust"], asked, b.did):
+                yield f"{b.name} shows no trust list of this data space but one of {asked}"
 
     def _granted(self, body: Bundle | None) -> Found:
         self._claims(self.credential.token, self.permit.access_body, self.user.did)
@@ -285,9 +289,13 @@ class Auditor:
                 yield from (f"round {entry['details']['round']}: {reason}" for reason in decision.reasons)
 
     def _revoked(self, b: Bundle, body: Bundle | None) -> Found:
-        for revoked in body.of("permit.revoked", permit=self.permit.id) if body else []:
-            late = [e for e in b.of("round.answered", permit=self.permit.id) if _at(e) > _at(revoked) + LEEWAY]
-            yield from (f"round {e['details']['round']} at {e['at']}, revoked at {revoked['at']}" for e in late)
+        if body is None:
+            yield "the access body's bundle is missing"
+            return
+        ends = body.of("permit.revoked", permit=self.permit.id) + body.of("permit.granted", supersedes=self.permit.id)
+        for end in ends:
+            late = [e for e in b.of("round.answered", permit=self.permit.id) if _at(e) > _at(end) + LEEWAY]
+            yield from (f"round {e['details']['round']} at {e['at']}, {end['kind']} at {end['at']}" for e in late)
 
     # -- the study -----------------------------------------------------------------------------------
 
@@ -382,10 +390,6 @@ def _at(entry: dict[str, Any]) -> datetime:
 
 def _span(b: Bundle) -> str:
     return f"{len(b.events)} of {b.checkpoint.size} entries"
-
-
-def _seen(b: Bundle) -> str:
-    return f"{len(b.body.get('witnesses', []))} witnesses"
 
 
 def _attempt(entry: dict[str, Any]) -> int:

@@ -16,6 +16,7 @@ from ihds.errors import BadInput, SetupFailed
 from ihds.governance.jurisdiction import unknown_evidence
 from ihds.governance.rule import Artefact
 from ihds.ids import Did
+from ihds.privacy.accountant import Promise
 from ihds.privacy.disclosure import Thresholds
 from ihds.store.store import sqlite_url
 from ihds.wire.did import did_of
@@ -41,6 +42,7 @@ class DatasetConfig:
     DID of the recipient they are about, clauses and screenings ("recipient_screened did:web:…").
     ``approval`` of contracts, and of each study in ``studies``, is by rule or by hand. ``thresholds`` are
     the holder's own ("min_cell": 10): of these, the permit's and the law's, the strictest holds.
+    ``privacy_epsilon`` and ``privacy_delta`` bound what noisy studies of all permits together may tell of a person.
     """
 
     id: str
@@ -59,6 +61,13 @@ class DatasetConfig:
     approval: Literal["rule", "hand"] = "rule"
     studies: Literal["rule", "hand"] = "rule"
     thresholds: dict[str, Any] = field(default_factory=dict)
+    privacy_epsilon: float = 10.0
+    privacy_delta: float = 1e-6
+
+    @property
+    def privacy(self) -> Promise:
+        """What studies may tell of a person of this dataset, under all permits together."""
+        return Promise.of({"epsilon": self.privacy_epsilon, "delta": self.privacy_delta})
 
     def __post_init__(self) -> None:
         try:
@@ -75,6 +84,10 @@ class DatasetConfig:
         for name, chosen in (("approval", self.approval), ("studies", self.studies)):
             if chosen not in ("rule", "hand"):
                 raise SetupFailed(f"dataset {self.id!r}: {name} is {chosen!r}", remedy="write rule or hand")
+        try:
+            _ = self.privacy
+        except BadInput as error:
+            raise SetupFailed(f"dataset {self.id!r}: {error.message}", remedy=error.remedy) from error
 
     @property
     def limits(self) -> Thresholds | None:

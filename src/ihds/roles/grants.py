@@ -19,6 +19,7 @@ from ihds.governance.lives import CaseAction, CaseState, Kind
 from ihds.governance.permit import Permit, PermitState
 from ihds.governance.policy import Refused as No
 from ihds.ids import PermitId
+from ihds.privacy.accountant import Demand
 from ihds.privacy.disclosure import Thresholds
 from ihds.roles.amendments import Amending
 from ihds.roles.cases import REMEDY, Cases, settled
@@ -105,6 +106,8 @@ class Grants:
                 "purpose": case.application.purpose,
             }
             details["legal_regime"] = case.legal_regime
+            if case.kind is Kind.AMENDMENT:
+                details["supersedes"] = case.amends
             body = {**record.body, **after.to_dict(), "decision": "Positive", "conditions": conditions}
             if case.kind is Kind.REQUEST:
                 put = Put("application", record.id, record.version, body)
@@ -187,6 +190,7 @@ class Grants:
             issued_at=issued,
             expires_at=expires,
             status_index=index,
+            differential_privacy=_demand(conditions),
         )
 
     def _agreed_until(self, case: Case, at: datetime) -> datetime:
@@ -199,7 +203,19 @@ class Grants:
 
 def _thresholds(conditions: dict[str, Any]) -> Thresholds:
     limits = {f.name for f in fields(Thresholds)}
-    unknown = sorted(set(conditions) - limits - {"max_rounds"})
+    others = ("max_rounds", *_PRIVACY)
+    unknown = sorted(set(conditions) - limits - set(others))
     if unknown:
-        raise BadInput(f"unknown condition {unknown[0]!r}", remedy=f"use: max_rounds, {', '.join(sorted(limits))}")
+        known = ", ".join((*others, *sorted(limits)))
+        raise BadInput(f"unknown condition {unknown[0]!r}", remedy=f"use: {known}")
     return Thresholds(**{k: v for k, v in conditions.items() if k in limits})
+
+
+def _demand(conditions: dict[str, Any]) -> Demand | None:
+    """Return the differential privacy that a permit demands, if a condition names it: then no sum is without noise."""
+    asked = {name: conditions[key] for key, name in _PRIVACY.items() if key in conditions}
+    return Demand.of(asked) if asked else None
+
+
+#: Conditions of a grant, and what they are of a demand.
+_PRIVACY = {"privacy_epsilon": "epsilon", "privacy_delta": "delta", "privacy_per_study": "per_study"}

@@ -24,7 +24,7 @@ from ihds.data.source import NoRows, Scope, Source
 from ihds.data.sources.tabular import TabularSource
 from ihds.errors import CannotVerify, IllegalTransition, NotAuthenticated, NotFound, Refused
 from ihds.federation.engine import engine_of
-from ihds.federation.gate import Gate, Grant, Threshold
+from ihds.federation.gate import Grant, Threshold
 from ihds.governance.jurisdiction import applying
 from ihds.governance.permit import Permit, PermitState, Use, decide
 from ihds.governance.policy import Granted, evaluate
@@ -33,6 +33,7 @@ from ihds.roles.approvals import Approvals
 from ihds.roles.config import data_file
 from ihds.roles.endpoint import Endpoint
 from ihds.roles.files import Files
+from ihds.roles.gates import gate_of
 from ihds.roles.offers import offer
 from ihds.roles.proofs import Proofs
 from ihds.roles.relay import Relay
@@ -61,18 +62,7 @@ class Holder:
         self._configs = {d.id: d for d in config.datasets}
         self.files = Files(node, {d.id: d for d in config.datasets if d.file}, self.proof)
         self.engine = engine_of(config.engine)
-        gate = Gate(
-            node.did,
-            config.country,
-            self.source,
-            node.log,
-            self,
-            node.signatures,
-            engine=self.engine,
-            by_hand=frozenset(d.id for d in config.datasets if d.studies == "hand"),
-            attested={d.id: d.evidence for d in config.datasets},
-            own={d.id: d.limits for d in config.datasets if d.limits},
-        )
+        gate = gate_of(node, self.source, self, self.engine)
         self.approvals = Approvals(node, gate)
         self.gate: Threshold = self.relay or gate
         self._entries: list[dict[str, Any]] = []

@@ -42,6 +42,7 @@ from ihds.roles.conversations import conversations
 from ihds.roles.evidence import Evidence
 from ihds.roles.gaiax import GaiaX
 from ihds.roles.membership import Membership, TrustList
+from ihds.roles.processing import Processing
 from ihds.roles.relay import WORKER_KEY_FILE
 from ihds.roles.seat import Seat
 from ihds.roles.signatures import KeySignatures
@@ -192,7 +193,7 @@ class Node:
         self.signaling.load()
         self.gaiax = GaiaX(self)
         self.witness = Witness(self)
-        self.parts = (self.gaiax, self.witness, Evidence(self), Seat(self))
+        self.parts = (self.gaiax, self.witness, Evidence(self), Seat(self), Processing(self))
         self.outboxes.append(self.connector.outbox)
 
     def _institution(self) -> Institution:

@@ -19,6 +19,7 @@ from ihds.data import codebook as codebooks
 from ihds.errors import BadInput, IhdsError, NotAuthenticated, NotFound, PeerFailed, Refused, SiteMissing
 from ihds.federation.channel import HttpChannel
 from ihds.federation.coordinator import Coordinator
+from ihds.federation.promises import refuse_useless
 from ihds.federation.study import Study, used
 from ihds.governance import jurisdiction
 from ihds.ids import Did, PermitId, StudyId
@@ -216,7 +217,7 @@ class Studies:
         else:
             raise Refused("a study needs a data permit", reasons=("EHDS 61(1), 68(10)",), remedy="ihds apply")
         book = used(body["method"], body["params"], book, limits, len(records))
-        return Study(
+        study = Study(
             id=StudyId.parse(identifier),
             permit=PermitId.parse(body["permit"]),
             user=self.node.did,
@@ -228,6 +229,8 @@ class Studies:
             holders=tuple(Did.parse(r.holder) for r in records),
             aggregation=permit.aggregation,
         )
+        refuse_useless(study.plan(), sum(r.persons for r in records))
+        return study
 
     def _ensure_agreement(self, entry: DatasetRecord, permit: str, run: Run) -> str:
         """Return a finalised agreement, using one at hand before negotiating another."""
