@@ -67,6 +67,7 @@ EVENTS: dict[str, str] = {
     "study.requested": "a researcher asked for a study",
     "study.connected": "a study has its agreements and transfers",
     "study.settled": "a study finished, paused, waits for a site or failed",
+    "study.received": "an environment's result reached its user",
     "study.witnessed": "the holders' checkpoints were added to a result",
     "study.asked": "a study waits for a person of the holder to approve it",
     "study.approved": "a person of the holder approved a study",

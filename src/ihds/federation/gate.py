@@ -115,7 +115,8 @@ _OWN_EVIDENCE = frozenset({"secure_aggregation", "disclosure_check", "audit_log"
 class Gate:
     """One site's gate. ``_works`` keeps opened designs between the rounds of a study, ``_marks`` those of persons.
 
-    Studies of the datasets ``by_hand`` wait until a person of the site has approved them.
+    Studies of the datasets ``by_hand`` wait until a person of the site has approved them; those of the
+    datasets ``in_environment`` are answered to a permit's environment only, never to its user.
     ``attested`` is what the holder's officer vouches for, by dataset: approvals, and clauses with a recipient;
     ``own`` are the holder's own thresholds, by dataset: with those of permit and law, the strictest holds.
     ``promises`` bound, by dataset, what noisy studies of all permits together may tell of a person.
@@ -130,6 +131,7 @@ class Gate:
     clock: Callable[[], datetime] = now
     engine: Engine = field(default_factory=Here)
     by_hand: frozenset[str] = frozenset()
+    in_environment: frozenset[str] = frozenset()
     attested: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     own: Mapping[str, Thresholds] = field(default_factory=dict)
     promises: Mapping[str, Promise] = field(default_factory=dict)
@@ -148,12 +150,17 @@ class Gate:
         Raises:
             Refused: permit, policy, thresholds or jurisdiction say no.
             SiteMissing: a person of this site has yet to approve the study.
-            NotAuthenticated: the study is not signed by the permit's user.
+            NotAuthenticated: the study is not signed by the permit's environment, or where it names none by its
+                user; or the environment asks what the user did not.
 
         """
         grant = self.grants.in_force(transfer)
-        claims = self.signatures.verify(signed, grant.permit.user)
+        claims = self.signatures.verify(signed, grant.permit.asker)
         study = Study.from_dict(claims.get("study") or {})
+        if grant.permit.environment is not None:
+            asked = self.signatures.verify(study.word, grant.permit.user)
+            if any(asked.get(name) != value for name, value in study.asked().items()):
+                raise NotAuthenticated("the environment asks for another study than the permit's user")
         self._judge(study, study.plan(), grant)
         with self._lock:  # a call repeated while the first is on its way finds its key
             record = self._begin(study, transfer, grant)
@@ -276,7 +283,7 @@ class Gate:
             asked = unpack(Round, body)
             # 1 permit and agreement in force: asked of others, so before the lock
             grant = self.grants.in_force(transfer)
-            claims = self.signatures.verify(asked.signature, grant.permit.user)
+            claims = self.signatures.verify(asked.signature, grant.permit.asker)
             with self._lock:
                 return self._answer(study_id, transfer, asked.state.tobytes(), claims, grant)
         except IhdsError as error:
@@ -458,8 +465,13 @@ class Gate:
             reasons.append("holders: the user may not be a holder, and no holder may stand twice")
         if set(study.holders) != {h for h, _ in grant.permit.datasets}:
             reasons.append("holders: a study asks all holders of its permit, so that no two can be subtracted")
+        if grant.dataset in self.in_environment and grant.permit.environment is None:
+            reasons.append("EHDS 73: this site answers in a secure processing environment only; the permit names none")
+        if study.environment != grant.permit.environment:
+            reasons.append("EHDS 68(10): the study names another environment than the permit")
         reasons += promises.reasons(plan, grant.permit, len(study.holders))
-        reasons += aggregation.reasons(grant.permit.aggregation, study.aggregation, study.holders, study.user)
+        askers = (study.user, study.asker)
+        reasons += aggregation.reasons(grant.permit.aggregation, study.aggregation, study.holders, askers)
         reasons += self._codebook_reasons(plan, grant)
         ask = plan.agreement.ask
         clock = ask.formula.response[:-1] if ask.clock == "grid" and own.min_time_bin > 0 else ()

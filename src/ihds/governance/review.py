@@ -57,8 +57,9 @@ def _of(logs: Logs, year: int, *kinds: str) -> Iterator[tuple[str, Entry]]:
 
 
 def _studies(logs: Logs, year: int) -> dict[str, Any]:
-    method = {e["details"]["study"]: e["details"].get("method", "") for _, e in _of(logs, year, "study.started")}
-    finished = {e["details"]["study"] for _, e in _of(logs, year, "study.finished")}
+    begun = _of(logs, year, "study.requested", "study.started")
+    method = {e["details"]["study"]: e["details"].get("method", "") for _, e in begun}
+    finished = {e["details"]["study"] for _, e in _of(logs, year, "study.finished", "study.received")}
     failed = {e["details"]["study"] for _, e in _of(logs, year, "study.failed")}
     return {
         "started": len(method),

@@ -129,7 +129,7 @@ RULES = (
         "an empty cell of a table by groups is hidden like a small one, if so asked",
         frozenset({COUNTS}),
         ("hide_empty",),
-        ("method", "release"),
+        ("method",),
         "SACRO zeros_are_disclosive (true, for a person to look at)",
     ),
     Rule(
@@ -137,7 +137,7 @@ RULES = (
         "a line of which one cell holds everybody is hidden, if so asked: it tells something of each person",
         frozenset({COUNTS}),
         ("hide_full",),
-        ("method", "release"),
+        ("method",),
         "Brandt et al. 2010, group disclosure; SACRO zeros_are_disclosive",
     ),
     Rule(

@@ -45,6 +45,13 @@ ACTIVITIES: dict[str, list[dict[str, str]]] = {
             "data": "names, institutions, mandates, votes",
         }
     ],
+    "environment": [
+        {
+            "activity": "studies under data permits in a secure processing environment (EHDS Art. 73)",
+            "persons": "persons behind aggregates, not identified",
+            "data": "sums over at least three holders, sealed, erased with the study; results above the thresholds",
+        }
+    ],
     "user": [
         {
             "activity": "studies under data permits",

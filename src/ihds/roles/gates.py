@@ -24,6 +24,7 @@ def gate_of(node: Node, source: Source, grants: Grants, engine: Engine) -> Gate:
         node.signatures,
         engine=engine,
         by_hand=frozenset(d.id for d in datasets if d.studies == "hand"),
+        in_environment=frozenset(d.id for d in datasets if d.environment_required),
         attested={d.id: d.evidence for d in datasets},
         promises={d.id: d.privacy for d in datasets},
         own={d.id: d.limits for d in datasets if d.limits},

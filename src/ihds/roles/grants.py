@@ -18,7 +18,7 @@ from ihds.governance.duties import Actor, Role, taken_on
 from ihds.governance.lives import CaseAction, CaseState, Kind
 from ihds.governance.permit import Permit, PermitState
 from ihds.governance.policy import Refused as No
-from ihds.ids import PermitId
+from ihds.ids import Did, PermitId
 from ihds.privacy.accountant import Demand
 from ihds.privacy.disclosure import Thresholds
 from ihds.roles.amendments import Amending
@@ -31,10 +31,14 @@ DEFAULT_ROUNDS = 200
 
 @dataclass
 class Grants:
-    """Decides the cases of an access body; ``issue`` makes the signed credential of a permit."""
+    """Decides the cases of an access body; ``issue`` makes the signed credential of a permit.
+
+    ``environment`` is the secure processing environment a permit names unless the officer decides otherwise.
+    """
 
     cases: Cases
     issue: Callable[[Permit], str]
+    environment: str = ""
 
     def assess(self, identifier: str, actor: Actor, question: str, answer: str, justification: str) -> dict[str, Any]:
         """Record a verdict, or with the question "all" the same one on every question.
@@ -87,6 +91,8 @@ class Grants:
 
     def grant(self, identifier: str, actor: Actor, conditions: dict[str, Any]) -> Record:
         """Grant a case: issue the permit, or for a request the right to its answer.
+
+        ``conditions`` may set ``max_rounds``, any threshold, and the ``environment``: another DID, or "none".
 
         Raises:
             IllegalTransition: it is not at that point.
@@ -167,6 +173,7 @@ class Grants:
 
     def _permit(self, case: Case, conditions: dict[str, Any], index: int) -> Permit:
         asked = case.application
+        environment = str(conditions.get("environment") or self.environment or "none")
         issued = self.cases.log.clock().replace(microsecond=0)
         expires = wait_months(issued, asked.period_months)
         if case.kind is Kind.AMENDMENT:
@@ -190,6 +197,7 @@ class Grants:
             issued_at=issued,
             expires_at=expires,
             status_index=index,
+            environment=None if environment == "none" else Did.parse(environment),
             differential_privacy=_demand(conditions),
         )
 
@@ -203,7 +211,7 @@ class Grants:
 
 def _thresholds(conditions: dict[str, Any]) -> Thresholds:
     limits = {f.name for f in fields(Thresholds)}
-    others = ("max_rounds", *_PRIVACY)
+    others = ("max_rounds", "environment", *_PRIVACY)
     unknown = sorted(set(conditions) - limits - set(others))
     if unknown:
         known = ", ".join((*others, *sorted(limits)))

@@ -122,6 +122,14 @@ _ROLES = {
     "access_body": ("access_body", "AccessBody"),
     "authority": ("authority", "Authority"),
     "user": ("user", "User"),
+    "environment": ("environment", "SecureEnvironment"),
+}
+
+#: The services, with their paths, at which members reach an institution of a role.
+_DESKS = {
+    "access_body": {"AccessBody": "access"},
+    "authority": {"IssuerService": "issuer", "TrustList": "members/trust", "Committee": "committee"},
+    "environment": {"SecureEnvironment": "environment"},
 }
 
 
@@ -232,11 +240,7 @@ class Node:
             "CatalogService": f"{base}/dsp/2025-1/catalog",
             SERVICE: f"{base}/checkpoint",
         }
-        if self.config.role == "access_body":
-            services["AccessBody"] = f"{base}/access"
-        if self.config.role == "authority":
-            services |= {"IssuerService": f"{base}/issuer", "TrustList": f"{base}/members/trust"}
-            services["Committee"] = f"{base}/committee"
+        services |= {name: f"{base}/{path}" for name, path in _DESKS.get(self.config.role, {}).items()}
         own = [
             (kid, self.gaiax.chained(jwk) if kid == self.keys.kid else jwk, fresh)
             for kid, jwk, fresh in self.keys.methods()

@@ -61,6 +61,7 @@ class WorkerConfig:
 
     ``evidence`` is what the holder vouches for under the law, for every dataset that lies here, and
     ``thresholds`` are its own: the node's file is to name the same, for users learn them there.
+    ``environment_required`` answers no study outside a secure processing environment.
     ``privacy_epsilon`` and ``privacy_delta`` bound what noisy studies of all permits together may tell of a person.
     """
 
@@ -73,6 +74,7 @@ class WorkerConfig:
     passphrase_file: str = ""
     engine: str = ""
     evidence: tuple[str, ...] = ()
+    environment_required: bool = False
     privacy_epsilon: float = 10.0
     privacy_delta: float = 1e-6
     thresholds: dict[str, Any] = field(default_factory=dict)
@@ -179,14 +181,12 @@ class Worker:
         verifier = Verifier(
             identity, resolver, self.http, lambda kind: trusted.get(kind, frozenset()), StatusLists(resolver, self.http)
         )
-        self.proofs = Proofs(verifier)
+        self.proofs = Proofs(verifier, self.log)
         self.source = TabularSource(data_file(folder))
         signatures = KeySignatures(identity, resolver, keys.sealing)
         self.engine = engine_of(config.engine)
-        attested = dict.fromkeys(self.source.datasets(), config.evidence)
+        here = self.source.datasets()
         promise = Promise.of({"epsilon": config.privacy_epsilon, "delta": config.privacy_delta})
-        promises = dict.fromkeys(self.source.datasets(), promise)
-        own = dict.fromkeys(self.source.datasets(), config.limits) if config.limits else {}
         self.gate = Gate(
             did,
             config.country,
@@ -195,9 +195,10 @@ class Worker:
             self,
             signatures,
             engine=self.engine,
-            attested=attested,
-            promises=promises,
-            own=own,
+            in_environment=frozenset(here if config.environment_required else ()),
+            attested=dict.fromkeys(here, config.evidence),
+            promises=dict.fromkeys(here, promise),
+            own=dict.fromkeys(here, config.limits) if config.limits else {},
         )
         self._life = uuid.uuid4().hex
         self._stopping = threading.Event()
