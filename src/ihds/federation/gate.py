@@ -443,6 +443,7 @@ class Gate:
             method=study.method,
             variables=plan.variables,
             holders=frozenset(study.holders),
+            person=study.person,
         )
         reasons: list[str] = []
         decision = decide(grant.permit, grant.state, use, self.clock())

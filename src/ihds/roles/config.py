@@ -104,6 +104,8 @@ class NodeConfig:
     ``members`` lists whom an authority admits without asking a person: "DID ROLE COUNTRY" each. ``charter``
     names the file with the bodies that decide from then on; it and ``members`` are read once, at the founding.
     ``engine`` empty computes studies in the node, ``dask`` or ``dask:ADDRESS`` over a cluster.
+    ``other_bodies`` says, holder by holder, which other access body decides on its data; ``trusted_holders``
+    are those designated to assess applications themselves (EHDS Art. 72).
     ``environment`` is the one an access body names in a permit unless its officer decides otherwise.
     """
 
@@ -135,6 +137,8 @@ class NodeConfig:
     engine: str = ""
     gaiax: dict[str, str] = field(default_factory=dict)
     notaries: tuple[str, ...] = ()
+    other_bodies: dict[str, str] = field(default_factory=dict)
+    trusted_holders: tuple[str, ...] = ()
     counter_offers: Literal["refuse", "hand"] = "refuse"
     datasets: tuple[DatasetConfig, ...] = field(default=())
 

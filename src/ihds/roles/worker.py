@@ -22,7 +22,7 @@ import pandas as pd
 
 from ihds.analysis.method import methods
 from ihds.audit.log import Log
-from ihds.connector.dcp.credentials import MEMBERSHIP, PERMIT
+from ihds.connector.dcp.credentials import MEMBERSHIP, PERMISSIONS
 from ihds.connector.dcp.presentation import Verifier
 from ihds.connector.dcp.status import StatusLists
 from ihds.connector.dcp.tokens import Identity
@@ -177,7 +177,8 @@ class Worker:
         pinned = {name: (lambda d=document: d) for name, document in config.pinned.items()}
         resolver = Resolver(self.http, pinned)
         identity = Identity(did, keys)
-        trusted = {MEMBERSHIP: frozenset({config.authority}), PERMIT: frozenset(config.access_bodies)}
+        trusted = {MEMBERSHIP: frozenset({config.authority})}
+        trusted |= dict.fromkeys(PERMISSIONS, frozenset(config.access_bodies))
         verifier = Verifier(
             identity, resolver, self.http, lambda kind: trusted.get(kind, frozenset()), StatusLists(resolver, self.http)
         )
