@@ -11,6 +11,7 @@ from ihds.audit.log import Event
 from ihds.errors import BadInput, IllegalTransition, Refused
 from ihds.governance import fees
 from ihds.governance.access import QUESTIONS, Answer, Verdict
+from ihds.governance.aggregation import Aggregation
 from ihds.governance.application import screen
 from ihds.governance.calendar import wait_months
 from ihds.governance.cases import Case
@@ -187,6 +188,7 @@ class Grants:
             issued_at=issued,
             expires_at=expires,
             status_index=index,
+            aggregation=Aggregation.from_dict({k: v for k, v in conditions.items() if k in _TERMS}),
         )
 
     def _agreed_until(self, case: Case, at: datetime) -> datetime:
@@ -197,9 +199,14 @@ class Grants:
         return at.replace(year=until.year, month=until.month, day=until.day, hour=23, minute=59, second=59)
 
 
+_TERMS = {f.name for f in fields(Aggregation)}
+
+
 def _thresholds(conditions: dict[str, Any]) -> Thresholds:
     limits = {f.name for f in fields(Thresholds)}
-    unknown = sorted(set(conditions) - limits - {"max_rounds"})
+    unknown = sorted(set(conditions) - limits - _TERMS - {"max_rounds"})
     if unknown:
-        raise BadInput(f"unknown condition {unknown[0]!r}", remedy=f"use: max_rounds, {', '.join(sorted(limits))}")
+        raise BadInput(
+            f"unknown condition {unknown[0]!r}", remedy=f"use: max_rounds, {', '.join(sorted(limits | _TERMS))}"
+        )
     return Thresholds(**{k: v for k, v in conditions.items() if k in limits})
