@@ -94,6 +94,7 @@ def _case_commands(sub: Any) -> None:
     decide.add_argument(
         "--condition", action="append", default=[], help="NAME=VALUE, for example min_cell=10 or dropouts=continue"
     )
+    decide.add_argument("--environment", default="", help='DID of the environment that runs the studies, or "none"')
     _acting(decide)
     step = command(
         sub,
@@ -149,7 +150,10 @@ def _decide(given: Any) -> None:
         id=given.id,
         grant=given.grant,
         reasons=given.reason,
-        conditions=_conditions(given.condition),
+        conditions={
+            **_conditions(given.condition),
+            **({"environment": given.environment} if given.environment else {}),
+        },
         by=given.by,
     )
     answer.pop("credential", None)

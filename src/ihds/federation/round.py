@@ -231,7 +231,7 @@ class Masks:
         return Step(kept, self._uncover(kept, unpack(Uncover, body)), None)
 
     def _confirm(self, kept: Kept, asked: Confirm) -> Step:
-        claims = self.signatures.verify(asked.signature, self.study.user)
+        claims = self.signatures.verify(asked.signature, self.study.asker)
         if (claims.get("study"), claims.get("permit")) != (self.study.id, self.study.permit):
             raise NotAuthenticated("the survivors were signed for another study or permit")
         if claims.get("attempt") != kept["attempt"]:
