@@ -110,7 +110,7 @@ def same(result, reference) -> bool:
 
 
 def rounds_opened(space, study: str) -> list[int]:
-    found = [e["details"] for e in space.entries("researcher") if e["kind"] == "study.round"]
+    found = [e["details"] for e in space.entries("environment") if e["kind"] == "study.round"]
     return [d["round"] for d in found if d["study"] == study]
 
 
