@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ihds.roles.local import LocalFederation
     from ihds.roles.space import Space
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 __all__ = ["__version__", "connect", "local_federation"]
 
 

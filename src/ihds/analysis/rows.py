@@ -29,7 +29,7 @@ from ihds.data.codebook import Codebook
 from ihds.data.wide import Table, Wide
 
 #: Rows that a method works on at once, where its sums allow it.
-PIECE = 1 << 17
+PIECE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
