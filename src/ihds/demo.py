@@ -90,7 +90,9 @@ class Offered:
         """Return what a holder says of its part, and what it would vouch for under its law."""
         shared = {k: getattr(self, k) for k in ("description", "keywords", "health_category", "methods")}
         title = f"{self.title}, {holder}"
-        return DatasetConfig(id=f"{self.id}-{holder}", title=title, evidence=tuple(evidence), **shared)
+        person = self.codebook.person  # of invented persons, as good as a national identifier
+        known = {"national_id": person} if person else {"unidentified": "the table names nobody"}
+        return DatasetConfig(id=f"{self.id}-{holder}", title=title, evidence=tuple(evidence), **shared, **known)
 
 
 BYAR = Offered(
@@ -191,7 +193,7 @@ def build(folder: Path, offered: Sequence[Offered] = (BYAR,)) -> Nodes:
     for name, country in HOLDERS:
         evidence = [term.format(dids["researcher"]) for term in EVIDENCE[country]]
         datasets = tuple(offer.dataset(name, evidence) for offer in offered)
-        nodes.make(config(name, "holder", country, datasets=datasets), offered)
+        nodes.make(config(name, "holder", country, datasets=datasets, opt_out_registry=dids["access-body"]), offered)
     nodes.make(config("researcher", "user", "LU", catalogues=tuple(dids[h] for h, _ in HOLDERS)))
     return nodes
 

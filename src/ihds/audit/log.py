@@ -65,6 +65,14 @@ EVENTS: dict[str, str] = {
     "study.refused": "the gate refused a study or a round",
     "study.closed": "a holder erased its mask key for a study",
     "ledger.begun": "a holder made the secret of its ledger against differencing",
+    "opt_out.begun": "a registry of opt-outs made its secret",
+    "opt_out.paired": "a holder got its keys for the opt-outs of a dataset",
+    "opt_out.recorded": "a person's choice on secondary use was recorded",
+    "opt_out.receipt": "a person got a receipt with a new code",
+    "opt_outs.keyed": "a holder keeps its keys for the opt-outs of a dataset",
+    "opt_outs.received": "a holder brought a registry's list of opt-outs up to date",
+    "opt_outs.refused": "what came as a list of opt-outs did not continue the list at hand",
+    "opt_outs.applied": "which opt-outs apply to a permit's data was fixed",
     "round.answered": "the gate let a masked contribution leave",
 }
 

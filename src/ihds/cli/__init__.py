@@ -7,7 +7,7 @@ import logging
 import sys
 
 import ihds
-from ihds.cli import approvals, attacks, cohorts, gaiax, genotypes, nodes, participants, policies, studies
+from ihds.cli import approvals, attacks, citizens, cohorts, gaiax, genotypes, nodes, participants, policies, studies
 from ihds.cli.words import ERR, group, show_json
 from ihds.errors import IhdsError
 
@@ -59,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     participants.dataplane_commands(group(sub, "dataplane", "run a data plane in a process of its own"))
     policies.policy_commands(group(sub, "policy", "check and explain policies"))
     gaiax.gaiax_commands(group(sub, "gaiax", "publish and check Gaia-X credentials"))
+    citizens.citizen_commands(group(sub, "citizen", "people's choices on the use of their health data"))
     studies.catalogue_commands(group(sub, "catalogue", "find datasets"))
     studies.apply_command(sub)
     studies.permit_commands(group(sub, "permit", "list, decide and revoke permits"))

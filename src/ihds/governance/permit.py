@@ -67,7 +67,8 @@ class Permit:
     """The content of a permit (EHDS Art. 68(10)); immutable.
 
     ``datasets`` are pairs of holder DID and dataset id; ``variables`` and ``methods`` list what
-    may be used; ``max_rounds`` is the number of sums that may be opened at each holder.
+    may be used; ``max_rounds`` is the number of sums that may be opened at each holder. ``opt_out_exception``
+    is the justification with which people who opted out are included (Art. 71(4), 68(10)(c)); empty means they are not.
     """
 
     id: PermitId
@@ -86,6 +87,7 @@ class Permit:
     issued_at: datetime
     expires_at: datetime
     status_index: int
+    opt_out_exception: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form carried in the permit credential."""
@@ -127,6 +129,7 @@ class Permit:
                 issued_at=datetime.fromisoformat(body["issued_at"]),
                 expires_at=datetime.fromisoformat(body["expires_at"]),
                 status_index=int(body["status_index"]),
+                opt_out_exception=str(body.get("opt_out_exception", "")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BadMessage(f"this is not a data permit: {error!r}") from error

@@ -24,6 +24,7 @@ from ihds.governance.policy import Refused as No
 from ihds.ids import ApplicationId, PermitId
 from ihds.privacy.disclosure import Thresholds
 from ihds.roles.authority import OffersNothing
+from ihds.roles.opt_out import Registry
 from ihds.store.store import Put, Record
 from ihds.wire.serve import Answer, Call, endpoint
 
@@ -42,6 +43,7 @@ class AccessBody(OffersNothing):
         """Work on a node."""
         self.node = node
         self._lock = threading.Lock()
+        self.opt_outs = Registry(node)
 
     @property
     def list_url(self) -> str:
@@ -54,11 +56,13 @@ class AccessBody(OffersNothing):
             Route("/access/applications", endpoint(self._submit), methods=["POST"]),
             Route("/access/applications/{id}", endpoint(self._follow), methods=["GET"]),
             Route("/access/status", endpoint(self._status_list), methods=["GET"]),
+            *self.opt_outs.routes(),
         ]
 
     def commands(self) -> dict[str, Command]:
         """Return the officer's commands."""
         return {
+            **self.opt_outs.commands(),
             "permit.list": lambda _a: self.list(),
             "permit.show": lambda a: self.show(str(a["id"])),
             "permit.decide": self._decide,

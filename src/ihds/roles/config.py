@@ -38,7 +38,9 @@ class DatasetConfig:
     path or URL) makes it a file that is moved instead of rows that are studied; then ``artefact`` says
     what it is. ``evidence`` is what the holder vouches for under the law: approvals, checks, and, with the
     DID of the recipient they are about, clauses and screenings ("recipient_screened did:web:…").
-    ``approval`` of contracts, and of each study in ``studies``, is by rule or by hand.
+    ``approval`` of contracts, and of each study in ``studies``, is by rule or by hand. ``national_id`` names the
+    column of national identifiers, by which people who opted out are left out; where nobody can be identified,
+    ``unidentified`` says why (EHDS Art. 71(8)).
     """
 
     id: str
@@ -56,6 +58,8 @@ class DatasetConfig:
     evidence: tuple[str, ...] = ()
     approval: Literal["rule", "hand"] = "rule"
     studies: Literal["rule", "hand"] = "rule"
+    national_id: str = ""
+    unidentified: str = ""
 
     def __post_init__(self) -> None:
         if wrong := unknown_evidence(self.evidence):
@@ -75,7 +79,8 @@ class NodeConfig:
     """One node. DIDs name whom it trusts: ``authority`` for membership, ``access_bodies`` for permits.
 
     ``members`` lists whom an authority admits without asking a person: "DID ROLE COUNTRY" each.
-    ``engine`` empty computes studies in the node, ``dask`` or ``dask:ADDRESS`` over a cluster.
+    ``opt_out_registry`` is whose list of opt-outs a holder follows; it may be ``opt_out_hours`` old when it is
+    fixed for a permit. ``engine`` empty computes studies in the node, ``dask`` or ``dask:ADDRESS`` over a cluster.
     """
 
     name: str
@@ -103,6 +108,8 @@ class NodeConfig:
     engine: str = ""
     gaiax: dict[str, str] = field(default_factory=dict)
     notaries: tuple[str, ...] = ()
+    opt_out_registry: str = ""
+    opt_out_hours: float = 24.0
     counter_offers: Literal["refuse", "hand"] = "refuse"
     datasets: tuple[DatasetConfig, ...] = field(default=())
 
@@ -111,6 +118,12 @@ class NodeConfig:
             raise SetupFailed(
                 "studies of rows in an inner zone cannot wait for approval by hand yet",
                 remedy='use approval = "hand": a person then agrees to the contract',
+            )
+        unsaid = [d.id for d in self.datasets if not d.file and not d.national_id and not d.unidentified]
+        if self.opt_out_registry and unsaid:
+            raise SetupFailed(
+                f"dataset {unsaid[0]!r}: who opted out could not be left out",
+                remedy="name the column of national identifiers: national_id; or say why nobody is known: unidentified",
             )
 
     @property

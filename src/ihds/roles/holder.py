@@ -29,6 +29,7 @@ from ihds.governance.jurisdiction import applying
 from ihds.governance.permit import Permit, PermitState, Use, decide
 from ihds.governance.policy import Granted, evaluate
 from ihds.governance.policy import Refused as No
+from ihds.roles import choices
 from ihds.roles.approvals import Approvals
 from ihds.roles.config import data_file
 from ihds.roles.files import Files
@@ -71,6 +72,7 @@ class Holder:
             engine=self.engine,
             by_hand=frozenset(d.id for d in config.datasets if d.studies == "hand"),
             attested={d.id: d.evidence for d in config.datasets},
+            opt_outs=choices.of_node(node, self.source),
         )
         self.approvals = Approvals(node, gate)
         self.gate: Threshold = self.relay or gate
@@ -126,8 +128,7 @@ class Holder:
     def _entry(self, config: DatasetConfig) -> dict[str, Any]:
         record = self.record(config)
         properties = healthdcat.entry_properties(record)
-        if config.file:
-            properties["ihds:artefact"] = config.artefact
+        properties |= {"ihds:artefact": config.artefact} if config.file else choices.said(self.node.config, config)
         formats = [PULL, PUSH] if config.file else [STUDY_FORMAT]
         return catalog.dataset(record.id, [record.offer], f"{self.node.did}#dsp", formats, properties)
 

@@ -222,7 +222,7 @@ class Node:
             "CatalogService": f"{base}/dsp/2025-1/catalog",
         }
         if self.config.role == "access_body":
-            services["AccessBody"] = f"{base}/access"
+            services |= {"AccessBody": f"{base}/access", "OptOutRegistry": f"{base}/opt-outs"}
         if self.config.role == "authority":
             services |= {"IssuerService": f"{base}/issuer", "TrustList": f"{base}/members/trust"}
         own = [
