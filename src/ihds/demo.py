@@ -90,9 +90,9 @@ class Offered:
         """Return what a holder says of its part, and what it would vouch for under its law."""
         shared = {k: getattr(self, k) for k in ("description", "keywords", "health_category", "methods")}
         title = f"{self.title}, {holder}"
-        person = self.codebook.person  # of invented persons, as good as a national identifier
-        known = {"national_id": person} if person else {"unidentified": "the table names nobody"}
-        return DatasetConfig(id=f"{self.id}-{holder}", title=title, evidence=tuple(evidence), **shared, **known)
+        person = self.codebook.person  # invented, so as good as a national identifier
+        shared |= {"national_id": person, "unidentified": "" if person else "the table names nobody"}
+        return DatasetConfig(id=f"{self.id}-{holder}", title=title, evidence=tuple(evidence), **shared)
 
 
 BYAR = Offered(

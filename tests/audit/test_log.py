@@ -90,11 +90,17 @@ def test_the_incremental_root_is_the_root(leaves):
 def test_every_leaf_has_an_inclusion_proof_and_every_prefix_a_consistency_proof(leaves, data):
     n = len(leaves)
     i = data.draw(st.integers(0, n - 1))
-    proof = merkle.inclusion_proof(leaves, i)
+    tree = merkle.Tree()
+    for leaf in leaves:
+        tree.append(leaf)
+    size = data.draw(st.integers(i + 1, n))
+    assert [tree.root(size), len(tree)] == [merkle.root(leaves[:size]), n]
+    assert merkle.verify_inclusion(leaves[i], i, size, tree.inclusion(i, size), tree.root(size))
+    proof = tree.inclusion(i, n)
     assert merkle.verify_inclusion(leaves[i], i, n, proof, merkle.root(leaves))
     assert not merkle.verify_inclusion(b"x" * 32, i, n, proof, merkle.root(leaves))
     m = data.draw(st.integers(1, n))
-    proof = merkle.consistency_proof(leaves, m)
+    proof = tree.consistency(m, n)
     old, new = merkle.root(leaves[:m]), merkle.root(leaves)
     assert merkle.verify_consistency(m, n, old, new, proof)
     assert not merkle.verify_consistency(m, n, b"y" * 32, new, proof)

@@ -1,13 +1,15 @@
 """The only writer: ``commit`` stores records and their event together and signs the new root.
 
 Trust: whoever holds the node's signing key can write a false history from the start; whoever
-holds only the database cannot change, remove or reorder one entry unnoticed. A roll-back of the
-whole database to an earlier signed state is found by comparing checkpoints kept elsewhere.
+holds only the database cannot change, remove or reorder one entry unnoticed. A history written anew with
+the key, and a roll-back of the whole database to an earlier signed state, are found by the witnesses that
+saw later checkpoints (``audit.witnessing``).
 """
 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -74,6 +76,10 @@ EVENTS: dict[str, str] = {
     "opt_outs.refused": "what came as a list of opt-outs did not continue the list at hand",
     "opt_outs.applied": "which opt-outs apply to a permit's data was fixed",
     "round.answered": "the gate let a masked contribution leave",
+    "witness.signed": "this node found that another's log extends what it saw before, and signed so",
+    "witness.alarm": "another's log was rolled back or rewritten",
+    "witness.accepted": "a person accepted another's log as it stands after an alarm",
+    "evidence.exported": "the evidence of a study was exported",
 }
 
 
@@ -111,6 +117,8 @@ class Log:
     origin: str
     signer: Signer
     clock: Callable[[], datetime] = now
+    _tree: merkle.Tree = field(default_factory=merkle.Tree)
+    _growing: threading.Lock = field(default_factory=threading.Lock)
 
     def commit(self, event: Event, *puts: Put) -> None:
         """Write records and their event: both or neither.
@@ -140,6 +148,7 @@ class Log:
                 "frontier": [h.hex() for h in frontier],
                 "checkpoint": note,
                 "signature": self.signer.sign(note.encode()),
+                "worth": head.get("worth", 0) if event.kind == "witness.signed" else size,
             }
             return data.decode(), json.dumps(after)
 
@@ -154,10 +163,13 @@ class Log:
         return [json.loads(text) for text in self.store.read(start)]
 
     def checkpoint(self) -> dict[str, Any]:
-        """Return the latest signed checkpoint: text, signature, size and root."""
+        """Return the latest signed checkpoint: text, signature, size, root, and the size worth witnessing.
+
+        What a log says of other logs alone is not worth it: two that witness each other would never rest.
+        """
         text = self.store.head()
         if not text:
-            return {"size": 0, "root": merkle.root([]).hex(), "checkpoint": "", "signature": ""}
+            return {"size": 0, "root": merkle.root([]).hex(), "checkpoint": "", "signature": "", "worth": 0}
         head = json.loads(text)
         root = merkle.frontier_root([bytes.fromhex(h) for h in head["frontier"]])
         return {
@@ -165,7 +177,35 @@ class Log:
             "root": root.hex(),
             "checkpoint": head["checkpoint"],
             "signature": head["signature"],
+            "worth": head.get("worth", head["size"]),
         }
+
+    def prove(self, since: int) -> dict[str, Any]:
+        """Return the latest checkpoint with the proof that it extends the log of ``since`` entries (RFC 9162 §2.1.4).
+
+        Raises:
+            AuditBroken: the entries do not lead to the signed root.
+
+        """
+        told, tree = self.tree()
+        return {**told, "since": since, "consistency": [h.hex() for h in tree.consistency(since, told["size"])]}
+
+    def tree(self) -> tuple[dict[str, Any], merkle.Tree]:
+        """Return the latest checkpoint and the tree of at least its entries.
+
+        Raises:
+            AuditBroken: the entries do not lead to the signed root.
+
+        """
+        told = self.checkpoint()
+        with self._growing:
+            for _ in (1, 2):  # the database may have been replaced under this process: then from the start
+                for text in self.store.read(len(self._tree), max(told["size"], len(self._tree))):
+                    self._tree.append(merkle.leaf_hash(text.encode()))
+                if len(self._tree) >= told["size"] and self._tree.root(told["size"]).hex() == told["root"]:
+                    return told, self._tree
+                self._tree = merkle.Tree()
+        raise AuditBroken(f"{self.origin}: its entries do not lead to the signed root", remedy=_KEEP)
 
 
 def checkpoint_text(origin: str, size: int, root: bytes) -> str:

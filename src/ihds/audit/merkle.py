@@ -1,4 +1,4 @@
-"""The Merkle tree of RFC 6962: hashes, incremental root, inclusion and consistency proofs; pure."""
+"""The Merkle tree of RFC 6962: hashes, incremental root, inclusion and consistency proofs; no I/O."""
 
 from __future__ import annotations
 
@@ -50,14 +50,69 @@ def _split(n: int) -> int:
     return 1 << (n - 1).bit_length() - 1
 
 
-def inclusion_proof(leaves: list[bytes], index: int) -> list[bytes]:
-    """Return the audit path of a leaf (RFC 6962 §2.1.1)."""
-    if len(leaves) <= 1:
-        return []
-    k = _split(len(leaves))
-    if index < k:
-        return [*inclusion_proof(leaves[:k], index), root(leaves[k:])]
-    return [*inclusion_proof(leaves[k:], index - k), root(leaves[:k])]
+class Tree:
+    """A growing tree that keeps the roots of its full subtrees: a proof costs about log n hashes, not n."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self._levels: list[bytearray] = [bytearray()]
+
+    def __len__(self) -> int:
+        """Return the number of leaves."""
+        return len(self._levels[0]) // _HASH
+
+    def append(self, leaf: bytes) -> None:
+        """Add a leaf hash."""
+        value, level = leaf, 0
+        while True:
+            if level == len(self._levels):
+                self._levels.append(bytearray())
+            row = self._levels[level]
+            row += value
+            if len(row) // _HASH % 2:
+                return
+            value, level = node_hash(bytes(row[-2 * _HASH : -_HASH]), bytes(row[-_HASH:])), level + 1
+
+    def root(self, size: int) -> bytes:
+        """Return the root over the first ``size`` leaves."""
+        return self._part(0, size) if size else root([])
+
+    def inclusion(self, index: int, size: int) -> list[bytes]:
+        """Return the audit path of a leaf in the tree of the first ``size`` leaves (RFC 6962 §2.1.1)."""
+        start, count, path = 0, size, list[bytes]()
+        while count > 1:
+            k = _split(count)
+            left = index < start + k
+            path.append(self._part(start + k, count - k) if left else self._part(start, k))
+            start, count = (start, k) if left else (start + k, count - k)
+        return path[::-1]
+
+    def consistency(self, old: int, size: int) -> list[bytes]:
+        """Return the proof that the first ``old`` leaves are a prefix of the first ``size`` (RFC 6962 §2.1.2)."""
+        if not 0 < old < size:
+            return []
+        start, count, m, path, complete = 0, size, old, list[bytes](), True
+        while m != count:
+            k = _split(count)
+            if m <= k:
+                path.append(self._part(start + k, count - k))
+                count = k
+            else:
+                path.append(self._part(start, k))
+                start, count, m, complete = start + k, count - k, m - k, False
+        return ([] if complete else [self._part(start, count)]) + path[::-1]
+
+    def _part(self, start: int, count: int) -> bytes:
+        """Return the root of a subtree; one of 2^k leaves begins at a multiple of 2^k and is kept."""
+        if count & (count - 1) == 0:
+            level = count.bit_length() - 1
+            at = _HASH * (start >> level)
+            return bytes(self._levels[level][at : at + _HASH])
+        k = _split(count)
+        return node_hash(self._part(start, k), self._part(start + k, count - k))
+
+
+_HASH = 32
 
 
 def verify_inclusion(leaf: bytes, index: int, size: int, proof: list[bytes], expected: bytes) -> bool:
@@ -76,20 +131,6 @@ def verify_inclusion(leaf: bytes, index: int, size: int, proof: list[bytes], exp
             value = node_hash(value, sibling)
         position, last = position >> 1, last >> 1
     return last == 0 and value == expected
-
-
-def consistency_proof(leaves: list[bytes], old: int) -> list[bytes]:
-    """Return the proof that the first ``old`` leaves are a prefix (RFC 6962 §2.1.2)."""
-
-    def subproof(m: int, part: list[bytes], complete: bool) -> list[bytes]:
-        if m == len(part):
-            return [] if complete else [root(part)]
-        k = _split(len(part))
-        if m <= k:
-            return [*subproof(m, part[:k], complete), root(part[k:])]
-        return [*subproof(m - k, part[k:], False), root(part[:k])]
-
-    return subproof(old, leaves, True) if 0 < old < len(leaves) else []
 
 
 def verify_consistency(old: int, new: int, old_root: bytes, new_root: bytes, proof: list[bytes]) -> bool:

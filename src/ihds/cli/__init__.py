@@ -7,7 +7,19 @@ import logging
 import sys
 
 import ihds
-from ihds.cli import approvals, attacks, citizens, cohorts, gaiax, genotypes, nodes, participants, policies, studies
+from ihds.cli import (
+    approvals,
+    attacks,
+    audit,
+    citizens,
+    cohorts,
+    gaiax,
+    genotypes,
+    nodes,
+    participants,
+    policies,
+    studies,
+)
 from ihds.cli.words import ERR, group, show_json
 from ihds.errors import IhdsError
 
@@ -67,7 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     studies.study_commands(study)
     approvals.approval_commands(study)
     cohorts.cohort_commands(group(sub, "cohort", "the cohorts: variables, simulated persons, studies"))
-    nodes.audit_commands(group(sub, "audit", "prove logs"))
+    audit.audit_commands(group(sub, "audit", "prove logs, watch those of others, verify studies offline"))
     studies.simulate_command(sub)
     attacks.attack_command(sub)
     return parser

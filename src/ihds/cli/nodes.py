@@ -1,4 +1,4 @@
-"""Commands about one node: make it, run it, its keys, the proof of its log."""
+"""Commands about one node: make it, run it, its keys, its worker."""
 
 from __future__ import annotations
 
@@ -246,18 +246,3 @@ def _worker_run(given: Any) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     ERR.print(f"worker of {worker.config.did} asks {worker.config.connector}")
     worker.run()
-
-
-def audit_commands(sub: Any) -> None:
-    """Declare ``ihds audit``."""
-    verify = command(
-        sub, "verify", "prove a node's log, offline", "ihds audit verify lih ncck us-site", _verify, node=False
-    )
-    verify.add_argument("folder", nargs="+", type=Path, help="node folders")
-
-
-def _verify(given: Any) -> None:
-    from ihds.roles.node import verify_folder
-
-    rows = [verify_folder(folder) for folder in given.folder]
-    show_rows(given, rows, ("node", "did", "entries", "proved"))

@@ -19,11 +19,11 @@ from ihds.analysis.method import leaves
 from ihds.analysis.plan import Plan, PlanState
 from ihds.analysis.result import Result
 from ihds.audit.log import Event, Log
-from ihds.canonical import pack, sha256, unpack
+from ihds.canonical import digest, pack, sha256, unpack
 from ihds.errors import AnalysisFailed, BadInput, BadMessage, Conflict, IhdsError, NotFound, Refused, SiteMissing
 from ihds.federation.channel import Channel
 from ihds.federation.gate import Signatures
-from ihds.federation.study import Left, Reply, Round, Study
+from ihds.federation.study import Left, Reply, Round, Study, round_digest
 from ihds.store.store import Put
 
 Progress = Callable[[str, dict[str, Any]], None]
@@ -51,7 +51,13 @@ class Coordinator:
             "left": [],
             "result": None,
         }
-        details = {"permit": study.permit, "study": study.id, "method": study.method, "params": study.params}
+        details = {
+            "permit": study.permit,
+            "study": study.id,
+            "method": study.method,
+            "params": study.params,
+            "digest": study.digest(),
+        }
         self.log.commit(Event("study.started", study.user, details), Put("study", study.id, 0, body))
 
     def run(
@@ -109,6 +115,7 @@ class Coordinator:
                 "study": study.id,
                 "round": left.round,
                 "contribution": left.contribution,
+                "digest": left.digest,
             }
             self.log.commit(Event("study.round", study.user, details), Put("study", study.id, version, body))
             version += 1
@@ -127,7 +134,12 @@ class Coordinator:
         }
         result = result.with_provenance(state.rounds, provenance)
         body = {**body, "status": "finished", "result": result.to_dict()}
-        details = {"permit": study.permit, "study": study.id, "rounds": state.rounds}
+        details = {
+            "permit": study.permit,
+            "study": study.id,
+            "rounds": state.rounds,
+            "result": digest(body["result"]),
+        }
         self.log.commit(Event("study.finished", study.user, details), Put("study", study.id, version, body))
         self._each(channels, lambda c: c.close(study.id))
         return result
@@ -162,6 +174,7 @@ class Coordinator:
             fields=tuple(leaves(type(opened))),
             numbers=len(first.words),
             bytes=len(replies[0]),
+            digest=round_digest(study.digest(), state.rounds, packed),
         )
         return plan.aggregate(state, opened), left
 

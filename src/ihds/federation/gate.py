@@ -28,7 +28,7 @@ from ihds.federation import ledger
 from ihds.federation.engine import Engine, Here, Work
 from ihds.federation.opt_outs import Choices, NoRegistry
 from ihds.federation.preview import Preview, preview
-from ihds.federation.study import Reply, Round, Study
+from ihds.federation.study import Reply, Round, Study, round_digest
 from ihds.governance.jurisdiction import Export, may_leave, shown_of, thresholds
 from ihds.governance.permit import Permit, PermitState, Use, decide
 from ihds.governance.policy import Refused as No
@@ -192,6 +192,7 @@ class Gate:
                 "frame": "",
             }
             details = {**self._ids(study, grant), "method": study.method, "params": study.params}
+            details["digest"] = study.digest()
             kind = "study.opened" if record["approved"] else "study.asked"
             self.log.commit(Event(kind, study.user, details), Put("gate.study", study.id, 0, record))
         else:
@@ -328,10 +329,10 @@ class Gate:
         spending = [] if repeat else [self._spend(grant)]
         # 6 mask
         layout, words = plan.flatten(state, contribution)
-        round_digest = sha256(f"{held.digest}|{number}|".encode() + state_bytes)
-        masked = secagg.add_masks(words, self.me, held.seeds, round_digest)
+        asked = round_digest(held.digest, number, state_bytes)
+        masked = secagg.add_masks(words, self.me, held.seeds, asked)
         reply = pack(Reply(type(contribution).__name__, layout, masked))
-        fingerprint = self._mask_key(record.body).fingerprint(reply, round_digest)
+        fingerprint = self._mask_key(record.body).fingerprint(reply, asked)
         # 7 audit, then the reply
         if repeat:
             if fingerprint != record.body["reply"]:
@@ -348,7 +349,7 @@ class Gate:
         details = {
             **self._ids(study, grant),
             "round": number,
-            "digest": round_digest,
+            "digest": asked,
             "contribution": type(contribution).__name__,
             "class": contribution.kind,
             "bytes": len(reply),

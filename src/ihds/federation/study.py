@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ihds.analysis.plan import Plan
-from ihds.canonical import digest
+from ihds.canonical import digest, sha256
 from ihds.data.codebook import Codebook
 from ihds.errors import BadMessage
 from ihds.ids import Did, PermitId, StudyId
@@ -100,7 +100,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What left one site in one round, for the provenance."""
+    """What left one site in one round, for the provenance; ``digest`` names the question, as in the holders' logs."""
 
     round: int
     contribution: str
@@ -108,3 +108,9 @@ class Left:
     fields: tuple[str, ...]
     numbers: int
     bytes: int
+    digest: str = ""
+
+
+def round_digest(study: str, number: int, state: bytes) -> str:
+    """Return what names one round of a study, given its digest: both sides write it in their logs."""
+    return sha256(f"{study}|{number}|".encode() + state)

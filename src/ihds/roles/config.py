@@ -97,6 +97,7 @@ class NodeConfig:
     legal_regime: str = "contract"
     permit_status_seconds: float = 5.0
     membership_seconds: float = 3600.0
+    witness_seconds: float = 60.0
     credential_profile: Profile = "vc11-sl2021/jwt"
     passphrase_file: str = ""
     signer: str = "file"

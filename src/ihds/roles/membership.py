@@ -126,7 +126,7 @@ class TrustList:
     config: NodeConfig
     resolver: Resolver
     http: Http
-    _kept: tuple[float, dict[str, frozenset[str]]] = (0.0, {})
+    _kept: tuple[float, dict[str, Any]] = (0.0, {})
 
     def issuers(self, kind: str) -> frozenset[str]:
         """Return the DIDs trusted to issue a credential type; not knowing means nobody."""
@@ -134,19 +134,36 @@ class TrustList:
             return frozenset({self.config.authority} - {""})
         if kind == PERMIT and self.config.access_bodies:
             return frozenset(self.config.access_bodies)
+        return frozenset(map(str, self._claims().get("issuers", {}).get(kind, ())))
+
+    def members(self) -> dict[str, str]:
+        """Return the DIDs of all members with their countries, and of the authority itself; not knowing means nobody.
+
+        The authority's own country is not in its list.
+        """
+        found = {str(m["did"]): str(m["country"]) for m in self._claims().get("members", ())}
+        return {**found, self.config.authority: found.get(self.config.authority, "")} if found else {}
+
+    def signed(self) -> str:
+        """Return the list as the authority signed it; empty if it cannot be had."""
+        return str(self._claims().get("token", ""))
+
+    def _claims(self) -> dict[str, Any]:
         until, kept = self._kept
         if until < time.monotonic():
             kept = self._fetch()
             self._kept = (time.monotonic() + _TRUST_SECONDS, kept)
-        return kept.get(kind, frozenset())
+        return kept
 
-    def _fetch(self) -> dict[str, frozenset[str]]:
+    def _fetch(self) -> dict[str, Any]:
+        if not self.config.authority:
+            return {}
         try:
             answer = self.http.get_json(self.resolver.service(self.config.authority, "TrustList"))
             claims = self.resolver.verify(str(answer.get("trust", "")), "assertionMethod", self.config.authority)
             if claims.get("exp", 0) < time.time():
                 raise PeerFailed("it is an old list")
-            return {str(kind): frozenset(map(str, dids)) for kind, dids in claims.get("issuers", {}).items()}
         except IhdsError as error:
             _log.warning("the trust list of %s cannot be read: %s", self.config.authority, error.message)
             return {}
+        return {**claims, "token": str(answer["trust"])}

@@ -39,10 +39,12 @@ from ihds.ids import Did
 from ihds.roles import folders
 from ihds.roles.config import NodeConfig, data_file
 from ihds.roles.conversations import conversations
+from ihds.roles.evidence import Evidence
 from ihds.roles.gaiax import GaiaX
 from ihds.roles.membership import Membership, TrustList
 from ihds.roles.relay import WORKER_KEY_FILE
 from ihds.roles.signatures import KeySignatures
+from ihds.roles.witness import SERVICE, Witness
 from ihds.store.store import Store, sqlite_url
 from ihds.wire import did as dids
 from ihds.wire import keys
@@ -184,6 +186,8 @@ class Node:
         )
         self.signaling.load()
         self.gaiax = GaiaX(self)
+        self.witness = Witness(self)
+        self.evidence = Evidence(self)
         self.outboxes.append(self.connector.outbox)
 
     def _institution(self) -> Institution:
@@ -220,6 +224,7 @@ class Node:
             "CredentialService": f"{base}/dcp",
             "DataService": f"{base}/.well-known/dspace-version",
             "CatalogService": f"{base}/dsp/2025-1/catalog",
+            SERVICE: f"{base}/checkpoint",
         }
         if self.config.role == "access_body":
             services |= {"AccessBody": f"{base}/access", "OptOutRegistry": f"{base}/opt-outs"}
@@ -242,10 +247,12 @@ class Node:
             for outbox in self.outboxes:
                 threading.Thread(target=outbox.work, name=outbox.queue, daemon=True).start()
             self.membership.keep()
+            self.witness.keep()
             self.plane.resume()
             self.institution.started()
             yield
             self.membership.stop()
+            self.witness.stop()
             for outbox in self.outboxes:
                 outbox.stop()
             self.institution.stopped()
@@ -256,13 +263,13 @@ class Node:
             Route("/health", endpoint(self._health), methods=["GET"]),
             Route("/openapi.json", endpoint(lambda _c: Answer(description(self.config.base_url))), methods=["GET"]),
             Route("/policy/vocabulary", endpoint(lambda _c: Answer(vocabulary())), methods=["GET"]),
-            Route("/checkpoint", endpoint(lambda _c: Answer(self.log.checkpoint())), methods=["GET"]),
             Route("/api/{command}", endpoint(self._command), methods=["POST"]),
             *self.wallet.routes(),
             *self.binding.routes(),
             *self.signaling.routes(),
             *self.plane.routes(),
             *self.gaiax.routes(),
+            *self.witness.routes(),
             *self.institution.routes(),
         ]
         return Starlette(routes=routes, lifespan=lifespan)
@@ -289,6 +296,8 @@ class Node:
             "member.show": lambda _a: self.membership.show(),
             **conversations(self.connector),
             **self.gaiax.commands(),
+            **self.witness.commands(),
+            **self.evidence.commands(),
             "key.rotate": lambda a: self.rotate_key(str(a.get("signer", "file")), dict(a.get("options", {}))),
             "key.retire": lambda a: self.retire_key(str(a["key"])),
             "key.list": lambda _a: [

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ihds.analysis.result import Result
 from ihds.audit.log import Event
+from ihds.canonical import digest
 from ihds.catalogue.record import DatasetRecord
 from ihds.connector.dsp import negotiation, transfer
 from ihds.connector.dsp.negotiation import Negotiation
@@ -330,7 +331,7 @@ class Studies:
         record = self.node.log.get("study", identifier)
         if record is not None:
             body = {**record.body, "result": full.to_dict()}
-            details = {"permit": result.provenance.get("permit"), "study": identifier}
+            details = {"permit": result.provenance.get("permit"), "study": identifier, "result": digest(body["result"])}
             self.node.log.commit(
                 Event("study.witnessed", self.node.did, details), Put("study", identifier, record.version, body)
             )

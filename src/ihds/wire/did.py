@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from ihds.errors import BadMessage, CannotVerify, NotAuthenticated, PeerFailed
 from ihds.ids import Did
 from ihds.wire.http import Http
-from ihds.wire.jose import MAX_STATEMENT, MAX_TOKEN, read_unverified, verify_jwt
+from ihds.wire.jose import MAX_STATEMENT, MAX_TOKEN, read_unverified, verify_bytes, verify_jwt
 from ihds.wire.strict import read_json
 
 _log = logging.getLogger("ihds.did")
@@ -210,6 +210,13 @@ class Resolver:
             raise NotAuthenticated(f"the key {kid!r} is not one of {issuer}")
         return verify_jwt(token, self.key(issuer, kid, relation), longest)
 
+    def vouches(self, did: str, data: bytes, signature: str) -> bool:
+        """Return whether a key of a DID that still counts signed these bytes; the document is fetched anew if not."""
+        jwks = statement_keys(self.resolve(did))
+        if any(verify_bytes(data, signature, jwk) for jwk in jwks):
+            return True
+        return self._renewed(did) and any(verify_bytes(data, signature, j) for j in statement_keys(self.resolve(did)))
+
     def service(self, did: str, kind: str) -> str:
         """Return a service endpoint from a DID document.
 
@@ -226,6 +233,22 @@ class Resolver:
             ):
                 return str(service["serviceEndpoint"]).rstrip("/")
         raise NotAuthenticated(f"{did} names no {kind} in its DID document")
+
+
+def statement_keys(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the public JWKs of a DID document that vouch for statements.
+
+    Raises:
+        NotAuthenticated: it cannot be read.
+
+    """
+    try:
+        did = str(body["id"])
+        named = {_absolute(did, r) for r in body.get("assertionMethod", []) if isinstance(r, str)}
+        methods = body.get("verificationMethod", [])
+        return [dict(m["publicKeyJwk"]) for m in methods if _absolute(did, m["id"]) in named]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise NotAuthenticated(f"the DID document cannot be read: {error!r}") from error
 
 
 def _absolute(did: str, identifier: str) -> str:

@@ -157,6 +157,13 @@ class Keyring:
             if not e.retired
         ]
 
+    def history(self) -> list[dict[str, Any]]:
+        """Return all keys this node ever signed with, retired ones too: id, JWK, since when, until when."""
+        return [
+            {"key": self._id(e), "jwk": dict(e.jwk), "since": e.since, "until": e.until, "retired": e.retired}
+            for e in self.entries
+        ]
+
     @functools.cached_property
     def sealing(self) -> Sealing:
         """What encrypts the secrets that must lie in this node's database."""

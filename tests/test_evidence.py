@@ -1,0 +1,247 @@
+"""Witnesses, bundles and the auditor, over six real nodes."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+import sqlite3
+
+import pytest
+
+from ihds import errors
+from ihds.audit.log import Event, Log
+from ihds.canonical import canonical_json
+from ihds.cli import main
+from ihds.demo import CURVES
+from ihds.roles.auditor import audit
+from ihds.roles.config import NodeConfig
+from ihds.roles.node import verify_folder
+from ihds.store.store import Store
+from ihds.wire.jose import SigningKey
+from ihds.wire.keys import Keyring
+from tests.space import Space, running
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory) -> Space:
+    with running(tmp_path_factory.mktemp("evidence")) as nodes:
+        yield nodes
+
+
+@pytest.fixture(scope="module")
+def bundles(space):
+    """One study, and what every institution exported of it."""
+    permit = space.permit()
+    result = space.space("researcher").run("kaplan_meier", permit=permit, formula=CURVES)
+    study = result.provenance["study"]
+    ids = {"researcher": [study], "access-body": [permit], "authority": [permit]}
+    return {n: space.space(n).call("audit.export", ids=ids.get(n, [study])) for n in space.configs}
+
+
+def wrong(bodies, **more) -> set[tuple[str, str]]:
+    return {(c.check, c.of) for c in audit(bodies, **more) if not c.holds}
+
+
+def test_a_study_is_verified_from_permit_to_result(bundles):
+    found = audit(bundles.values())
+    assert [c for c in found if not c.holds] == []
+    assert len(found) > 35
+
+
+def sealed(space, name, body) -> dict:
+    """Sign a changed bundle again, as its institution could."""
+    config = NodeConfig.read(space.folder / name)
+    ring = Keyring(space.folder / name, config.did, config.passphrase_file)
+    rest = {k: v for k, v in body.items() if k != "signature"}
+    return {**rest, "signature": ring.sign(canonical_json(rest))}
+
+
+def leaves(value, path=()):
+    """Yield the path of every text, number and flag of a JSON value."""
+    if isinstance(value, (dict, list)):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(inner, (*path, key))
+    else:
+        yield path
+
+
+def altered(body, path):
+    changed = copy.deepcopy(body)
+    at = changed
+    for step in path[:-1]:
+        at = at[step]
+    old = at[path[-1]]
+    at[path[-1]] = not old if isinstance(old, bool) else old + 1 if isinstance(old, (int, float)) else f"{old}x"
+    return changed
+
+
+def test_whatever_is_altered_in_whichever_file_is_found(bundles):
+    """A stranger changes one value: the seal of that bundle breaks, or it cannot be read at all."""
+    draw = random.Random(4)
+    for name, body in bundles.items():
+        paths = [p for p in leaves(body) if p[0] not in ("signature",)]
+        for path in [*draw.sample(paths, 12), ("signature",)]:
+            others = [b for n, b in bundles.items() if n != name]
+            try:
+                found = wrong([*others, altered(body, path)])
+            except errors.IhdsError:
+                continue
+            assert found, (name, path)
+
+
+def test_a_missing_file_is_named(bundles):
+    for name in ("lih", "access-body", "authority"):
+        assert ("every party's bundle is here", "study") in wrong([b for n, b in bundles.items() if n != name])
+    with pytest.raises(errors.BadMessage, match="bundle of one user"):
+        audit([b for n, b in bundles.items() if n != "researcher"])
+
+
+LOG, ROUNDS = "events stand in the signed log", "rounds are those the user opened"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "check"),
+    [
+        ("ncck", lambda b: events(b, "round.answered")[0]["entry"]["details"].update(bytes=1), LOG),
+        ("ncck", lambda b: drop(b, "round.answered", slice(0, 1)), ROUNDS),
+        ("ncck", lambda b: drop(b, "round.answered", slice(-1, None)), ROUNDS),
+        ("researcher", lambda b: drop(b, "study.round", slice(-1, None)), ROUNDS),
+        ("ncck", lambda b: b["log"]["events"].reverse(), LOG),
+        ("ncck", lambda b: b["log"]["events"].append(b["log"]["events"][-1]), LOG),
+        ("lih", lambda b: events(b, "study.opened")[0]["entry"].update(position=3), LOG),
+        ("access-body", lambda b: drop(b, "permit.granted"), "permit was granted by the body it names"),
+        (
+            "access-body",
+            lambda b: b["facts"]["permits"][0].update(max_rounds=9),
+            "permit was granted by the body it names",
+        ),
+        ("authority", lambda b: drop(b, "member.advanced"), "parties were members at every round"),
+        ("lih", lambda b: b["facts"]["studies"][0]["study"].update(method="cox"), "study is the same everywhere"),
+        ("us-site", lambda b: drop(b, "study.opened"), "study is the same everywhere"),
+        ("researcher", lambda b: b["facts"]["studies"][0]["result"].update(n=1), "result is the one logged"),
+        ("researcher", lambda b: drop(b, "study.finished") or drop(b, "study.witnessed"), "result is the one logged"),
+        ("lih", lambda b: b.update(witnesses=[]), "witnesses saw this log"),
+        ("lih", lambda b: b["witnesses"].__setitem__(slice(None), bad_statement(b)), "witnesses saw this log"),
+        ("lih", lambda b: b["log"]["checkpoint"].update(size=99), LOG),
+    ],
+)
+def test_what_an_institution_alters_in_its_own_evidence_is_found_and_named(space, bundles, name, change, check):
+    body = copy.deepcopy(bundles[name])
+    change(body)
+    others = [b for n, b in bundles.items() if n != name]
+    found = wrong([*others, sealed(space, name, body)])
+    assert check in {c for c, _ in found}
+    assert ("bundle is signed by its maker", name) not in found
+
+
+def events(body, kind):
+    return [e for e in body["log"]["events"] if e["entry"]["kind"] == kind]
+
+
+def drop(body, kind, among=slice(None)) -> None:
+    gone = events(body, kind)[among]
+    body["log"]["events"] = [e for e in body["log"]["events"] if e not in gone]
+
+
+def bad_statement(body):
+    head, claims, signature = body["witnesses"][0]["statement"].split(".")
+    return [{**body["witnesses"][0], "statement": f"{head}.{claims}.{signature[::-1]}"}]
+
+
+def test_an_institution_that_makes_up_everything_with_fresh_keys_is_found(space, bundles):
+    """Even its own DID document in its bundle does not help: the others know its keys."""
+    body = copy.deepcopy(bundles["lih"])
+    key = SigningKey.new(f"{body['node']}#key-9")
+    method = {"id": key.kid, "type": "JsonWebKey2020", "controller": body["node"], "publicKeyJwk": key.public_jwk()}
+    document = body["documents"][body["node"]]
+    document["verificationMethod"].append(method)
+    document["assertionMethod"].append(key.kid)
+    rest = {k: v for k, v in body.items() if k != "signature"}
+    forged = {**rest, "signature": key.sign(canonical_json(rest))}
+    assert ("bundle is signed by its maker", "lih") in wrong([*(b for n, b in bundles.items() if n != "lih"), forged])
+    given = {"id": body["node"], "assertionMethod": [], "verificationMethod": []}
+    assert ("bundle is signed by its maker", "lih") in wrong(bundles.values(), trusted=[given])
+
+
+def test_the_commands_export_and_verify(space, bundles, tmp_path, capsys):
+    study = bundles["researcher"]["facts"]["studies"][0]
+    node = str(space.folder / "lih")
+    assert main(["audit", "export", study["study"]["id"], "--out", str(tmp_path / "lih.json"), "--node", node]) == 0
+    for name in set(bundles) - {"lih"}:
+        (tmp_path / f"{name}.json").write_text(json.dumps(bundles[name]))
+    (tmp_path / "result").write_text(json.dumps(study["result"]))
+    files = [str(p) for p in tmp_path.glob("*.json")]
+    assert main(["audit", "verify", *files, "--result", str(tmp_path / "result")]) == 0
+    capsys.readouterr()
+    (tmp_path / "result").write_text(json.dumps({**study["result"], "n": 1}))
+    assert main(["audit", "verify", *files, "--result", str(tmp_path / "result"), "--json"]) == 17
+    told = [c for c in json.loads(capsys.readouterr().out.split("\n]\n")[0] + "\n]") if not c["holds"]]
+    assert [c["check"] for c in told] == ["published result is that of the study"]
+
+
+def test_a_node_that_rewrites_or_rolls_back_its_log_alone_is_caught_by_its_witnesses(space, bundles):
+    """One replays its log with its own key and one entry changed; another puts back last week's database."""
+    permit = bundles["researcher"]["facts"]["studies"][0]["study"]["permit"]
+    lih = space.folder / "lih/store.sqlite"
+    with sqlite3.connect(lih) as old:
+        old.execute("VACUUM INTO ?", (str(space.folder / "old.sqlite"),))
+    space.space("researcher").run("logrank", permit=permit, formula=CURVES)
+    for name in space.configs:
+        space.space(name).call("witness.look")
+    for name in ("ncck", "lih"):
+        space.kill(name)
+    rewrite(space.folder / "ncck")
+    for name in ("store.sqlite-wal", "store.sqlite-shm"):
+        (space.folder / "lih" / name).unlink(missing_ok=True)
+    (space.folder / "old.sqlite").replace(lih)
+    for name in ("ncck", "lih"):
+        space.start(name)
+    space.wait()
+    assert verify_folder(space.folder / "ncck")["proved"], "the forger has the key: its log alone proves itself"
+    ncck, forgetful = (NodeConfig.read(space.folder / n).did for n in ("ncck", "lih"))
+    told = {}
+    for name in space.configs:
+        for row in space.space(name).call("witness.look"):
+            told.setdefault(row["log"], []).append(row["alarm"])
+    assert len(told[ncck]) == len(told[forgetful]) == 3, "three witnesses each"
+    assert all("do not begin with" in alarm for alarm in told[ncck])
+    assert all("rolled back" in alarm for alarm in told[forgetful])
+    assert all(not alarm for log in set(told) - {ncck, forgetful} for alarm in told[log])
+    watching = [n for n in space.configs if alarms(space, n)]
+    before = {n: alarms(space, n) for n in watching}
+    for name in watching:
+        space.space(name).call("witness.look")
+    assert {n: alarms(space, n) for n in watching} == before, "an alarm is written once"
+    with pytest.raises(errors.NotFound):
+        space.space(watching[0]).http.get_json(f"{space.configs[watching[0]].base_url}/checkpoint/witnessed/{ncck}")
+    body = space.space("ncck").call("audit.export", ids=[permit])
+    assert body["witnesses"] == [], "nobody signs for it any more"
+    for name in watching:
+        for row in space.space(name).call("witness.list"):
+            if row["alarm"]:
+                space.space(name).call("witness.accept", did=row["log"], reason="explained")
+        assert not any(row["alarm"] for row in space.space(name).call("witness.look"))
+
+
+def alarms(space, name) -> int:
+    return sum(e["kind"] == "witness.alarm" for e in space.entries(name))
+
+
+def rewrite(folder) -> None:
+    """Replay a log with one entry changed, signed with the node's own key at every step."""
+    config = NodeConfig.read(folder)
+    url = config.store_url(folder)
+    ring = Keyring(folder, config.did, config.passphrase_file)
+    store = Store(url)
+    entries = [json.loads(text) for text in store.read()]
+    store.close()
+    with sqlite3.connect(folder / "store.sqlite") as database:
+        database.execute("DELETE FROM log")
+        database.execute("UPDATE head SET body = ''")
+    store = Store(url)
+    log = Log(store, config.did, ring)
+    for entry in entries:
+        changed = {**entry["details"], "bytes": 1} if entry["kind"] == "round.answered" else entry["details"]
+        log.commit(Event(entry["kind"], entry["actor"], changed))
+    store.close()
