@@ -32,6 +32,7 @@ from ihds.analysis import method
 from ihds.demo import EVIDENCE, Nodes
 from ihds.roles import node
 from ihds.roles.config import DatasetConfig, NodeConfig, free_port
+from ihds.roles.simulated import agree, grant
 
 method.methods()["vector"] = vector  # type: ignore[assignment]
 ROWS: list[dict] = []
@@ -258,7 +259,7 @@ def with_nodes(tables: list[pd.DataFrame], play) -> None:
         for name in nodes.configs:
             nodes.start(name)
         nodes.wait()
-        researcher, officer = nodes.space("researcher"), nodes.space("access-body")
+        researcher, body = nodes.space("researcher"), nodes.space("access-body")
         found = researcher.search("")
         asked = {
             "title": "b",
@@ -273,9 +274,10 @@ def with_nodes(tables: list[pd.DataFrame], play) -> None:
             "safeguards": "b",
             "period_months": 1,
         }
-        answer = researcher.apply(datasets=[r["dataset"] for r in found], **asked)
-        officer.call("permit.decide", id=answer["application"], grant=True, conditions={"max_rounds": 100000})
-        permit = next(p["permit"] for p in researcher.permits() if p["permit"])
+        holders = [nodes.space(name) for name, config in nodes.configs.items() if config.role == "holder"]
+        agreement = agree(body, holders, researcher)
+        answer = researcher.apply(datasets=[r["dataset"] for r in found], agreement=agreement, **asked)
+        permit = grant(body, researcher, answer["application"], {"max_rounds": 100000})
         play(researcher, permit, folder)
     finally:
         nodes.stop()

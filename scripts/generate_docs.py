@@ -21,14 +21,23 @@ from ihds.attacks.page import page as attacked
 from ihds.audit.log import EVENTS
 from ihds.cli import EXIT_STATUS, build_parser
 from ihds.connector.dsp import negotiation, transfer
-from ihds.governance import application, permit
-from ihds.governance.access import MAY_NOT_APPLY, Question
+from ihds.governance import agreement, application, permit
+from ihds.governance.access import MAY_NOT_APPLY, ContractQuestion, Question
 from ihds.governance.deadlines import DEADLINES, OPEN
 from ihds.governance.duties import SEPARATE
+from ihds.governance.fees import TARIFF
 from ihds.governance.holidays import CALENDARS
 from ihds.governance.jurisdiction import evidence_terms, jurisdictions
 from ihds.governance.lifecycle import Steps, mermaid, plain
-from ihds.governance.lives import AMENDMENT, APPEAL, APPLICATION, REQUEST
+from ihds.governance.lives import (
+    AMENDMENT,
+    APPEAL,
+    APPLICATION,
+    CONTRACT,
+    CONTRACT_AMENDMENT,
+    CONTRACT_REQUEST,
+    REQUEST,
+)
 from ihds.governance.policy import NAMESPACE, VOCABULARY
 from ihds.governance.rule import ARTEFACTS, NEVER, REGIMES, in_words
 from ihds.governance.truth import DESTINATIONS, ORIGINS, as_csv, truth_table
@@ -42,6 +51,10 @@ LIVES: dict[str, Steps[Any, Any]] = {
     "Permit": permit.STEPS,
     "Amendment": AMENDMENT,
     "Appeal": APPEAL,
+    "Application under an agreement": CONTRACT,
+    "Request under an agreement": CONTRACT_REQUEST,
+    "Amendment under an agreement": CONTRACT_AMENDMENT,
+    "Agreement": agreement.STEPS,
 }
 HOLIDAY_YEARS = range(2026, 2031)
 MADE = "<!-- made by scripts/generate_docs.py; change the code instead -->\n\n"
@@ -171,9 +184,9 @@ def law_lives() -> list[str]:
     ]
     lines += ["no step of the clock leads to a grant. What countries tell each other of an application is"]
     lines += [
-        "[in the reference](../reference/lives.md). The permit's life is at work in the access body; the inner lives of"
+        "[in the reference](../reference/lives.md). All of them are at work in the access body; how an officer works a"
     ]
-    lines += ["application, request, amendment and appeal are tables that no command uses yet.", ""]
+    lines += ["case stands [here](../how-to/work-a-case.md). An agreement rests on no EHDS permit (Art. 1(8)).", ""]
     for title, steps in LIVES.items():
         start = next(iter(steps))
         lines += [f"## {title}", "", f"```mermaid\n{mermaid(plain(steps), start)}\n```", ""]
@@ -186,6 +199,17 @@ def law_lives() -> list[str]:
     lines += ["## Verdicts", "", "Each is answered with assessor and justification; those marked may not apply.", ""]
     marked = [f"- {question}{' (may not apply)' if question in MAY_NOT_APPLY else ''}" for question in Question]
     duties = ", ".join(sorted(SEPARATE))
+    marked += ["", "Under an agreement, where no permit of the EHDS is asked for:", ""]
+    marked += [f"- {question}" for question in ContractQuestion]
+    marked += [
+        "",
+        "## Fees",
+        "",
+        "EHDS Art. 62 names no amount; a body puts its own tariff in the place of this one.",
+        "",
+    ]
+    marked += [_row("fee", "article", "for", "euros", "each", "public body of the Union"), "|" + "---|" * 6]
+    marked += [_row(f.id, f.article, f.what, f.euros, f.unit, f.reduced) for f in TARIFF]
     return [*lines, *marked, "", f"One person holds at most one of these duties in a project (55(3)): {duties}."]
 
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ihds.demo import APPLICATION, COX, Nodes, build
+from ihds.demo import COX, Nodes, build
+from ihds.roles.simulated import APPLICATION, ASSESSOR, OFFICER
 
 CRASHING = Path(__file__).parent / "crashing_node.py"
 
@@ -32,17 +33,16 @@ class Space(Nodes):
 
     def permit(self, **conditions) -> str:
         """Apply and be granted."""
-        answer = self.apply()
-        decided = self.space("access-body").call(
-            "permit.decide", id=answer["application"], grant=True, conditions=conditions
-        )
-        held = [p["permit"] for p in self.space("researcher").permits()]
-        assert decided["permit"] in held
-        return decided["permit"]
+        return self.grant(self.apply()["application"], **conditions)
+
+    def agreement(self) -> str:
+        """Return the agreement of all institutions, signed by each the first time."""
+        return self.__dict__.get("agreed") or self.__dict__.setdefault("agreed", self.agree())
 
     def apply(self, **changes) -> dict:
         datasets = [r["dataset"] for r in self.space("researcher").search("bladder")]
-        return self.space("researcher").apply(**{"datasets": datasets, **APPLICATION, **changes})
+        asked = {"datasets": datasets, "agreement": self.agreement(), **APPLICATION, **changes}
+        return self.space("researcher").apply(**asked)
 
     def entries(self, name: str) -> list[dict]:
         """Read a node's log from its database."""
@@ -86,4 +86,4 @@ def running(folder: Path) -> Iterator[Space]:
         nodes.stop()
 
 
-__all__ = ["APPLICATION", "COX", "Space", "running"]
+__all__ = ["APPLICATION", "ASSESSOR", "COX", "OFFICER", "Space", "running"]

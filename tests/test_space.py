@@ -18,7 +18,7 @@ from ihds.ids import StudyId
 from ihds.roles.config import DatasetConfig, NodeConfig
 from ihds.roles.node import verify_folder
 from tests.conftest import ROOT
-from tests.space import APPLICATION, COX, Space, running
+from tests.space import APPLICATION, COX, OFFICER, Space, running
 
 HOLDERS = ("lih", "ncck", "us-site")
 
@@ -97,9 +97,7 @@ def test_a_purpose_outside_the_permit_is_refused(space):
 
 def test_a_variable_outside_the_permit_is_refused(space):
     answer = space.apply(variables=["first_months", "first_recurrence"])
-    space.space("access-body").call("permit.decide", id=answer["application"], grant=True)
-    space.space("researcher").permits()
-    permit = [p["permit"] for p in space.space("researcher").permits() if p["application"] == answer["application"]][0]
+    permit = space.grant(answer["application"])
     with pytest.raises(errors.Refused, match="does not open treatment"):
         space.space("researcher").run("kaplan_meier", permit=permit, formula=CURVES)
 
@@ -109,7 +107,7 @@ def test_an_incomplete_application_is_sent_back_with_one_list(space):
     assert answer["state"] == "AWAITING_ADDITIONAL_INFORMATION"
     assert len(answer["reasons"]) == 2
     with pytest.raises(errors.IllegalTransition):
-        space.space("access-body").call("permit.decide", id=answer["application"], grant=True)
+        space.space("access-body").call("permit.decide", id=answer["application"], grant=True, by=OFFICER)
 
 
 def test_an_applicant_cannot_claim_another_country_than_its_membership(space):
@@ -121,8 +119,10 @@ def test_a_refusal_needs_reasons_and_reaches_the_applicant(space):
     answer = space.apply()
     officer = space.space("access-body")
     with pytest.raises(errors.BadInput, match="68\\(9\\)"):
-        officer.call("permit.decide", id=answer["application"], grant=False)
-    officer.call("permit.decide", id=answer["application"], grant=False, reasons=["R-66-MIN: not necessary"])
+        officer.call("permit.decide", id=answer["application"], grant=False, by=OFFICER)
+    officer.call(
+        "permit.decide", id=answer["application"], grant=False, reasons=["R-66-MIN: not necessary"], by=OFFICER
+    )
     row = [p for p in space.space("researcher").permits() if p["application"] == answer["application"]][0]
     assert row["reasons"] == ["R-66-MIN: not necessary"]
 
@@ -286,7 +286,7 @@ def test_the_tutorial_does_what_it_says(space, capsys, monkeypatch):
     text = (ROOT / "docs/tutorials/first-study.md").read_text()
     shell, python = re.findall(r"```(?:sh|python)\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(space.folder)
-    names = {}
+    names = {"urn:uuid:AGREEMENT": space.agreement()}
     ran = 0
     for line in shell.replace("\\\n", " ").splitlines():
         command, _, remark = line.partition("#")
@@ -307,7 +307,60 @@ def test_the_tutorial_does_what_it_says(space, capsys, monkeypatch):
             names["urn:uuid:APPLICATION"] = re.search(r"urn:uuid:[0-9a-f-]{36}", out)[0]
         if words[1:3] == ["permit", "decide"]:
             names["urn:uuid:PERMIT"] = re.search(r"urn:uuid:[0-9a-f-]{36}", out)[0]
-    assert ran == 12
+    assert ran == 14
+
+
+def test_an_officer_works_a_case_by_the_commands_of_the_page(space, capsys, monkeypatch):
+    """Every command of the page is run, in order, as it stands there."""
+    monkeypatch.chdir(space.folder)
+    signed = space.space("access-body").call("joint.show", id=space.agreement())["text"]
+    text = {k: v for k, v in signed.items() if k not in ("id", "body")}
+    (space.folder / "agreement.json").write_text(json.dumps(text))
+    names: dict[str, str] = {}
+    shell = "".join(re.findall(r"```sh\n(.*?)```", (ROOT / "docs/how-to/work-a-case.md").read_text(), re.DOTALL))
+    for line in shell.replace("\\\n", " ").splitlines():
+        command, _, remark = line.partition("#")
+        for placeholder, value in names.items():
+            command = command.replace(placeholder, value)
+        words = shlex.split(command)
+        assert main(words[1:]) == (12 if "refused" in remark else 0), command
+        out = capsys.readouterr().out
+        if words[1:3] == ["agreement", "propose"]:
+            names["urn:uuid:AGREEMENT"] = re.search(r"urn:uuid:[0-9a-f-]{36}", out)[0]
+        if words[1] == "apply":
+            names["urn:uuid:APPLICATION"] = re.search(r"urn:uuid:[0-9a-f-]{36}", out)[0]
+        if words[1:3] == ["permit", "decide"] and "refused" not in remark:
+            names["urn:uuid:PERMIT"] = re.search(r"urn:uuid:[0-9a-f-]{36}", out)[0]
+            assert "under the agreement" in out
+            assert "permit" not in out
+    assert len(names) == 3
+
+
+def test_an_officers_key_gives_commands_in_that_officers_name_only(space):
+    application = space.apply()["application"]
+    body = space.space("access-body")
+    key = body.call("officer.add", name="C", roles=["assessor"])["key"]
+    own = dataclasses.replace(body, key=key)
+    words = {"id": application, "question": "all", "answer": "yes", "because": "why"}
+    own.call("permit.assess", **words, by=OFFICER)
+    assert {v["assessor"] for v in body.call("permit.show", id=application)["verdicts"].values()} == {"C"}
+    with pytest.raises(errors.Refused, match="55\\(3\\)"):
+        own.call("permit.decide", id=application, grant=True, by=OFFICER)
+    for name, arguments in (("officer.add", {"name": "D", "roles": ["officer"]}), ("key.rotate", {})):
+        with pytest.raises(errors.Refused, match="administrator"):
+            own.call(name, **arguments)
+    body.call("officer.remove", name="C")
+    with pytest.raises(errors.NotAuthenticated):
+        own.call("permit.list")
+
+
+def test_a_party_signs_the_agreement_as_it_stands_at_its_body_and_nobody_else_does(space):
+    body, signed = space.space("access-body"), space.agreement()
+    with pytest.raises(errors.NotFound):
+        body.call("joint.sign", id=signed, body=body.config.did)
+    shown = body.call("joint.show", id=signed)
+    assert shown["state"] == "IN_FORCE"
+    assert sorted(shown["signatures"]) == sorted(p["did"] for p in shown["text"]["parties"])
 
 
 def test_a_holder_looks_at_a_study_before_it_runs_and_lets_it_go_on(space, tmp_path, capsys):

@@ -27,7 +27,7 @@ from ihds.errors import BadTable, Refused, SetupFailed
 from ihds.privacy.disclosure import Thresholds
 from ihds.roles.config import data_file
 from ihds.roles.node import load_dataset
-from tests.space import APPLICATION, Space
+from tests.space import Space
 
 RNG = np.random.default_rng(7)
 PERSONS, VARIANTS = 131, 70  # no multiple of 4, 32 or 64
@@ -291,9 +291,8 @@ def test_a_scan_of_genotypes_in_place_runs_over_three_nodes(tmp_path):
         researcher = space.space("researcher")
         datasets = [r["dataset"] for r in researcher.search("genotypes")]
         asked = {"datasets": datasets, "variables": ["id", "age", "y", *names], "methods": ["association_scan"]}
-        answer = researcher.apply(**{**APPLICATION, **asked})
-        space.space("access-body").call("permit.decide", id=answer["application"], grant=True, conditions={})
-        permit = researcher.permits()[-1]["permit"]
+        answer = space.apply(**asked)
+        permit = space.grant(answer["application"])
         result = researcher.run("association_scan", permit=permit, formula="y ~ age", features="rs*")
         found = pd.DataFrame(result.details["features"]).set_index("feature")
         assert len(found) == variants

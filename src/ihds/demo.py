@@ -34,6 +34,7 @@ from ihds.reports.html import write_report
 from ihds.roles import node
 from ihds.roles.config import REVIEWED, DatasetConfig, NodeConfig, free_port
 from ihds.roles.node import verify_folder
+from ihds.roles.simulated import APPLICATION, OFFICER, agree, grant
 from ihds.roles.space import Space
 from ihds.wire.http import Http
 
@@ -171,6 +172,14 @@ class Nodes:
         """Return a node's management interface."""
         return ihds.connect(self.folder / name)
 
+    def agree(self) -> str:
+        """Have the agreement of all institutions signed by each; return its id."""
+        return agree(self.space("access-body"), [self.space(h) for h, _ in HOLDERS], self.space("researcher"))
+
+    def grant(self, application: str, **conditions: Any) -> str:
+        """Give the verdicts on an application and grant it; return the id of the grant."""
+        return grant(self.space("access-body"), self.space("researcher"), application, conditions)
+
 
 def build(folder: Path, offered: Sequence[Offered] = (BYAR,)) -> Nodes:
     """Make the six nodes: authority, access body, three holders, researcher."""
@@ -214,31 +223,6 @@ def running(folder: Path, *, keep: bool, offered: Sequence[Offered] = (BYAR,)) -
             nodes.stop()
 
 
-APPLICATION = {
-    "title": "Recurrence of superficial bladder cancer under intravesical treatment",
-    "purpose": "scientific_research",
-    "intended_use": "Compare the rate of recurrences between treatments",
-    "benefit": "Better choice of treatment after resection",
-    "variables": [
-        "person_id",
-        "treatment",
-        "tumour_count",
-        "largest_tumour_cm",
-        "start_months",
-        "stop_months",
-        "recurrence",
-        "first_months",
-        "first_recurrence",
-    ],
-    "methods": ["describe", "kaplan_meier", "logrank", "cox"],
-    "persons": ["Demo Researcher"],
-    "legal_basis": "GDPR 6(1)(e), 9(2)(j)",
-    "ethics": "CNER opinion (simulated)",
-    "safeguards": "federated analysis; only sums leave the holders",
-    "period_months": 24,
-}
-
-
 def play(nodes: Nodes, say: Say, report_file: Path) -> bool:
     """Play the story; return whether the federated fit equals the pooled one."""
     researcher, officer = nodes.space("researcher"), nodes.space("access-body")
@@ -251,12 +235,20 @@ def play(nodes: Nodes, say: Say, report_file: Path) -> bool:
     say.step("A study without a permit is refused")
     _refused(say, researcher, "cox", {"formula": COX}, datasets=datasets)
 
-    say.step("The researcher applies for a data permit; the access body decides (simulated decision)")
-    answer = researcher.apply(datasets=datasets, **APPLICATION)
+    say.step("The institutions sign their agreement: joint research beside the EHDS (Art. 1(8)), the regime of today")
+    agreement = nodes.agree()
+    say.line(f"agreement {agreement} is in force: every party signed it with the key of its DID")
+
+    say.step("The researcher applies under it; verdicts are given, then it is decided (simulated decision)")
+    answer = researcher.apply(datasets=datasets, agreement=agreement, **APPLICATION)
     say.line(f"application {answer['application']} is {answer['state']}")
-    decided = officer.call("permit.decide", id=answer["application"], grant=True)
-    permit = next(p["permit"] for p in researcher.permits() if p["permit"] == decided["permit"])
-    say.line(f"permit {permit} is granted for scientific research, 24 months")
+    try:
+        officer.call("permit.decide", id=answer["application"], grant=True, by=OFFICER)
+        return False
+    except IhdsError as error:
+        _reasons(say, error)
+    permit = nodes.grant(answer["application"])
+    say.line(f"authorisation {permit} is granted under the agreement: scientific research, 24 months")
 
     say.step("Contracts are agreed with each holder, then the study runs in rounds of masked sums")
     cox = researcher.run("cox", permit=permit, report=lambda s: tell(say, s), formula=COX)

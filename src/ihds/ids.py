@@ -54,6 +54,13 @@ class ApplicationId(Identifier):
     noun = "application id"
 
 
+class AgreementId(Identifier):
+    """Names an agreement of several institutions."""
+
+    __slots__ = ()
+    noun = "agreement id"
+
+
 class StudyId(Identifier):
     """Names a study run under one permit."""
 

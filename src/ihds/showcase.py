@@ -55,14 +55,14 @@ def run_study(cohort: Cohort, study: Study, report: Path, say: Say) -> list[Resu
         with (
             running(folder, keep=False, offered=offers(cohort)) as nodes,
             contextlib.closing(nodes.space("researcher")) as researcher,
-            contextlib.closing(nodes.space("access-body")) as officer,
         ):
             name = f"{cohort.name.replace('_', '-')}-{study.table}-"
             wanted = [r for r in researcher.search(cohort.title) if name in str(r["dataset"])]
             for row in wanted:
                 say.line(f"{row['dataset']}: {row['title']} ({row['country']}, about {row['persons']} persons)")
-            say.step("A permit is applied for and decided (simulated decision)")
+            say.step("The institutions sign their agreement; access is applied for, assessed and decided (simulated)")
             answer = researcher.apply(
+                agreement=nodes.agree(),
                 datasets=[r["dataset"] for r in wanted],
                 title=f"{cohort.title}: {study.question}",
                 intended_use=study.question,
@@ -71,8 +71,7 @@ def run_study(cohort: Cohort, study: Study, report: Path, say: Say) -> list[Resu
                 methods=sorted({step.method for step in study.steps}),
                 **_APPLICATION,
             )
-            permit = officer.call("permit.decide", id=answer["application"], grant=True)["permit"]
-            researcher.permits()
+            permit = nodes.grant(answer["application"])
             results = []
             for step in study.steps:
                 say.step(f"{step.heading} ({step.method})")

@@ -10,14 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ihds.governance import application, permit
+from ihds.governance import agreement, application, permit
 from ihds.governance.access import MAY_NOT_APPLY, Amendment, Answer, Change, Dossier, Question, Verdict
-from ihds.governance.duties import GRANT_NEEDS, SEPARATE, Role, Shown, conflict
+from ihds.governance.duties import CONTRACT_NEEDS, GRANT_NEEDS, SEPARATE, Role, Shown, conflict
 from ihds.governance.lifecycle import permitted, plain
 from ihds.governance.lives import (
     AMENDMENT,
     APPEAL,
     APPLICATION,
+    CONTRACT,
+    CONTRACT_AMENDMENT,
+    CONTRACT_REQUEST,
+    LIFE,
     REQUEST,
     WIRE,
     AppealAction,
@@ -35,6 +39,10 @@ LIVES = {
     "amendment": (AMENDMENT, CaseAction, CaseState.GRANTED),
     "permit": (permit.STEPS, PermitEvent, PermitState.SUPERSEDED),
     "appeal": (APPEAL, AppealAction, None),
+    "contract": (CONTRACT, CaseAction, CaseState.GRANTED),
+    "contract request": (CONTRACT_REQUEST, CaseAction, CaseState.GRANTED),
+    "contract amendment": (CONTRACT_AMENDMENT, CaseAction, CaseState.GRANTED),
+    "agreement": (agreement.STEPS, agreement.AgreementAction, None),
 }
 CASES = ["application", "request", "amendment"]
 TODAY = date(2029, 6, 1)
@@ -92,7 +100,7 @@ def test_silence_grants_nothing(name):
         for step in row.values():
             if step.to == target:
                 assert step.by is Role.OFFICER
-                assert step.needs >= GRANT_NEEDS
+                assert step.needs >= (CONTRACT_NEEDS if name.startswith("contract") else GRANT_NEEDS)
             if step.by is Role.CLOCK:
                 assert step.to != target
 
@@ -125,7 +133,7 @@ def test_the_appeal_body_never_grants():
     )
 
 
-@pytest.mark.parametrize("steps", [APPLICATION, REQUEST, AMENDMENT], ids=CASES)
+@pytest.mark.parametrize("steps", LIFE.values(), ids=map(" ".join, LIFE))
 def test_inner_states_refine_what_travels_between_countries(steps):
     for state, row in steps.items():
         for step in row.values():

@@ -122,3 +122,16 @@ def test_a_log_proves_itself_on_either_database(url):
     jwk = key.public_jwk()
     assert verify(opened, "did:web:n", lambda data, text: verify_bytes(data, text, jwk)) == 5
     opened.close()
+
+
+def test_a_page_holds_the_records_with_certain_fields_after_an_id(store):
+    for n in range(6):
+        body = {"stage": "A" if n % 2 else "B", "kind": "x'; DROP TABLE records;--"}
+        store.transact([Put("a", str(n), 0, body)], append("one"))
+    store.transact([Put("b", "1", 0, {"stage": "A"})], append("one"))
+    assert [r.id for r in store.page("a", {"stage": "A"})] == ["1", "3", "5"]
+    assert [r.id for r in store.page("a", {"stage": "A", "kind": "x'; DROP TABLE records;--"}, after="1", limit=1)] == [
+        "3"
+    ]
+    assert [r.id for r in store.page("a", after="3")] == ["4", "5"]
+    assert store.page("a", {"stage": "C"}) == store.page("a", {"nothing": ""}) == []

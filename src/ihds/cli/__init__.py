@@ -17,6 +17,7 @@ from ihds.cli import (
     genotypes,
     nodes,
     participants,
+    permits,
     policies,
     studies,
 )
@@ -74,7 +75,9 @@ def build_parser() -> argparse.ArgumentParser:
     citizens.citizen_commands(group(sub, "citizen", "people's choices on the use of their health data"))
     studies.catalogue_commands(group(sub, "catalogue", "find datasets"))
     studies.apply_command(sub)
-    studies.permit_commands(group(sub, "permit", "list, decide and revoke permits"))
+    permits.permit_commands(group(sub, "permit", "work cases: assess, decide, grant and revoke"))
+    permits.officer_commands(group(sub, "officer", "accounts of an access body and their duties"))
+    permits.agreement_commands(group(sub, "agreement", "agreements of institutions beside the EHDS"))
     study = group(sub, "study", "run and show studies; look at, approve and decline those that came to a holder")
     studies.study_commands(study)
     approvals.approval_commands(study)

@@ -69,7 +69,7 @@ def _record(given: Any) -> None:
         country=given.country,
         scope=given.scope,
         declared_at=given.declared_at,
-        officer=given.officer,
+        by=given.officer,
         language=given.language,
     )
     show(given, answer, answer["receipt"])

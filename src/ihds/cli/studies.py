@@ -1,4 +1,4 @@
-"""A researcher's and an officer's commands: find, apply, decide, run studies, simulate."""
+"""A researcher's commands: find, apply, run studies, simulate."""
 
 from __future__ import annotations
 
@@ -67,6 +67,7 @@ def apply_command(sub: Any) -> None:
     declared.add_argument("--safeguards", default="federated analysis, only sums leave the holders")
     declared.add_argument("--period-months", type=int, default=24)
     declared.add_argument("--access-body", default="", help="DID (default: the configured one)")
+    declared.add_argument("--agreement", default="", help="the agreement it rests on, beside the EHDS")
 
 
 def _apply(given: Any) -> None:
@@ -84,67 +85,10 @@ def _apply(given: Any) -> None:
         safeguards=given.safeguards,
         period_months=given.period_months,
         access_body=given.access_body,
+        agreement=given.agreement,
     )
     lines = [f"application {answer['application']} is {answer['state']}", *answer["reasons"]]
     show(given, answer, "\n".join(lines))
-
-
-def permit_commands(sub: Any) -> None:
-    """Declare ``ihds permit``."""
-    command(sub, "list", "list applications and permits", "ihds permit list --node researcher", _permit_list)
-    shown = command(
-        sub, "show", "show a permit or an application", "ihds permit show urn:uuid:… --node hdab", _permit_show
-    )
-    shown.add_argument("id")
-    decide = command(
-        sub,
-        "decide",
-        "decide an application (on the access body's node)",
-        "ihds permit decide urn:uuid:… --grant --condition max_rounds=100 --node hdab",
-        _permit_decide,
-    )
-    decide.add_argument("id", help="application id")
-    choice = decide.add_mutually_exclusive_group(required=True)
-    choice.add_argument("--grant", action="store_true")
-    choice.add_argument("--refuse", action="store_true")
-    decide.add_argument("--reason", action="append", default=[], help="of a refusal; may be repeated")
-    decide.add_argument("--condition", action="append", default=[], help="NAME=NUMBER, for example min_cell=10")
-    revoke = command(
-        sub,
-        "revoke",
-        "revoke a permit (on the access body's node)",
-        "ihds permit revoke urn:uuid:… --reason misuse --node hdab",
-        _permit_revoke,
-    )
-    revoke.add_argument("id")
-    revoke.add_argument("--reason", default="")
-
-
-def _permit_list(given: Any) -> None:
-    rows = open_space(given).call("permit.list")
-    show_rows(given, rows, ("application", "title", "purpose", "state", "permit", "permit_state"))
-
-
-def _permit_show(given: Any) -> None:
-    show_json(open_space(given).call("permit.show", id=given.id))
-
-
-def _permit_decide(given: Any) -> None:
-    answer = open_space(given).call(
-        "permit.decide",
-        id=given.id,
-        grant=given.grant,
-        reasons=given.reason,
-        conditions=numbers(given.condition),
-    )
-    answer.pop("credential", None)
-    said = f"permit {answer['permit']} is granted" if given.grant else "the application is refused"
-    show(given, answer, said)
-
-
-def _permit_revoke(given: Any) -> None:
-    answer = open_space(given).call("permit.revoke", id=given.id, reason=given.reason)
-    show(given, answer, f"permit {answer['permit']} is {answer['state']}")
 
 
 def study_commands(sub: Any) -> None:

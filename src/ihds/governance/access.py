@@ -27,6 +27,21 @@ class Question(StrEnum):
     REGULATORS = "68(2) confidential data of regulators are not at risk, or protected"
 
 
+class ContractQuestion(StrEnum):
+    """What an assessor answers of joint research under an agreement (EHDS Art. 1(8))."""
+
+    PARTIES = "the applicant and every holder asked are parties, and the agreement is in force"
+    PURPOSE = "the research is what the parties agreed on"
+    NECESSARY = "the data are necessary, adequate and proportionate (GDPR 5(1)(c))"
+    LAWFUL = "each party has its basis in its own law (GDPR, PIPA, HIPAA)"
+    ETHICS = "the ethics approvals of every party's country hold (CNER, IRB, DRB)"
+    SAFEGUARDS = "technical and organisational measures suffice (GDPR 89(1))"
+    TERMS = "variables, methods and persons keep within the data-use terms"
+
+
+#: What is answered, by what a grant would rest on.
+QUESTIONS: dict[str, tuple[StrEnum, ...]] = {"ehds": tuple(Question), "contract": tuple(ContractQuestion)}
+
 #: Questions that may not apply; the others are answered yes or no.
 MAY_NOT_APPLY = frozenset({Question.ETHICS, Question.OPT_OUT, Question.SECURITY, Question.REGULATORS})
 
@@ -47,7 +62,7 @@ class Verdict:
     assessor: str
     justification: str
 
-    def passes(self, question: Question) -> bool:
+    def passes(self, question: StrEnum) -> bool:
         """Return whether it lets a permit be granted."""
         signed = bool(self.assessor and self.justification)
         fits = self.answer is Answer.YES or (self.answer is Answer.NOT_APPLICABLE and question in MAY_NOT_APPLY)
@@ -60,9 +75,10 @@ class Dossier:
 
     application: Application
     legal_regime: str
-    verdicts: Mapping[Question, Verdict] = field(default_factory=dict)
+    verdicts: Mapping[StrEnum, Verdict] = field(default_factory=dict)
     fee_notice_on: date | None = None
     excluded_until: date | None = None
+    agreed: bool = False
     reasons: tuple[str, ...] = ()
 
     def revised(self, application: Application) -> Dossier:
@@ -74,12 +90,14 @@ class Dossier:
         found = set()
         if not completeness(self.application):
             found.add(Shown.COMPLETE)
-        if set(self.verdicts) == set(Question):
+        if set(self.verdicts) == set(QUESTIONS[self.legal_regime]):
             found.add(Shown.ANSWERED)
             if all(verdict.passes(question) for question, verdict in self.verdicts.items()):
                 found.add(Shown.PASSED)
         if self.fee_notice_on is not None and self.fee_notice_on <= on:
             found.add(Shown.FEE_NOTICE)
+        if self.agreed:
+            found.add(Shown.AGREEMENT)
         excluded = self.excluded_until is not None and on <= self.excluded_until
         if not excluded and isinstance(screen(self.application, self.legal_regime, on), Granted):
             found.add(Shown.ELIGIBLE)

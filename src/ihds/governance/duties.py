@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -16,6 +18,7 @@ class Role(StrEnum):
     ENVIRONMENT = "operator of the secure environment"
     REVIEWER = "output reviewer"
     APPEAL_BODY = "appeal body"
+    PARTY = "party of the agreement"
     CLOCK = "clock"
 
 
@@ -29,12 +32,33 @@ def conflict(roles: frozenset[Role]) -> str:
     return f"EHDS 55(3): {' and '.join(both)} are separate duties" if len(both) > 1 else ""
 
 
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who acts: an account by its name, and the duties it was given. Whoever signs people in makes it."""
+
+    name: str
+    roles: frozenset[Role]
+
+
+#: What the node itself does when time has passed.
+THE_CLOCK = Actor("the clock", frozenset({Role.CLOCK}))
+
+
+def taken_on(held: Mapping[str, frozenset[Role]], actor: Actor, role: Role) -> tuple[str, ...]:
+    """Return why an account may not act in a role in a project, given who did what there; nothing if it may."""
+    if role not in actor.roles:
+        return (f"EHDS 55(3): {actor.name} does not hold the duty of the {role}",)
+    both = conflict(held.get(actor.name, frozenset()) | {role})
+    return (f"{both}; {actor.name} holds the other in this project",) if both else ()
+
+
 class Shown(StrEnum):
     """What a step may need, in words with its article."""
 
     COMPLETE = "every field of the form is answered (68(4))"
     ANSWERED = "every question has its verdict (68(1)(2))"
     PASSED = "no verdict fails (68(3))"
+    AGREEMENT = "an agreement in force, signed by every party, covers what is asked for (1(8))"
     FEE_NOTICE = "the applicant was told the fees and may withdraw (62(5))"
     ELIGIBLE = "applicant, purpose and period are admissible, and the applicant is not excluded (53, 63(3), 68(12), 91)"
     REASONS = "reasons are given (68(9))"
@@ -47,3 +71,5 @@ class Shown(StrEnum):
 
 #: Without these nothing is granted.
 GRANT_NEEDS = frozenset({Shown.ANSWERED, Shown.PASSED, Shown.FEE_NOTICE, Shown.ELIGIBLE})
+#: The same beside the EHDS: the agreement settles who pays.
+CONTRACT_NEEDS = frozenset({Shown.ANSWERED, Shown.PASSED, Shown.AGREEMENT, Shown.ELIGIBLE})

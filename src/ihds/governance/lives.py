@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from ihds.governance.application import ApplicationState
-from ihds.governance.duties import GRANT_NEEDS, Role, Shown
+from ihds.governance.duties import CONTRACT_NEEDS, GRANT_NEEDS, Role, Shown
 from ihds.governance.lifecycle import Step, Steps
 
 
@@ -142,6 +142,47 @@ AMENDMENT: Steps[CaseState, CaseAction] = {
     _S.ASSESSMENT: {**_EXTEND, **_ASK, **_FEE, **_REFUSE, **_WITHDRAW},
     _S.FEE_NOTICE_SENT: {_A.GRANT: Step(_S.GRANTED, _OFFICER, _AMENDED), **_REFUSE, **_WITHDRAW},
     _S.GRANTED: {},
+}
+
+
+#: Beside the EHDS (Art. 1(8)) there is no fee notice; the agreement must cover what is asked for.
+CONTRACT: Steps[CaseState, CaseAction] = {
+    **_ARRIVAL,
+    _S.ASSESSMENT: {_A.GRANT: Step(_S.GRANTED, _OFFICER, CONTRACT_NEEDS), **_ASK, **_REFUSE, **_WITHDRAW},
+    _S.GRANTED: {},
+}
+
+CONTRACT_REQUEST: Steps[CaseState, CaseAction] = {
+    **CONTRACT,
+    _S.GRANTED: REQUEST[_S.GRANTED],
+    _S.ANSWERED: {},
+}
+
+CONTRACT_AMENDMENT: Steps[CaseState, CaseAction] = {
+    **CONTRACT,
+    _S.ASSESSMENT: {
+        **CONTRACT[_S.ASSESSMENT],
+        _A.GRANT: Step(_S.GRANTED, _OFFICER, CONTRACT_NEEDS | {Shown.IN_SCOPE}),
+    },
+}
+
+
+class Kind(StrEnum):
+    """What is asked for."""
+
+    APPLICATION = "application"
+    REQUEST = "request"
+    AMENDMENT = "amendment"
+
+
+#: The life of a case by what is asked for and on what it would rest.
+LIFE: dict[tuple[str, Kind], Steps[CaseState, CaseAction]] = {
+    ("ehds", Kind.APPLICATION): APPLICATION,
+    ("ehds", Kind.REQUEST): REQUEST,
+    ("ehds", Kind.AMENDMENT): AMENDMENT,
+    ("contract", Kind.APPLICATION): CONTRACT,
+    ("contract", Kind.REQUEST): CONTRACT_REQUEST,
+    ("contract", Kind.AMENDMENT): CONTRACT_AMENDMENT,
 }
 
 

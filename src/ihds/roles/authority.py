@@ -75,6 +75,10 @@ class OffersNothing:
     def admit(self, flow: Flow) -> None:
         """Nobody receives anything from here."""
 
+    def account(self, key: str, command: str) -> str:
+        """Keep no accounts."""
+        raise NotAuthenticated("the management key is wrong", remedy="run the command on the node's folder")
+
     def started(self) -> None:
         """Nothing was interrupted."""
 

@@ -26,7 +26,7 @@ _KEYS = "opt_outs.keys"
 def of_node(node: Node, source: Source) -> Choices:
     """Return what keeps people who opted out from the views of a node's own rows."""
     config = node.config
-    if not config.opt_out_registry:
+    if not config.opt_out_registry or config.worker:  # the rows of a worker are guarded there
         return NoRegistry()
     registry = Did.parse(config.opt_out_registry)
     line = Line(registry, lambda d, after: page(node, d, after), lambda d: _kept(node, d), node.signatures.verify)

@@ -110,8 +110,8 @@ class Evidence:
         facts = {
             "studies": studies or gates,
             "permits": [b["permit"] for b in held],
-            "applications": [{k: v for k, v in b.items() if k != "credential"} for b in issued],
-            "credentials": tokens + [b["credential"] for b in issued if b.get("credential")],
+            "applications": issued,
+            "credentials": tokens + [b["credential"] for b in held],
         }
         return {name: value for name, value in facts.items() if value}
 

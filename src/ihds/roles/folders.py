@@ -39,3 +39,15 @@ def begin_log(folder: Path, did: Did, ring: Keyring, details: dict[str, Any], ur
     store = Store(url or sqlite_url(folder))
     Log(store, did, ring).commit(Event("node.created", did, details))
     store.close()
+
+
+def whose(folder: Path) -> tuple[Did, str]:
+    """Return the DID and store of a node, data plane or worker."""
+    from ihds.roles import dataplane, worker
+    from ihds.roles.config import NodeConfig
+
+    for file, kind in ((dataplane.FILE, dataplane.DataPlaneConfig), (worker.FILE, worker.WorkerConfig)):
+        if (folder / file).exists():
+            return Did.parse(kind.read(folder).did), sqlite_url(folder)
+    config = NodeConfig.read(folder)
+    return config.did, config.store_url(folder)

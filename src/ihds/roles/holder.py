@@ -337,6 +337,10 @@ class Holder:
             "datasets": lambda _a: [self.record(d).summary() for d in self.node.config.datasets if not d.file],
         }
 
+    def account(self, key: str, command: str) -> str:
+        """Keep no accounts."""
+        raise NotAuthenticated("the management key is wrong", remedy="run the command on the node's folder")
+
     def _transfer(self, call: Call) -> str:
         pid = self.node.studies.check(call.bearer).id
         process, _ = self.node.connector.by_pid("transfer", pid)

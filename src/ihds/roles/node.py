@@ -33,10 +33,10 @@ from ihds.connector.dsp.binding import Binding
 from ihds.connector.dsp.connector import Connector, Decisions
 from ihds.connector.dsp.transfer import ENDPOINT_TYPE, STUDY_FORMAT, Transfer
 from ihds.connector.openapi import description
-from ihds.errors import AuditBroken, BadInput, NotAuthenticated, Refused, SetupFailed
+from ihds.errors import AuditBroken, BadInput, Refused, SetupFailed
 from ihds.governance.policy import vocabulary
 from ihds.ids import Did
-from ihds.roles import folders
+from ihds.roles import agreements, folders
 from ihds.roles.config import NodeConfig, data_file
 from ihds.roles.conversations import conversations
 from ihds.roles.evidence import Evidence
@@ -45,7 +45,7 @@ from ihds.roles.membership import Membership, TrustList
 from ihds.roles.relay import WORKER_KEY_FILE
 from ihds.roles.signatures import KeySignatures
 from ihds.roles.witness import SERVICE, Witness
-from ihds.store.store import Store, sqlite_url
+from ihds.store.store import Store
 from ihds.wire import did as dids
 from ihds.wire import keys
 from ihds.wire.did import Method, Resolver
@@ -100,6 +100,10 @@ class Institution(Decisions, Protocol):
 
     def admit(self, flow: Flow) -> None:
         """Check that the receiver of a flow may have more of it. Raises Refused."""
+        ...
+
+    def account(self, key: str, command: str) -> str:
+        """Return in whose name a key other than the node's gives a command. Raises NotAuthenticated."""
         ...
 
     def started(self) -> None:
@@ -279,15 +283,16 @@ class Node:
 
     def _command(self, call: Call) -> Answer:
         key = (self.folder / API_KEY_FILE).read_text().strip()
-        if not hmac.compare_digest(call.bearer.encode(), key.encode()):
-            raise NotAuthenticated("the management key is wrong", remedy="run the command on the node's folder")
         name = call.path["command"]
+        given = call.json()
+        if not hmac.compare_digest(call.bearer.encode(), key.encode()):
+            given["by"] = self.institution.account(call.bearer, name)  # an account acts in its own name only
         commands = {**self.institution.commands(), **self._own_commands()}
         if name not in commands:
             raise BadInput(
                 f"a {self.config.role} has no command {name!r}", remedy=f"it has: {', '.join(sorted(commands))}"
             )
-        return Answer(commands[name](call.json()))
+        return Answer(commands[name](given))
 
     def _own_commands(self) -> dict[str, Command]:
         return {
@@ -296,6 +301,7 @@ class Node:
             "member.show": lambda _a: self.membership.show(),
             **conversations(self.connector),
             **self.gaiax.commands(),
+            "joint.sign": lambda a: agreements.sign(self, str(a["id"]), str(a.get("body", ""))),
             **self.witness.commands(),
             **self.evidence.commands(),
             "key.rotate": lambda a: self.rotate_key(str(a.get("signer", "file")), dict(a.get("options", {}))),
@@ -364,17 +370,6 @@ def load_dataset(folder: Path, dataset: str, table: pd.DataFrame, book: Codebook
     return rows
 
 
-def _whose(folder: Path) -> tuple[Did, str]:
-    """Return the DID and store of a node, data plane or worker."""
-    from ihds.roles import dataplane, worker
-
-    for file, kind in ((dataplane.FILE, dataplane.DataPlaneConfig), (worker.FILE, worker.WorkerConfig)):
-        if (folder / file).exists():
-            return Did.parse(kind.read(folder).did), sqlite_url(folder)
-    config = NodeConfig.read(folder)
-    return config.did, config.store_url(folder)
-
-
 def verify_folder(folder: Path) -> dict[str, Any]:
     """Prove the log of a node's folder; return origin and size.
 
@@ -382,7 +377,7 @@ def verify_folder(folder: Path) -> dict[str, Any]:
         AuditBroken: the log does not prove itself.
 
     """
-    did, url = _whose(folder)
+    did, url = folders.whose(folder)
     jwks = keys.public_keys(folder)
     store = Store(url)
     try:

@@ -96,7 +96,7 @@ class Registry:
             raise BadInput(f"{declared!r} is no time", remedy="write for example 2029-04-01T10:30:00+02:00") from error
         if at.tzinfo is None or at > now():
             raise BadInput("a choice is declared at a time that has been, with its time zone", remedy="leave it out")
-        body = self._enter(named, scope, choice, at, f"counter {arguments.get('officer') or ''}".strip())
+        body = self._enter(named, scope, choice, at, f"counter {arguments.get('by') or ''}".strip())
         return self._receipt(named, scope, body, str(arguments.get("language") or "en"))
 
     def _enter(self, named: str, scope: str, choice: Choice, at: datetime, source: str, *more: Put) -> Entry:

@@ -1,4 +1,4 @@
-"""The store: five methods over SQL, SQLite by default and PostgreSQL where replicas share state.
+"""The store: six methods over SQL, SQLite by default and PostgreSQL where replicas share state.
 
 A record is a JSON value under (kind, id) with a version. ``transact`` writes records and appends
 one log entry together, or does nothing; that is the whole of crash safety. Only ``audit.log``
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +129,25 @@ class Store:
         """Return all records of a kind, by id."""
         with self._cursor() as cursor:
             return [_record(row) for row in self._run(cursor, "list", kind=kind)]
+
+    def page(
+        self, kind: str, where: Mapping[str, str] | None = None, *, after: str = "", limit: int = 1_000_000
+    ) -> Sequence[Record]:
+        """Return records of a kind by id, beginning after one, whose top-level fields hold these texts."""
+        lite = self._engine.dialect.name == "sqlite"
+        query = sa.select(_records).where(_records.c.kind == _bind("kind"), _records.c.id > _bind("after"))
+        values: dict[str, Any] = {"kind": kind, "after": after, "limit": limit}
+        for number, (name, value) in enumerate((where or {}).items()):
+            field = _bind(f"name{number}")
+            pick = sa.cast(_records.c.body, sa.JSON).op("->>", return_type=sa.Text())
+            held = sa.func.json_extract(_records.c.body, field) if lite else pick(sa.cast(field, sa.Text))
+            query = query.where(held == _bind(f"value{number}"))
+            values |= {f"name{number}": f"$.{name}" if lite else name, f"value{number}": value}
+        dialect = self._engine.dialect
+        text = query.order_by(_records.c.id).limit(_bind("limit")).compile(dialect=dialect)
+        with self._cursor() as cursor:
+            cursor.execute(str(text), {**text.params, **values})
+            return [_record(row) for row in cursor]
 
     def transact(self, puts: Sequence[Put], append: Append) -> None:
         """Write records and append one log entry: both or neither.

@@ -1,0 +1,80 @@
+"""The people and papers of a simulated data space: who decides, what the institutions agreed on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ihds.audit.log import now
+from ihds.governance.agreement import BOARDS
+from ihds.governance.calendar import wait_months
+from ihds.roles.space import Space
+
+ASSESSOR, OFFICER = "Demo Assessor", "Demo Officer"
+_MONTHS = 36
+
+#: What the researcher of the demo asks for.
+APPLICATION: dict[str, Any] = {
+    "title": "Recurrence of superficial bladder cancer under intravesical treatment",
+    "purpose": "scientific_research",
+    "intended_use": "Compare the rate of recurrences between treatments",
+    "benefit": "Better choice of treatment after resection",
+    "variables": [
+        "person_id",
+        "treatment",
+        "tumour_count",
+        "largest_tumour_cm",
+        "start_months",
+        "stop_months",
+        "recurrence",
+        "first_months",
+        "first_recurrence",
+    ],
+    "methods": ["describe", "kaplan_meier", "logrank", "cox"],
+    "persons": ["Demo Researcher"],
+    "legal_basis": "GDPR 6(1)(e), 9(2)(j)",
+    "ethics": "CNER opinion (simulated)",
+    "safeguards": "federated analysis; only sums leave the holders",
+    "period_months": 24,
+}
+
+
+def agree(body: Space, holders: Sequence[Space], researcher: Space) -> str:
+    """Give the access body its people and have an agreement signed by all its parties; return its id."""
+    for name, role in ((ASSESSOR, "assessor"), (OFFICER, "officer")):
+        body.call("officer.add", name=name, roles=[role])
+    duties = [(holder, "holds its data and answers for their lawful use") for holder in holders]
+    duties.append((researcher, "runs the studies and answers for what is published"))
+    today = now().date()
+    until = wait_months(today, _MONTHS).isoformat()
+    parties = [
+        {"did": s.config.did, "name": s.config.name, "country": s.config.country, "responsibility": duty}
+        for s, duty in duties
+    ]
+    approvals = [
+        {"board": board, "country": country, "reference": "simulated", "valid_until": until}
+        for country in sorted({str(p["country"]) for p in parties})
+        for board in sorted(BOARDS[country])
+    ]
+    agreement = {
+        "title": "Joint research (simulated)",
+        "purposes": ["scientific_research"],
+        "parties": parties,
+        "approvals": approvals,
+        "terms": "only sums leave a party; nobody tries to re-identify; results are published, anonymous only",
+        "since": today.isoformat(),
+        "until": until,
+    }
+    proposed = str(body.call("joint.propose", by=OFFICER, agreement=agreement)["agreement"])
+    for party, _ in duties:
+        party.call("joint.sign", id=proposed)
+    return proposed
+
+
+def grant(body: Space, researcher: Space, application: str, conditions: Mapping[str, Any]) -> str:
+    """Give the verdicts on an application and grant it; return the id of what was granted."""
+    why = "as the agreement and the protocol show (simulated)"
+    body.call("permit.assess", id=application, question="all", answer="yes", because=why, by=ASSESSOR)
+    decided = body.call("permit.decide", id=application, grant=True, conditions=dict(conditions), by=OFFICER)
+    researcher.permits()  # the user fetches what was granted
+    return str(decided["permit"])
