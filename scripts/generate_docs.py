@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ihds import errors
+from ihds.analysis import release
 from ihds.analysis.agree import CONTRIBUTIONS as AGREEMENT
 from ihds.analysis.method import leaves, methods
 from ihds.attacks import attacks
@@ -21,7 +22,7 @@ from ihds.attacks.page import page as attacked
 from ihds.audit.log import EVENTS
 from ihds.cli import EXIT_STATUS, build_parser
 from ihds.connector.dsp import negotiation, transfer
-from ihds.governance import agreement, application, permit
+from ihds.governance import agreement, application, bodies, permit
 from ihds.governance.access import MAY_NOT_APPLY, ContractQuestion, Question
 from ihds.governance.deadlines import DEADLINES, OPEN
 from ihds.governance.duties import SEPARATE
@@ -41,6 +42,7 @@ from ihds.governance.lives import (
 from ihds.governance.policy import NAMESPACE, VOCABULARY
 from ihds.governance.rule import ARTEFACTS, NEVER, REGIMES, in_words
 from ihds.governance.truth import DESTINATIONS, ORIGINS, as_csv, truth_table
+from ihds.privacy import rules
 from ihds.privacy.disclosure import Thresholds
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -132,6 +134,14 @@ def law_rules() -> list[str]:
                 f"| {rule.id} ({kind}) | {rule.article} | {about} | {in_words(rule.needs)} | {rule.text} | {force} "
                 f"| {rule.certainty} | {named} |"
             )
+        lines += [
+            "",
+            "| limit | article | thresholds | says | in use | since | certainty |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for limit in law.LIMITS:
+            least = ", ".join(f"{k} {v:g}" for k, v in dataclasses.asdict(limit.thresholds).items())
+            lines.append(_row(limit.id, limit.article, least, limit.text, limit.source, limit.since, limit.certainty))
         lines.append("")
     lines += [
         "## Evidence",
@@ -142,6 +152,45 @@ def law_rules() -> list[str]:
     lines += ["| term | meaning | of |", "|---|---|---|"]
     for name, term in sorted(evidence_terms().items()):
         lines.append(f"| `{name}` | {term.meaning} | {'the recipient' if term.of_recipient else 'the data'} |")
+    return lines
+
+
+def disclosure_rules() -> list[str]:
+    """Return the page of the rules against disclosure: classes of output, rules, and every field of a result."""
+    lines = ["# Rules against disclosure", "", (rules.__doc__ or "").strip().split("\n\n", 1)[1], ""]
+    lines += [
+        "The strictest of permit, laws and holder holds, threshold by threshold. A study names it and is signed; a"
+    ]
+    lines += [
+        "site that asks for more refuses. A result is looked at once more before it is told: where a rule would be"
+    ]
+    lines += ["broken, the study ends without it.", "", "## Classes of output", ""]
+    lines += ["| class | what it is | rules |", "|---|---|---|"]
+    for name, text in rules.CLASSES.items():
+        lines.append(_row(name, text, ", ".join(f"`{r.id}`" for r in rules.rules_of(name))))
+    lines += [
+        "",
+        "## Rules",
+        "",
+        "| rule | says | threshold (default, floor) | judged | source |",
+        "|---|---|---|---|---|",
+    ]
+    default, floor = Thresholds(), Thresholds.floor()
+    for rule in rules.RULES:
+        limits = [f"`{n}` ({getattr(default, n):.3g}, {getattr(floor, n):.3g})" for n in rule.thresholds]
+        lines.append(_row(f"`{rule.id}`", rule.text, "; ".join(limits), ", ".join(rule.where), rule.source))
+    lines += [
+        "",
+        "## Fields of results",
+        "",
+        "A field that stands in no line does not leave. `*` stands for any name.",
+        "",
+    ]
+    lines += ["| class | fields |", "|---|---|"]
+    for kind in (*rules.CLASSES, rules.PUBLIC):
+        named = sorted(path for path, of in release.FIELDS.items() if of == kind)
+        if named:
+            lines.append(_row(kind, ", ".join(f"`{path}`" for path in named)))
     return lines
 
 
@@ -254,6 +303,7 @@ def pages() -> dict[Path, str]:
     states = ["# Lives", ""]
     for title, table, start in (
         ("Data access application", application.NEXT, application.ApplicationState.SUBMITTED),
+        ("Motion of a body", bodies.NEXT, bodies.MotionState.OPEN),
         ("Data permit", permit.NEXT, permit.PermitState.GRANTED),
         ("Contract negotiation (DSP)", negotiation.NEXT, negotiation.State.START),
         ("Transfer process (DSP)", transfer.NEXT, transfer.State.START),
@@ -261,15 +311,18 @@ def pages() -> dict[Path, str]:
         states += [f"## {title}", "", f"```mermaid\n{mermaid(table, start)}\n```", ""]
     made[DOCS / "reference/lives.md"] = MADE + "\n".join(states)
 
-    rules = ["# Rules of offers, permits and jurisdictions", "", f"Left operands are `{NAMESPACE}` + term.", ""]
-    rules += ["| term | meaning |", "|---|---|", *(f"| `{t}` | {m} |" for t, m in VOCABULARY.items()), ""]
-    rules += ["## Thresholds", "", "| name | default | floor |", "|---|---|---|"]
+    terms = ["# Rules of offers, permits and jurisdictions", "", f"Left operands are `{NAMESPACE}` + term.", ""]
+    terms += ["| term | meaning |", "|---|---|", *(f"| `{t}` | {m} |" for t, m in VOCABULARY.items()), ""]
+    terms += ["## Thresholds", "", "| name | default | floor |", "|---|---|---|"]
     default, floor = Thresholds(), Thresholds.floor()
     for field in dataclasses.fields(Thresholds):
         shown = [f"{getattr(t, field.name):.3g}" for t in (default, floor)]
-        rules.append(f"| `{field.name}` | {shown[0]} | {shown[1]} |")
-    rules += ["", "The rules of law stand on [their own page](../law/rules.md)."]
-    made[DOCS / "reference/rules.md"] = MADE + "\n".join(rules) + "\n"
+        terms.append(f"| `{field.name}` | {shown[0]} | {shown[1]} |")
+    terms += ["", "The rules of law stand on [their own page](../law/rules.md), what the thresholds are for on"]
+    terms += ["[that of disclosure control](disclosure.md)."]
+    made[DOCS / "reference/rules.md"] = MADE + "\n".join(terms) + "\n"
+
+    made[DOCS / "reference/disclosure.md"] = MADE + "\n".join(disclosure_rules()) + "\n"
 
     made[DOCS / "law/rules.md"] = MADE + "\n".join(law_rules()) + "\n"
     made[DOCS / "law/clocks.md"] = MADE + "\n".join(law_clocks()) + "\n"

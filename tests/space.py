@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -74,9 +74,11 @@ class Space(Nodes):
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Space]:
+def running(folder: Path, prepare: Callable[[Space], None] = lambda _nodes: None) -> Iterator[Space]:
+    """Run six nodes; ``prepare`` changes their folders before they start."""
     made = build(folder)
     nodes = Space(made.folder, made.processes, made.configs)
+    prepare(nodes)
     try:
         for name in nodes.configs:
             nodes.start(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -11,10 +12,10 @@ from ihds.attacks import attacks, site_facts
 from ihds.attacks.attack import Outcome, Verdict, carried_out
 from ihds.attacks.page import page
 from ihds.attacks.world import Keys
-from ihds.canonical import sha256
 from ihds.cli import main
 from ihds.errors import BadInput
-from ihds.privacy import secagg
+from ihds.privacy.secagg.party import Party
+from ihds.privacy.secagg.stream import Stream
 from tests.conftest import ROOT
 
 #: What still succeeds. One that closes is taken off here, and its line in LIMITATIONS.md is read again.
@@ -104,33 +105,61 @@ def test_the_command_lists_carries_out_and_refuses_what_it_does_not_know(capsys)
 
 
 def test_without_masks_a_reply_is_read(monkeypatch):
-    monkeypatch.setattr("ihds.federation.gate.secagg.add_masks", lambda words, *_: words)
+    monkeypatch.setattr("ihds.privacy.secagg.party.masks_of", lambda *_: [])
+    monkeypatch.setattr("ihds.federation.sums.unmask", lambda total, *_: total)
     for name in ("single_reply", "property_inference"):
         assert carried_out(attacks()[name]).status == "open"
 
 
-def test_masks_not_keyed_by_the_round_give_two_states_away(monkeypatch):
-    add = secagg.add_masks
-    monkeypatch.setattr("ihds.federation.gate.secagg.add_masks", lambda w, me, seeds, _: add(w, me, seeds, "same"))
-    for name in ("two_states", "replayed_round"):
-        assert carried_out(attacks()[name]).status == "open"
+_HONEST = "did:web:attacked:4"
 
 
-def test_a_mask_key_kept_from_study_to_study_gives_their_difference_away(monkeypatch):
-    add, seeds = secagg.add_masks, secagg.seeds
-    monkeypatch.setattr(Keys, "seal", lambda self, _: sha256(self.identity.did.encode()))
-    monkeypatch.setattr("ihds.federation.gate.secagg.seeds", lambda key, me, known, _: seeds(key, me, known, "any"))
-    monkeypatch.setattr("ihds.federation.gate.secagg.add_masks", lambda w, me, held, _: add(w, me, held, "any"))
-    assert carried_out(attacks()["masks_across_studies"]).status == "open"
+def vanishing(_setting, _roster, sharers, party, *_) -> list[Stream]:
+    """Return masks that are the same in every round and study, and vanish over all sites of an attack."""
+    if party == sharers[0]:
+        return [Stream(bytes(16), add=True)] * (len(sharers) - 1)
+    return [Stream(bytes(16), add=False)]
+
+
+@pytest.mark.parametrize("name", ["two_states", "replayed_round", "masks_across_studies"])
+def test_masks_not_keyed_by_round_and_study_give_their_difference_away(monkeypatch, name):
+    monkeypatch.setattr("ihds.privacy.secagg.party.masks_of", vanishing)
+    monkeypatch.setattr("ihds.federation.sums.unmask", lambda total, *_: total)
+    assert carried_out(attacks()[name]).status == "open"
 
 
 def test_a_site_that_shares_no_mask_with_the_one_honest_holder_is_read(monkeypatch):
-    def some(key, me, known, study):
-        return {did: seed for did, seed in seeds(key, me, known, study).items() if did != "did:web:attacked:4"}
-
-    seeds = secagg.seeds
-    monkeypatch.setattr("ihds.federation.gate.secagg.seeds", some)
+    monkeypatch.setattr(
+        "ihds.privacy.secagg.party.neighbours",
+        lambda _setting, _roster, sharers: {me: frozenset(sharers) - {me, _HONEST} for me in sharers},
+    )
     assert carried_out(attacks()["collusion"]).status == "open"
+
+
+def test_shares_for_two_survivor_sets_give_a_site_away(monkeypatch):
+    confirm = Party.confirm
+    monkeypatch.setattr(
+        Party, "confirm", lambda self, survivors, _fixed: confirm(dataclasses.replace(self, survivors=()), survivors)
+    )
+    monkeypatch.setattr("ihds.federation.gate.going_without", lambda *_: [])
+    assert carried_out(attacks()["two_survivor_sets"]).status == "open"
+
+
+def test_a_holder_taken_at_the_coordinators_word_for_lost_is_read(monkeypatch):
+    monkeypatch.setattr("ihds.federation.round.missing", lambda *_: ())
+    monkeypatch.setattr("ihds.federation.gate.missing", lambda *_: ())
+    assert carried_out(attacks()["false_dropouts"]).status == "open"
+
+
+def test_keys_that_are_not_of_one_round_give_the_next_away(monkeypatch):
+    begin, first = Party.begin, {}
+
+    def kept(setting, me, number):
+        return dataclasses.replace(first.setdefault((setting, me), begin(setting, me, 0)), round=number)
+
+    monkeypatch.setattr(Party, "begin", kept)
+    monkeypatch.setattr(Keys, "seal", lambda _, data: data.hex())
+    assert carried_out(attacks()["replayed_shares"]).status == "open"
 
 
 def test_where_frequencies_are_shown_members_are_found(monkeypatch):

@@ -6,6 +6,7 @@ import copy
 import json
 import random
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
@@ -13,6 +14,7 @@ from ihds import errors
 from ihds.audit.log import Event, Log
 from ihds.canonical import canonical_json
 from ihds.cli import main
+from ihds.cohorts.bladder_cancer import codebook
 from ihds.demo import CURVES
 from ihds.roles.auditor import audit
 from ihds.roles.config import NodeConfig
@@ -22,11 +24,54 @@ from ihds.wire.jose import SigningKey
 from ihds.wire.keys import Keyring
 from tests.space import Space, running
 
+SITTING = {"lih": "Ada", "ncck": "Bo", "us-site": "Cy"}
+
+
+def charter(nodes) -> None:
+    """Give the data space a steering committee, before the nodes start."""
+    text = 'require = ["approve-codebook"]\n[steering]\ntitle = "Steering"\nquorum = "2/3"\n'
+    text += 'decides = ["suspend", "reinstate", "approve-codebook"]\n'
+    for name, person in SITTING.items():
+        seat = {"member": nodes.configs[name].did, "person": person}
+        text += "[[steering.seats]]\nsince = 2020-01-01\nuntil = 2099-12-31\n"
+        text += "".join(f'{k} = "{v}"\n' for k, v in seat.items())
+    folder = nodes.folder / "authority"
+    (folder / "charter.toml").write_text(text)
+    replace(nodes.configs["authority"], charter="charter.toml").write(folder)
+
 
 @pytest.fixture(scope="module")
 def space(tmp_path_factory) -> Space:
-    with running(tmp_path_factory.mktemp("evidence")) as nodes:
+    with running(tmp_path_factory.mktemp("evidence"), charter) as nodes:
         yield nodes
+
+
+def speak(space, name, *words) -> int:
+    return main(["committee", *words, "--person", SITTING[name], "--node", str(space.folder / name)])
+
+
+def test_the_committee_approves_a_codebook_and_only_then_a_study_runs(space, tmp_path, capsys):
+    permit = space.permit()
+    researcher = space.space("researcher")
+    with pytest.raises(errors.Refused) as caught:
+        researcher.run("kaplan_meier", permit=permit, formula=CURVES)
+    assert "uses approved versions only: approve-codebook" in str(caught.value)
+    codebook().write(tmp_path / "book.toml")
+    with pytest.raises(errors.Refused, match="the Steering decides this"):
+        space.space("authority").call("member.decide", did=space.configs["ncck"].did, event="suspend")
+    assert speak(space, "lih", "propose", "steering", "approve-codebook", str(tmp_path / "book.toml"), "--json") == 0
+    motion = json.loads(capsys.readouterr().out)["motion"]["id"]
+    assert speak(space, "lih", "vote", motion, "yes") == 0
+    assert speak(space, "ncck", "vote", motion, "yes") == 0
+    assert "is CARRIED" in capsys.readouterr().out
+    assert speak(space, "us-site", "vote", motion, "no") == 12, "it is decided"
+    assert main(["committee", "list", "--node", str(space.folder / "researcher")]) == 0
+    assert "CARRIED" in capsys.readouterr().out
+    for name in SITTING:  # those who read the list a moment ago read it again
+        space.kill(name)
+        space.start(name)
+    space.wait()
+    assert researcher.run("kaplan_meier", permit=permit, formula=CURVES).n > 100
 
 
 @pytest.fixture(scope="module")

@@ -141,12 +141,13 @@ def test_a_status_with_three_codes_is_named():
         ihds.local_federation(parts).run("cox", formula=COX)
 
 
-def test_missing_values_are_left_out_and_counted():
+@pytest.mark.parametrize(("least", "told"), [(3, 4), (5, 0)])  # that few lack a value is not told
+def test_missing_values_are_left_out_and_counted(least, told):
     parts = sites()
     parts["s0"].loc[:3, "age"] = np.nan
-    result = ihds.local_federation(parts).run("cox", formula=COX)
+    result = ihds.local_federation(parts, permit={"min_cell": least}).run("cox", formula=COX)
     assert result.n == 116
-    assert result.details["left_out_missing"] == 4
+    assert result.details["left_out_missing"] == told
 
 
 def test_a_column_without_any_value_is_told():

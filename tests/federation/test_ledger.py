@@ -13,7 +13,7 @@ import pytest
 from ihds.analysis.coverage import coverage
 from ihds.analysis.plan import Plan
 from ihds.audit.log import Log
-from ihds.canonical import unpack
+from ihds.canonical import pack
 from ihds.data.source import FrameSource
 from ihds.data.table import conform, draft_codebook
 from ihds.data.wide import Table, Wide
@@ -21,7 +21,6 @@ from ihds.errors import IhdsError, Refused
 from ihds.federation import ledger
 from ihds.federation.engine import Dask
 from ihds.federation.gate import Gate
-from ihds.federation.study import Reply
 from ihds.ids import PermitId
 from ihds.privacy.disclosure import Thresholds
 from ihds.privacy.population import marks
@@ -85,9 +84,8 @@ class Ledgers(World):
         self.begin(study)
         state = self.sum(study, study.plan().begin())
         plan, frame = study.plan(), state.agreement.frame
-        replies = [unpack(Reply, g.answer(study.id, "t", self.ask(study, state))) for g in self.gates.values()]
-        words = np.sum([r.words for r in replies], axis=0, dtype=np.uint64)
-        total = plan.total(state, replies[0].kind, replies[0].layout, words)
+        opened = self.models[study.id].sum(state.rounds, pack(state))
+        total = plan.total(state, opened.reply.kind, opened.reply.layout, opened.words)
         at = frame.columns.index("age")
         return total.count[at], total.total[at] * frame.scale[at] + total.count[at] * frame.centre[at]
 

@@ -359,7 +359,7 @@ def test_one_file_adds_a_jurisdiction(tmp_path, monkeypatch):
         assert not granted("MODEL_UPDATE", "JP", "LU", evidence=ALL | needed)
         assert not granted("ROW", "JP", "JP", evidence=ALL | needed)
         assert shown_of("did:web:a", ["recipient_pledge did:web:a"]) == {"recipient_pledge"}
-        assert thresholds("JP", "contract", Thresholds.floor()).min_cell == Thresholds().min_cell
+        assert thresholds("JP", "contract", Thresholds.floor()).min_cell == 10
     finally:
         jurisdiction.jurisdictions.cache_clear()
 

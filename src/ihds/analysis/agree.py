@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ihds.analysis import design as designs
 from ihds.analysis.design import Ask, Frame, Weighting
-from ihds.analysis.features import MOST, resting, weights
+from ihds.analysis.features import MOST, outweighed, resting, weights
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.rows import Rows, distinct, per_person, persons_with, read_rows
 from ihds.analysis.timeset import TimeSet, bloom, peel
@@ -134,6 +134,7 @@ class Agreement:
             min_cell=self.thresholds.min_cell,
             min_sites=self.thresholds.min_level_sites,
             features=self.ask.features,
+            limits=self.thresholds,
         )
         return AgreeState("dictionary", levels, frame, 1024, 0)
 
@@ -326,7 +327,7 @@ class Agreement:
             centre=np.zeros(len(columns)),
             scale=scale,
             rows=rows,
-            left_out=int(total.left_out),
+            left_out=int(total.left_out) if total.left_out >= self.thresholds.min_cell else 0,  # few are not told
             sites=int(total.sites),
             min_sites=min(self.thresholds.min_level_sites, int(total.sites)),
             levels=levels,
@@ -391,8 +392,8 @@ class Agreement:
         ]
         if self.ask.clock == "own":
             labels = labels[: sizes[0]]  # a stratum's sums stay inside the site
-        for label, persons, where in zip(labels, total.cell_persons, total.cell_sites, strict=False):
-            if label:
+        for at, (label, persons, where) in enumerate(zip(labels, total.cell_persons, total.cell_sites, strict=False)):
+            if label and not (self.ask.small_groups and at < sizes[0]):
                 self._check_level(f"the group {label!r}", persons, where, total.sites)
 
     def _check_crossed(self, state: AgreeState, total: Dictionary) -> None:
@@ -544,8 +545,8 @@ class Agreement:
             BadLevel: a column of a model does, or its outcome.
 
         """
-        few = resting(total.spread, self.thresholds.min_cell)
         frame, least = state.frame, self.thresholds.min_cell
+        few = resting(total.spread, least) | self._outweighed(frame, total)
         if self.ask.covariates == "table":
             marked = {n: (0.5,) for n, f in zip(frame.columns, few, strict=False) if f}
             return self._after_moments(replace(state, frame=replace(frame, counts={**frame.counts, **marked})))
@@ -553,10 +554,18 @@ class Agreement:
         guilty = [n for n, f in zip(names, few, strict=True) if f]
         if guilty:
             raise BadLevel(
-                f"{guilty[0]} rests on fewer than {least} persons: all others are nearly alike",
+                f"{guilty[0]} rests on fewer than {least} persons, or on few large ones: all others are nearly alike",
                 remedy="leave it out, take its logarithm, or merge it with another",
             )
         return self._after_moments(state)
+
+    def _outweighed(self, frame: Frame, total: Weights) -> NDArray[np.bool_]:
+        """Return which columns, and whether the outcome, few persons may dominate; an intercept is nobody's."""
+        persons = [max(frame.counts.get(n, (0.0,))[0], 1.0) for n in frame.columns]
+        centre = np.append(frame.centre / frame.scale, frame.outcome_centre / frame.outcome_scale)
+        found = outweighed(np.array([*persons, float(frame.rows)]), centre, total.spread, self.thresholds)
+        found[:-1] &= np.array([n != INTERCEPT for n in frame.columns], dtype=bool)
+        return found
 
     def _persons(self, frame: Frame, total: Moments) -> dict[str, tuple[float, ...]]:
         """Return the persons with a value of each column.

@@ -20,6 +20,7 @@ from ihds.analysis.formula import Formula
 from ihds.data.codebook import Codebook
 from ihds.data.wide import Wide
 from ihds.errors import BadFormula, BadLevel
+from ihds.privacy.disclosure import Thresholds
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -47,7 +48,7 @@ class Ask:
     lack numbers among the covariates, NaN in the matrix. ``undivided`` rows of a site are one model
     of their own: its sums are not those of its parts. ``weighted`` rows may have ``weights()``. ``by`` is
     the category in whose levels a table looks at each variable. A row that lacks one of ``complete_for``
-    is left out, whatever the method.
+    is left out, whatever the method. With ``small_groups`` the method hides small groups itself.
     """
 
     formula: Formula
@@ -65,6 +66,7 @@ class Ask:
     weighted: bool = False
     by: str = ""
     complete_for: tuple[str, ...] = ()
+    small_groups: bool = False
 
     @property
     def timed(self) -> bool:
@@ -102,6 +104,9 @@ class Weighting:
     effective: float = 0.0
 
 
+_NO_LIMITS = Thresholds.none()
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """What all sites agreed on before the method began; public.
@@ -132,6 +137,7 @@ class Frame:
     min_sites: int
     features: tuple[str, ...] = ()
     weighting: Weighting = Weighting()
+    limits: Thresholds = _NO_LIMITS
 
     @property
     def intercept(self) -> bool:

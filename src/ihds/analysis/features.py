@@ -19,6 +19,8 @@ from ihds.analysis.rows import distinct, per_person, persons_with
 from ihds.data.codebook import Codebook
 from ihds.data.genotypes import place
 from ihds.errors import BadFormula, BadInput, Refused
+from ihds.privacy.disclosure import Thresholds
+from ihds.privacy.dominance import dominated
 
 #: What differs from the mean by less than this part of it is the same for everybody.
 _ROUNDING = 2.0**-34
@@ -83,6 +85,11 @@ def resting(weights: Matrix, least: int) -> NDArray[np.bool_]:
     """
     square, fourth = weights.T
     return np.asarray((fourth > 0) & (square**2 / np.where(fourth > 0, fourth, 1.0) < least - 0.5))
+
+
+def outweighed(persons: Vector, centre: Vector, weights: Matrix, limits: Thresholds) -> NDArray[np.bool_]:
+    """Return which magnitudes (g,) few contributors may dominate; ``centre`` is their mean in units of ``weights``."""
+    return dominated(persons, centre, weights[:, 0], weights[:, 1], _FAR, limits)
 
 
 def begin(frame: Frame) -> Scale:

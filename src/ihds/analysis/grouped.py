@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import chdtrc, fdtrc
 
 from ihds.analysis.design import Design, Frame, Ints
-from ihds.analysis.features import MOST, resting, weights
+from ihds.analysis.features import MOST, outweighed, resting, weights
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.rows import persons_with
 
@@ -89,6 +89,8 @@ def _number(frame: Frame, total: GroupSums, spread: Any, j: int, shown: Ints, le
     n = np.rint(total.count[j, shown])
     row: dict[str, Any] = {"variable": frame.columns[j], "kind": "number"}
     few = (np.rint(total.measured[j, shown]) < least) | (np.rint(total.sites[j, shown]) < frame.min_sites)
+    within = total.total[j, shown] / np.maximum(n, 1.0) + frame.centre[j] / frame.scale[j]
+    few |= outweighed(np.rint(total.measured[j, shown]), within, spread[j, shown], frame.limits)
     few |= resting(spread[j, shown], frame.min_cell) | (frame.counts[frame.columns[j]][0] < least)
     if bool(np.any(few | (n < 2))):
         return {**row, "n": None, "mean": None, "sd": None, "p": None, "smd": None}

@@ -23,6 +23,7 @@ from ihds.analysis.numerics import blocks
 from ihds.analysis.result import Result
 from ihds.data.codebook import Codebook
 from ihds.errors import BadInput, BadMessage, OutOfRange
+from ihds.privacy.rules import class_reasons
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -77,6 +78,17 @@ def _declared(cls: Any) -> dict[str, Leaves]:
             raise TypeError(f"{cls.__name__}.{field.name} does not declare what leaves the site")
         declared[field.name] = notes[0]
     return declared
+
+
+def sendable(value: Contribution) -> tuple[str, ...]:
+    """Return why a contribution may not leave: its class has no rules, or a field is undeclared or no number."""
+    reasons = class_reasons(type(value).kind)
+    try:
+        fields = leaves(type(value))
+    except TypeError as error:
+        return (*reasons, f"numbers_only: {error}")
+    odd = [n for n in fields if np.asarray(getattr(value, n)).dtype.kind not in "fiub"]
+    return (*reasons, *(f"numbers_only: {type(value).__name__}.{n} holds something else" for n in odd))
 
 
 def fraction_bits(declared: Leaves, rows: int, sites: int) -> int:

@@ -18,6 +18,7 @@ from ihds.analysis import agree, design
 from ihds.analysis.agree import Agreement, AgreeState
 from ihds.analysis.features import placed
 from ihds.analysis.method import Contribution, Layout, Method, flatten, leaves, make_params, method, unflatten
+from ihds.analysis.release import released
 from ihds.analysis.result import Result
 from ihds.analysis.rows import Rows, build
 from ihds.canonical import pack, unpack
@@ -122,11 +123,19 @@ class Plan:
         return PlanState(state.agreement, _as_array(pack(after)), state.rounds + 1)
 
     def finish(self, state: PlanState) -> Result | None:
-        """Return the result, or None to ask for another round."""
+        """Return the result, or None to ask for another round.
+
+        Raises:
+            Refused: it breaks a rule against disclosure.
+
+        """
         if state.agreement.phase != "done":
             return None
         result = self.chosen.finish(self.params, state.agreement.frame, self.inner(state))
-        return None if result is None else placed(result, self.codebook)
+        if result is None:
+            return None
+        own = getattr(self.chosen, "RELEASES", None)
+        return released(placed(result, self.codebook), self.thresholds, self.codebook, self.values, own)
 
 
 def _named(given: Any, codebook: Codebook) -> tuple[str, ...]:

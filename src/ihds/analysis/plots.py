@@ -95,7 +95,7 @@ def _means(result: Result, axes: Axes) -> None:
 def _shares(result: Result, axes: Axes) -> None:
     """Draw the share of each column level within each row level, over all strata."""
     told = result.details
-    counts = np.sum(told["counts"], axis=0)
+    counts = np.sum([[[c or 0 for c in row] for row in layer] for layer in told["counts"]], axis=0)  # none hidden
     whole = counts.sum(axis=1)
     share = counts / np.maximum(whole, 1)[:, None]
     left = np.zeros(len(counts))
@@ -109,7 +109,8 @@ def _shares(result: Result, axes: Axes) -> None:
         )
         left = left + share[:, j]
     axes.set_yticks(range(len(counts)), [f"{r}\nn = {n:.0f}" for r, n in zip(told["rows"], whole, strict=True)])
-    axes.set(xlim=(0, 1), xlabel="share")
+    hidden = any(c is None for layer in told["counts"] for row in layer for c in row)
+    axes.set(xlim=(0, 1), xlabel="share of what is shown" if hidden else "share")
     axes.invert_yaxis()
     axes.legend(frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     axes.spines[["top", "right"]].set_visible(False)

@@ -330,7 +330,10 @@ def cell_rows(result: Result) -> list[list[list[str]]]:
     told, found = result.details, []
     for stratum, counts in zip(told.get("strata", ()), told.get("counts", ()), strict=False):
         head = [stratum, *told["columns"]]
-        body = ([name, *(number(int(c)) for c in row)] for name, row in zip(told["rows"], counts, strict=True))
+        body = (
+            [name, *("hidden" if c is None else number(int(c)) for c in row)]
+            for name, row in zip(told["rows"], counts, strict=True)
+        )
         found.append([head, *body])
     return found
 

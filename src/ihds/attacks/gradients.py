@@ -102,7 +102,7 @@ def _chosen_for_the_total() -> Outcome:
             try:
                 for number, beta in enumerate(_steps(frame, _ROUNDS - state.rounds - 1), state.rounds + 1):
                     chosen = with_inner(state, number, inner, beta=beta, rounds=1)
-                    answer: Contribution = space.total(study, chosen, space.replies(study, chosen))
+                    answer: Contribution = space.opened(study, chosen)
                     assert isinstance(answer, Sums)
                     scores.append(answer.score)
                 space.replies(study, with_inner(state, _ROUNDS, inner))

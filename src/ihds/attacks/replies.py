@@ -13,19 +13,19 @@ from ihds.analysis.methods.glm import Sums
 from ihds.analysis.plan import PlanState
 from ihds.attacks.attack import Attack, Outcome
 from ihds.attacks.world import Space, people, reason, same, shared_out, with_inner
-from ihds.canonical import pack, sha256
 from ihds.errors import IhdsError, Refused
 from ihds.federation.study import Reply, Study
-from ihds.privacy import secagg
-from ihds.privacy.secagg import MaskKey
+from ihds.privacy.secagg.party import Party, pair_stream, private, self_stream
+from ihds.privacy.secagg.stream import Stream, apply
 
 _FORMULA = "relapse ~ age + bmi"
-_SITES, _VICTIM = 5, 1
+_SITES, VICTIM = 5, 1
+_KNOWN = Stream(bytes(16), add=True)
 _NEIGHBOURS, _ALL_BUT_TWO, _ALL_BUT_ONE = (0, 2), (0, 2, 3), (0, 2, 3, 4)
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """The first round of a study, from every seat."""
 
     space: Space
@@ -35,7 +35,8 @@ class _Asked:
     replies: list[Reply]
 
     @classmethod
-    def of(cls, space: Space, formula: str = _FORMULA) -> _Asked:
+    def of(cls, space: Space, formula: str = _FORMULA) -> Asked:
+        """Ask the first round of a study."""
         study = space.study("glm", formula=formula, family="binomial")
         announced = space.begin(study)
         state = study.plan().begin()
@@ -43,41 +44,38 @@ class _Asked:
 
     @property
     def victim(self) -> str:
-        return self.space.gates[_VICTIM].me
+        """The holder aimed at."""
+        return self.space.gates[VICTIM].me
 
     @property
     def reply(self) -> Any:
         """The victim's masked words."""
-        return self.replies[_VICTIM].words
+        return self.replies[VICTIM].words
 
     @property
     def truth(self) -> Any:
         """The victim's words unmasked."""
-        return self.space.plain(self.study, self.state, _VICTIM)
+        return self.space.plain(self.study, self.state, VICTIM)
 
-    @property
-    def digest(self) -> str:
-        """What keys the masks of this round; public."""
-        return sha256(f"{self.study.digest()}|{self.state.rounds}|".encode() + pack(self.state))
-
-    def seeds(self, site: int, named: str = "") -> dict[str, bytes]:
-        """Return what a holder shares with each other: it knows its own mask key and all announced ones."""
+    def party(self, site: int) -> Party:
+        """Return what a holder keeps secret of its present round."""
         gate = self.space.gates[site]
         record = gate.log.get("gate.study", self.study.id)
         assert record is not None
-        public = {did: self.space.user.verify(text, did)["maskKey"] for did, text in self.announced.items()}
-        announced = {did: bytes.fromhex(key) for did, key in public.items()}
-        own = MaskKey(gate.signatures.unseal(record.body["key"]))
-        return secagg.seeds(own, gate.me, announced, named or self.study.digest())
+        return Party.from_bytes(gate.signatures.unseal(record.body["sums"]["party"]))
 
-    def unmasked(self, masked: Any, known: dict[str, bytes]) -> Outcome:
-        """Take the masks of known seeds off the victim's words."""
-        masks = secagg.mask(np.zeros_like(masked), self.victim, known, self.digest)
-        return Outcome(same(masked - masks, self.truth))
+    def unmasked(self, masked: Any, known: Iterable[Stream]) -> Outcome:
+        """Take known masks off the victim's words."""
+        return Outcome(same(apply(masked.copy(), known), self.truth))
 
-    def known_to(self, sites: Iterable[int]) -> dict[str, bytes]:
-        """Return the seeds that holders share with the victim."""
-        return {self.space.gates[site].me: self.seeds(site)[self.victim] for site in sites}
+    def known_to(self, sites: Iterable[int]) -> list[Stream]:
+        """Return what takes off masks that holders share with the victim, and its own, which opening a sum tells."""
+        victim = self.party(VICTIM)
+        assert victim.roster is not None
+        named, public = victim.digest, victim.roster[self.victim].mask_key
+        shared = [(self.party(site).mask_key, self.space.gates[site].me) for site in sites]
+        own = self_stream(bytes.fromhex(victim.self_seed), self.victim, named).undone
+        return [own, *(pair_stream(private(key), public, who, self.victim, named) for key, who in shared)]
 
 
 def _space() -> Space:
@@ -86,40 +84,38 @@ def _space() -> Space:
 
 def _bare() -> Outcome:
     """Read a site's words as they are where nothing masks them."""
-    asked = _Asked.of(_space())
-    sent = secagg.mask(asked.truth, asked.victim, {}, asked.digest)
-    return Outcome(same(sent, asked.truth))
+    asked = Asked.of(_space())
+    return asked.unmasked(asked.truth, [])
 
 
 def _single_reply() -> Outcome:
-    asked = _Asked.of(_space())
+    asked = Asked.of(_space())
     return Outcome(same(asked.reply, asked.truth))
 
 
 def _group_key() -> Outcome:
     """Unmask a site where all holders mask with one key of theirs."""
-    asked, group = _Asked.of(_space()), {"group": bytes(32)}
-    return asked.unmasked(secagg.mask(asked.truth, asked.victim, group, asked.digest), group)
+    asked = Asked.of(_space())
+    return asked.unmasked(apply(asked.truth.copy(), [_KNOWN]), [_KNOWN.undone])
 
 
 def _ring() -> Outcome:
     """Unmask a site that shares masks with its two neighbours only."""
-    asked = _Asked.of(_space())
+    asked = Asked.of(_space())
     known = asked.known_to(_NEIGHBOURS)
-    return asked.unmasked(secagg.mask(asked.truth, asked.victim, known, asked.digest), known)
+    return asked.unmasked(apply(asked.truth.copy(), [mask.undone for mask in known]), known)
 
 
 def _together(sites: tuple[int, ...]) -> Outcome:
-    asked = _Asked.of(_space())
+    asked = Asked.of(_space())
     return asked.unmasked(asked.reply, asked.known_to(sites))
 
 
 def _same_masks_twice() -> Outcome:
     """Subtract two different messages under one mask: keyed by neither the round nor the study."""
-    asked = _Asked.of(_space())
+    asked = Asked.of(_space())
     one, two = asked.truth, asked.truth[::-1]
-    seeds = asked.seeds(_VICTIM, named="any study")
-    sent = [secagg.mask(words, asked.victim, seeds, sha256(b"any round")) for words in (one, two)]
+    sent = [apply(words.copy(), [_KNOWN]) for words in (one, two)]
     return Outcome(same(sent[0] - sent[1], one - two))
 
 
@@ -134,8 +130,8 @@ def _two_rounds() -> Outcome:
         except Refused as error:
             told = reason(error)
         if isinstance(total, Sums):
-            sent.append(replies[_VICTIM].words)
-            truth.append(space.plain(study, state, _VICTIM))
+            sent.append(replies[VICTIM].words)
+            truth.append(space.plain(study, state, VICTIM))
     pairs = range(len(sent) - 1)
     return Outcome(max(same(sent[i] - sent[i + 1], truth[i] - truth[i + 1]) for i in pairs), told)
 
@@ -150,16 +146,16 @@ def _two_states(*, keyed: bool) -> Outcome:
     wild = with_inner(state, number, inner, rounds=1, beta=inner.beta + 1e9)
     sent: list[Any] = []
     for site in range(_SITES):
-        told = usual if site == _VICTIM else wild
+        told = usual if site == VICTIM else wild
         sent.append(space.reply(study, told, site).words if keyed else space.plain(study, told, site))
     read: Any = np.sum(sent, axis=0, dtype=np.uint64)  # its last word counts the sites whose values did not fit
-    return Outcome(same(read[:-1], space.plain(study, usual, _VICTIM)[:-1]))
+    return Outcome(same(read[:-1], space.plain(study, usual, VICTIM)[:-1]))
 
 
 def _two_studies() -> Outcome:
     """Announce a mask key of one study in another; then subtract the two studies' replies."""
     space = _space()
-    one, two = _Asked.of(space), _Asked.of(space, "relapse ~ bmi + age")
+    one, two = Asked.of(space), Asked.of(space, "relapse ~ bmi + age")
     try:
         space.gates[0].join(two.study.id, "t", {**two.announced, two.victim: one.announced[two.victim]})
         told = "the key is taken"
@@ -190,7 +186,7 @@ ATTACKS = (
         "each holder's reply",
         (_bare, _single_reply),
         without="replies in the clear",
-        protection="pairwise masks over the words of a reply",
+        protection="double masks over the words of a reply",
         peers="pda, FeatureCloud's Cox and NVFLARE's hello-lr send each site's sums in the clear",
     ),
     _attack(
@@ -209,7 +205,7 @@ ATTACKS = (
         "the other's reply, and what they share with it",
         (_ring, partial(_together, _ALL_BUT_TWO)),
         without="masks shared with two neighbours only, who collude",
-        protection="masks shared with every other holder",
+        protection="masks shared with every other holder; a sum opens for a threshold of holders",
     ),
     _attack(
         "collusion_of_all_others",
@@ -247,6 +243,6 @@ ATTACKS = (
         "the replies of two studies, subtracted",
         (_same_masks_twice, _two_studies),
         without="masks that do not depend on the study",
-        protection="a fresh mask key for each study, signed for it",
+        protection="fresh mask keys for each round of each study, signed for it",
     ),
 )

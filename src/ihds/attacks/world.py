@@ -28,20 +28,25 @@ from ihds.data.codebook import Codebook
 from ihds.data.source import FrameSource
 from ihds.data.table import conform, draft_codebook, read_table
 from ihds.errors import IhdsError
-from ihds.federation.channel import MemoryChannel
+from ihds.federation.calls import Calls
+from ihds.federation.channel import Channel, MemoryChannel
 from ihds.federation.coordinator import Coordinator
 from ihds.federation.gate import Gate, Grant
 from ihds.federation.study import Reply, Round, Study
+from ihds.federation.sums import Asking, Progress, Sums, sums
+from ihds.governance.aggregation import Aggregation
 from ihds.governance.jurisdiction import SIMULATION
 from ihds.governance.permit import Permit, PermitState
 from ihds.ids import ApplicationId, Did, PermitId, StudyId
 from ihds.privacy.disclosure import Thresholds
+from ihds.privacy.secagg.party import Party
 from ihds.roles.local import LocalKeys
 from ihds.store.store import Store
 from ihds.wire.jose import SigningKey
 
 _DATASET = "table"
 _COUNTRY = "--"
+_SECRET = 32
 
 
 def people(count: int, seed: int) -> pd.DataFrame:
@@ -96,7 +101,16 @@ class Keys(LocalKeys):
     sealed: int = 0
 
     def seal(self, data: bytes) -> str:
-        """Return the next secret of the seed instead of the random one given."""
+        """Return what a secret becomes at rest; fresh ones are replaced by the next of the seed."""
+        if len(data) == _SECRET:
+            return self._next()
+        party = Party.from_bytes(data)
+        if party.roster is None:
+            one, two, three, four = (self._next() for _ in range(4))
+            party = dataclasses.replace(party, mask_key=one, share_key=two, self_seed=three, coins=four)
+        return party.to_bytes().hex()
+
+    def _next(self) -> str:
         self.sealed += 1
         return sha256(f"{self.identity.did}|{self.sealed}".encode())
 
@@ -120,7 +134,10 @@ class Space:
     parts: list[pd.DataFrame]
     limits: Thresholds = field(default_factory=Thresholds)
     max_rounds: int = 400
+    aggregation: Aggregation = field(default_factory=Aggregation)
     gates: list[Gate] = field(default_factory=list, init=False)
+    _models: dict[str, Sums] = field(default_factory=dict, init=False)
+    _calls: Calls = field(default_factory=Calls, init=False)
     _studies: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -154,6 +171,7 @@ class Space:
             issued_at=at - timedelta(seconds=1),
             expires_at=at + timedelta(days=1),
             status_index=0,
+            aggregation=self.aggregation,
         )
 
     def study(self, method: str, **params: Any) -> Study:
@@ -169,6 +187,7 @@ class Space:
             codebook=self.book.to_dict(),
             thresholds=self.limits,
             holders=tuple(gate.me for gate in self.gates),
+            aggregation=self.aggregation,
         )
 
     def run(self, method: str, **params: Any) -> Result:
@@ -191,11 +210,23 @@ class Space:
             gate.join(study.id, "t", announced)
         return announced
 
-    def asked(self, study: Study, state: PlanState) -> bytes:
+    def model(self, study: Study) -> Sums:
+        """Return our own coordinator's side of a study's secure sums."""
+        if study.id not in self._models:
+            channels: dict[str, Channel] = {gate.me: MemoryChannel(gate.me, gate, "t") for gate in self.gates}
+            asking = Asking(study, self.user, self._calls, channels, Progress(0, study.holders))
+            self._models[study.id] = sums(asking)
+        return self._models[study.id]
+
+    def asked(self, study: Study, state: PlanState, present: tuple[str, ...] = ()) -> bytes:
         """Return a signed round."""
+        claims = {"study": study.id, "permit": study.permit, "round": state.rounds, "attempt": state.rounds}
+        return self.signed({**claims, "present": list(present or study.holders)}, state)
+
+    def signed(self, claims: dict[str, Any], state: PlanState) -> bytes:
+        """Return a round with claims of the attacker's choice."""
         data = pack(state)
-        claims = {"study": study.id, "permit": study.permit, "round": state.rounds, "state": sha256(data)}
-        return pack(Round(self.user.sign(claims), np.frombuffer(data, dtype=np.uint8)))
+        return pack(Round(self.user.sign({**claims, "state": sha256(data)}), np.frombuffer(data, dtype=np.uint8)))
 
     def replies(self, study: Study, state: PlanState) -> list[Reply]:
         """Return the masked replies as they reach the user, by holder; a round asked again gets the same."""
@@ -205,10 +236,10 @@ class Space:
         """Return one holder's masked reply."""
         return unpack(Reply, self.gates[site].answer(study.id, "t", self.asked(study, state)))
 
-    def total(self, study: Study, state: PlanState, replies: list[Reply]) -> Contribution:
+    def opened(self, study: Study, state: PlanState) -> Contribution:
         """Return the opened total, as the user's software holds it before anything is hidden."""
-        words = np.sum([reply.words for reply in replies], axis=0, dtype=np.uint64)
-        return study.plan().total(state, replies[0].kind, replies[0].layout, words)
+        opened = self.model(study).sum(state.rounds, pack(state))
+        return study.plan().total(state, opened.reply.kind, opened.reply.layout, opened.words)
 
     def rounds(self, study: Study) -> Iterator[tuple[PlanState, list[Reply], Contribution]]:
         """Yield state, replies and total of every round of a study: what its user's software handles."""
@@ -216,7 +247,7 @@ class Space:
         plan, state = study.plan(), study.plan().begin()
         while plan.finish(state) is None:
             replies = self.replies(study, state)
-            total = self.total(study, state, replies)
+            total = self.opened(study, state)
             yield state, replies, total
             state = plan.aggregate(state, total)
 

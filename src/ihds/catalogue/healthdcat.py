@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from ihds.catalogue.record import DatasetRecord
@@ -28,6 +29,7 @@ def entry_properties(record: DatasetRecord) -> dict[str, Any]:
         "healthdcatap:hasStructuredData": True,
         "ihds:country": record.country,
         "ihds:codebook": record.codebook.to_dict(),
+        **({"ihds:thresholds": asdict(record.thresholds)} if record.thresholds else {}),
     }
 
 

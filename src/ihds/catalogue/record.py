@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from ihds.data.codebook import Codebook
-from ihds.errors import BadMessage
+from ihds.errors import BadInput, BadMessage
+from ihds.privacy.disclosure import Thresholds
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetRecord:
-    """A dataset in a catalogue. ``persons`` is rounded down to tens; ``offer`` is its ODRL offer."""
+    """A dataset in a catalogue. ``persons`` is rounded down to tens; ``offer`` is its ODRL offer.
+
+    ``thresholds`` are the holder's own, so that a study names the strictest of all before it is signed.
+    """
 
     id: str
     holder: str
@@ -25,6 +29,7 @@ class DatasetRecord:
     persons: int
     codebook: Codebook
     offer: dict[str, Any]
+    thresholds: Thresholds | None = None
 
     def matches(self, text: str) -> bool:
         """Return whether every word of a query occurs in the description, keywords or variables."""
@@ -67,6 +72,7 @@ def read_entry(entry: dict[str, Any], holder: str) -> DatasetRecord:
             persons=int(entry.get("healthdcatap:numberOfUniqueIndividuals", 0)),
             codebook=Codebook.from_dict(entry["ihds:codebook"]),
             offer={**offers[0], "target": str(entry["@id"])},
+            thresholds=Thresholds.of(own) if (own := entry.get("ihds:thresholds")) else None,
         )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, BadInput) as error:
         raise BadMessage(f"the catalogue of {holder} has an entry that cannot be read: {error!r}") from error

@@ -13,6 +13,7 @@ from ihds.cli import (
     audit,
     citizens,
     cohorts,
+    committee,
     gaiax,
     genotypes,
     nodes,
@@ -66,6 +67,7 @@ def build_parser() -> argparse.ArgumentParser:
     genotypes.genotype_command(sub)
     nodes.key_commands(group(sub, "key", "list, rotate and retire a node's keys"))
     participants.member_commands(group(sub, "member", "join the data space; admit, suspend and expel"))
+    committee.committee_commands(group(sub, "committee", "the bodies of the data space: seats, motions, votes"))
     nodes.worker_commands(group(sub, "worker", "keep rows in an inner zone that opens no port"))
     participants.negotiation_commands(group(sub, "negotiation", "see and steer contract negotiations"))
     participants.transfer_commands(group(sub, "transfer", "see and steer transfers; fetch their bytes"))

@@ -67,6 +67,11 @@ def in_words(found: dict[str, Any]) -> str:
             f"  {part['contribution']} ({part['output_class']}), {often}, {part['numbers']} numbers: {part['meaning']}"
         )
         lines += [f"      {name} {shape}: {unit}" for name, shape, unit in part["fields"]]
+    lines += ["", "rules against disclosure that hold (docs/reference/disclosure.md):"]
+    for kind in dict.fromkeys(part["output_class"] for part in found["leaving"]):
+        lines.append(f"  {kind}")
+        rules = next(part["rules"] for part in found["leaving"] if part["output_class"] == kind)
+        lines += [f"      {name}: {text}{f' ({values})' if values else ''}" for name, text, values in rules]
     if found["ended"]:
         lines.append(f"the dry run ended early: {found['ended']}")
     if found["alone"]:

@@ -47,6 +47,7 @@ def node_commands(sub: Any) -> None:
     init.add_argument("--file", default="", help="a file a holder lets out (path or URL), instead of a table")
     init.add_argument("--artefact", default="METADATA", choices=("METADATA", "AGGREGATE", "MODEL"), help="what it is")
     init.add_argument("--evidence", action="append", default=[], help="what the holder vouches for: docs/law/rules.md")
+    init.add_argument("--threshold", action="append", default=[], help="of the holder's own, for example min_cell=10")
     init.add_argument("--person", default="", help="column that tells persons apart, for a draft codebook")
     init.add_argument("--dataset", help="dataset id (default: the file's name)")
     init.add_argument("--title", help="dataset title")
@@ -125,7 +126,26 @@ def _settings(given: Any, dataset: str) -> DatasetConfig:
         path = given.file if "://" in given.file else str(Path(given.file).resolve())
         moved = {"file": path, "artefact": given.artefact}
     words = (given.title or dataset, given.description, tuple(given.keyword))
-    return DatasetConfig(dataset, *words, evidence=tuple(given.evidence), **moved)
+    return DatasetConfig(
+        dataset, *words, evidence=tuple(given.evidence), thresholds=_thresholds(given.threshold), **moved
+    )
+
+
+def _thresholds(given: list[str]) -> dict[str, Any]:
+    """Read thresholds as they are typed: NAME=VALUE each.
+
+    Raises:
+        BadInput: one is not.
+
+    """
+    found: dict[str, Any] = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        try:
+            found[name.strip()] = json.loads(value)
+        except ValueError as error:
+            raise BadInput(f"{text!r} is no threshold", remedy="write for example min_cell=10") from error
+    return found
 
 
 def _node_run(given: Any) -> None:
@@ -201,6 +221,7 @@ def worker_commands(sub: Any) -> None:
     init.add_argument("--data", type=Path, required=True, help="CSV or Parquet table")
     init.add_argument("--codebook", type=Path, help="its codebook in TOML (default: a draft is inferred)")
     init.add_argument("--evidence", action="append", default=[], help="what the holder vouches for: docs/law/rules.md")
+    init.add_argument("--threshold", action="append", default=[], help="of the holder's own, for example min_cell=10")
     init.add_argument("--person", default="", help="column that tells persons apart, for a draft codebook")
     init.add_argument("--dataset", help="dataset id, as the connector lists it (default: the file's name)")
     run = command(sub, "run", "run a worker; it opens no port", "ihds worker run inner", _worker_run, node=False)
@@ -229,7 +250,7 @@ def _worker_init(given: Any) -> None:
     table = read_table(given.data, name)
     book = Codebook.read(given.codebook) if given.codebook else draft_codebook(name, table, given.person)
     tables = {name: (conform(table, book, name), book)}
-    settings = {**ticket, "evidence": tuple(given.evidence)}
+    settings = {**ticket, "evidence": tuple(given.evidence), "thresholds": _thresholds(given.threshold)}
     config = worker.create(given.folder, key, given.connector or connector, settings, tables)
     answer = {"folder": str(given.folder), "connector": config.connector, "rows": len(table)}
     show(given, answer, f"{len(table)} rows are ready; run it with: ihds worker run {given.folder}")

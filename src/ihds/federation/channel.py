@@ -24,12 +24,16 @@ class Channel(Protocol):
         """Send the signed study; return the holder's signed mask key."""
         ...
 
-    def join(self, study_id: str, announcements: dict[str, str]) -> None:
-        """Send everybody's mask keys."""
+    def join(self, study_id: str, announcements: dict[str, str]) -> bytes:
+        """Send everybody's mask keys; return the holder's sealed shares."""
         ...
 
     def answer(self, study_id: str, body: bytes) -> bytes:
         """Send a packed round; return the packed reply. Raises SiteMissing."""
+        ...
+
+    def step(self, study_id: str, name: str, body: bytes) -> bytes:
+        """Send a further message of a round; return the answer. Raises SiteMissing."""
         ...
 
     def close(self, study_id: str) -> None:
@@ -49,13 +53,17 @@ class MemoryChannel:
         """Send the signed study."""
         return self.gate.open(signed, self.transfer)
 
-    def join(self, study_id: str, announcements: dict[str, str]) -> None:
+    def join(self, study_id: str, announcements: dict[str, str]) -> bytes:
         """Send everybody's mask keys."""
-        self.gate.join(study_id, self.transfer, announcements)
+        return self.gate.join(study_id, self.transfer, announcements)
 
     def answer(self, study_id: str, body: bytes) -> bytes:
         """Send a round."""
         return self.gate.answer(study_id, self.transfer, body)
+
+    def step(self, study_id: str, name: str, body: bytes) -> bytes:
+        """Send a further message of a round."""
+        return self.gate.step(study_id, self.transfer, name, body)
 
     def close(self, study_id: str) -> None:
         """End the study."""
@@ -77,13 +85,20 @@ class HttpChannel:
         answer = self._json("POST", "/studies", {"study": signed})
         return str(answer["announcement"])
 
-    def join(self, study_id: str, announcements: dict[str, str]) -> None:
+    def join(self, study_id: str, announcements: dict[str, str]) -> bytes:
         """Send everybody's mask keys."""
-        self._json("PUT", f"/studies/{study_id}/holders", announcements, self.line.timeout_seconds)  # rows are opened
+        return self._packed(f"/studies/{study_id}/holders", json.dumps(announcements).encode())
 
     def answer(self, study_id: str, body: bytes) -> bytes:
         """Send a round."""
-        path = f"/studies/{study_id}/rounds"
+        return self._packed(f"/studies/{study_id}/rounds", body)
+
+    def step(self, study_id: str, name: str, body: bytes) -> bytes:
+        """Send a further message of a round."""
+        return self._packed(f"/studies/{study_id}/{name}", body)
+
+    def _packed(self, path: str, body: bytes) -> bytes:
+        """Post bytes over the open line; return those answered."""
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/octet-stream"}
         try:
             status, answer = self.line.post(path, body, headers)
@@ -101,9 +116,9 @@ class HttpChannel:
         """End the study."""
         self._json("DELETE", f"/studies/{study_id}", None)
 
-    def _json(self, method: str, path: str, body: object, seconds: float | None = None) -> dict[str, object]:
+    def _json(self, method: str, path: str, body: object) -> dict[str, object]:
         try:
-            status, answer = self.http.json(method, self.endpoint + path, body, self.token, seconds=seconds)
+            status, answer = self.http.json(method, self.endpoint + path, body, self.token)
         except PeerFailed as error:
             raise self._missing(error) from error
         raise_for(status, answer, self.endpoint + path)

@@ -9,24 +9,23 @@ from __future__ import annotations
 import base64
 import dataclasses
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from ihds.analysis.method import leaves
 from ihds.analysis.plan import Plan, PlanState
 from ihds.analysis.result import Result
 from ihds.audit.log import Event, Log
-from ihds.canonical import digest, pack, sha256, unpack
-from ihds.errors import AnalysisFailed, BadInput, BadMessage, Conflict, IhdsError, NotFound, Refused, SiteMissing
+from ihds.canonical import digest, pack, unpack
+from ihds.errors import AnalysisFailed, BadInput, Conflict, IhdsError, NotFound, Refused, SiteMissing
+from ihds.federation.calls import Calls
 from ihds.federation.channel import Channel
-from ihds.federation.gate import Signatures
-from ihds.federation.study import Left, Reply, Round, Study, round_digest
+from ihds.federation.round import Signatures
+from ihds.federation.study import Left, Study
+from ihds.federation.sums import Asking, Lost, Opened, Progress, sums
 from ihds.store.store import Put
 
-Progress = Callable[[str, dict[str, Any]], None]
+Report = Callable[[str, dict[str, Any]], None]
 
 
 def quiet(_what: str, _details: dict[str, Any]) -> None:
@@ -39,7 +38,7 @@ class Coordinator:
 
     log: Log
     signatures: Signatures
-    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(64, "round"))
+    calls: Calls = field(default_factory=Calls)
 
     def start(self, study: Study) -> None:
         """Record a new study; running it comes after."""
@@ -48,6 +47,7 @@ class Coordinator:
             "study": study.to_dict(),
             "status": "running",
             "state": _text(state),
+            "sums": Progress(0, study.holders).to_dict(),
             "left": [],
             "result": None,
         }
@@ -64,7 +64,7 @@ class Coordinator:
         self,
         study_id: str,
         channels: Sequence[Channel],
-        progress: Progress = quiet,
+        report: Report = quiet,
         max_rounds: int | None = None,
     ) -> Result | None:
         """Run or resume a study; return its result, or None if paused after ``max_rounds``.
@@ -83,43 +83,50 @@ class Coordinator:
             return Result.from_dict(record.body["result"])
         if record.body["status"] == "failed":
             raise Conflict(f"study {study_id} has ended: {record.body['error']}", remedy="start a new one")
-        by_holder = {c.holder: c for c in channels}
-        if set(by_holder) != set(study.holders):
-            missing = sorted(set(study.holders) - set(by_holder))
+        by_holder: dict[str, Channel] = {c.holder: c for c in channels}
+        missing = sorted(set(record.body["sums"]["present"]) - set(by_holder))
+        if missing:
             raise SiteMissing(f"these holders cannot be reached: {', '.join(missing)}", remedy="resume later")
         try:
-            return self._rounds(study, [by_holder[h] for h in study.holders], progress, max_rounds)
+            return self._rounds(study, by_holder, report, max_rounds)
         except (Refused, AnalysisFailed, BadInput) as error:
             self._fail(study, error)
             raise
 
     def _rounds(
-        self, study: Study, channels: list[Channel], progress: Progress, max_rounds: int | None
+        self, study: Study, channels: dict[str, Channel], report: Report, max_rounds: int | None
     ) -> Result | None:
         plan = study.plan()
-        announced = self._keys(study, channels, progress)
-        self._each(channels, lambda c: c.join(study.id, announced))
         record = self.log.get("study", study.id)
         assert record is not None
         body, version = record.body, record.version
         state = unpack(PlanState, base64.b64decode(body["state"]))
+        asking = Asking(study, self.signatures, self.calls, channels, Progress.from_dict(body["sums"]))
+        model = sums(asking)
+        model.begin()
+        report("keys", {"holders": len(asking.progress.present)})
         done = 0
         while (result := plan.finish(state)) is None:
             if max_rounds is not None and done >= max_rounds:
                 return None
-            state, left = self._round(study, plan, state, channels)
+            packed, number, attempt = pack(state), state.rounds, model.progress.attempt
+            details: dict[str, Any] = {"permit": study.permit, "study": study.id, "round": number, "attempt": attempt}
+            try:
+                opened = model.sum(number, packed)
+            except Lost:
+                state, kind = plan.begin(), "study.restarted"
+            else:
+                state, left = self._moved(plan, state, opened)
+                kind = "study.round"
+                details |= {"contribution": left.contribution, "digest": left.digest}
+                body = {**body, "left": [*body["left"], dataclasses.asdict(left)]}
+                report("round", {"number": number, "contribution": left.contribution, "bytes": left.bytes})
+            if model.progress.missing:
+                details["missing"] = [h for h, _ in model.progress.missing]
             done += 1
-            body = {**body, "state": _text(state), "left": [*body["left"], dataclasses.asdict(left)]}
-            details = {
-                "permit": study.permit,
-                "study": study.id,
-                "round": left.round,
-                "contribution": left.contribution,
-                "digest": left.digest,
-            }
-            self.log.commit(Event("study.round", study.user, details), Put("study", study.id, version, body))
+            body = {**body, "state": _text(state), "sums": model.progress.to_dict()}
+            self.log.commit(Event(kind, study.user, details), Put("study", study.id, version, body))
             version += 1
-            progress("round", {"number": left.round, "contribution": left.contribution, "bytes": left.bytes})
         provenance = {
             "study": study.id,
             "permit": study.permit,
@@ -127,9 +134,9 @@ class Coordinator:
             "purpose": study.purpose,
             "formula": study.params.get("formula"),
             "params": study.params,
-            "holders": [{"did": h} for h in study.holders],
+            "holders": [{"did": h} for h in asking.progress.present],
             "thresholds": dataclasses.asdict(study.thresholds),
-            "secure_aggregation": "pairwise masks over Z_2^64; X25519, HKDF-SHA256, AES-128-CTR",
+            **model.provenance(),
             "left_each_site": body["left"],
         }
         result = result.with_provenance(state.rounds, provenance)
@@ -141,64 +148,23 @@ class Coordinator:
             "result": digest(body["result"]),
         }
         self.log.commit(Event("study.finished", study.user, details), Put("study", study.id, version, body))
-        self._each(channels, lambda c: c.close(study.id))
+        self.calls.there(asking.present, lambda c: c.close(study.id))  # who is away now closes with its transfer
         return result
 
-    def _keys(self, study: Study, channels: list[Channel], progress: Progress) -> dict[str, str]:
-        signed = self.signatures.sign({"study": study.to_dict()})
-        answers = self._each(channels, lambda c: c.open(signed))
-        progress("keys", {"holders": len(channels)})
-        return {c.holder: a for c, a in zip(channels, answers, strict=True)}
-
-    def _round(self, study: Study, plan: Plan, state: PlanState, channels: list[Channel]) -> tuple[PlanState, Left]:
-        packed = pack(state)
-        claims = {"study": study.id, "permit": study.permit, "round": state.rounds, "state": sha256(packed)}
-        asked = pack(Round(self.signatures.sign(claims), np.frombuffer(packed, dtype=np.uint8)))
-        replies = self._each(channels, lambda c: c.answer(study.id, asked))
-        total: Any = None
-        first: Reply | None = None
-        for channel, raw in zip(channels, replies, strict=True):
-            reply = unpack(Reply, raw)
-            if first is None:
-                first, total = reply, reply.words.copy()
-            elif (reply.kind, reply.layout) != (first.kind, first.layout):
-                raise BadMessage(f"{channel.holder} answered in another shape than {channels[0].holder}")
-            else:
-                np.add(total, reply.words, out=total)
-        assert first is not None
-        opened = plan.total(state, first.kind, first.layout, total)
+    def _moved(self, plan: Plan, state: PlanState, opened: Opened) -> tuple[PlanState, Left]:
+        """Return the state after an opened sum, and what left each site for it."""
+        reply = opened.reply
+        total = plan.total(state, reply.kind, reply.layout, opened.words)
         left = Left(
             round=state.rounds,
-            contribution=first.kind,
-            output_class=opened.kind,
-            fields=tuple(leaves(type(opened))),
-            numbers=len(first.words),
-            bytes=len(replies[0]),
-            digest=round_digest(study.digest(), state.rounds, packed),
+            contribution=reply.kind,
+            output_class=total.kind,
+            fields=tuple(leaves(type(total))),
+            numbers=len(opened.words),
+            bytes=opened.bytes,
+            digest=opened.digest,
         )
-        return plan.aggregate(state, opened), left
-
-    def _each(self, channels: list[Channel], call: Callable[[Channel], Any]) -> list[Any]:
-        """Call all holders at once; if any fail, raise the gravest after all have ended."""
-        futures = [self._pool.submit(call, channel) for channel in channels]
-        results, errors = [], []
-        for channel, future in zip(channels, futures, strict=True):
-            try:
-                results.append(future.result())
-            except IhdsError as error:
-                errors.append((channel.holder, error))
-        refusals = [(h, e) for h, e in errors if isinstance(e, Refused)]
-        if refusals:
-            reasons = tuple(f"{h}: {r}" for h, e in refusals for r in (e.reasons or (e.message,)))
-            raise Refused(
-                f"{len(refusals)} of {len(channels)} holders refuse",
-                reasons=reasons,
-                remedy=refusals[0][1].remedy,
-            )
-        if errors:
-            missing = [e for _, e in errors if isinstance(e, SiteMissing)]
-            raise next((e for _, e in errors if not isinstance(e, SiteMissing)), None) or missing[0]
-        return results
+        return plan.aggregate(state, total), left
 
     def _fail(self, study: Study, error: IhdsError) -> None:
         record = self.log.get("study", study.id)
@@ -210,7 +176,7 @@ class Coordinator:
 
     def shutdown(self) -> None:
         """End the pool's threads."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self.calls.shutdown()
 
 
 def _text(state: PlanState) -> str:

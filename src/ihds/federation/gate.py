@@ -17,27 +17,28 @@ from typing import Any, Protocol
 import numpy as np
 
 from ihds.analysis.coverage import Coverage, coverage
-from ihds.analysis.method import Contribution
+from ihds.analysis.method import Contribution, sendable
 from ihds.analysis.plan import Plan, PlanState
 from ihds.audit.log import Event, Log, now
 from ihds.canonical import pack, sha256, unpack
 from ihds.data.source import Scope, Source, View
 from ihds.data.wide import Table
-from ihds.errors import AnalysisFailed, BadMessage, IhdsError, NotAuthenticated, NotFound, Refused, SiteMissing
+from ihds.errors import AnalysisFailed, IhdsError, NotAuthenticated, NotFound, Refused, SiteMissing
 from ihds.federation import ledger
 from ihds.federation.engine import Engine, Here, Work
 from ihds.federation.opt_outs import Choices, NoRegistry
 from ihds.federation.preview import Preview, preview
-from ihds.federation.study import Reply, Round, Study, round_digest
+from ihds.federation.round import Hiding, Signatures, going_without, hiding, missing
+from ihds.federation.study import Reply, Round, Study
+from ihds.governance import aggregation
+from ihds.governance.aggregation import CONTINUE
 from ihds.governance.jurisdiction import Export, may_leave, shown_of, thresholds
 from ihds.governance.permit import Permit, PermitState, Use, decide
 from ihds.governance.policy import Refused as No
 from ihds.ids import Did, StudyId
-from ihds.privacy import secagg
 from ihds.privacy.accountant import Budget
 from ihds.privacy.disclosure import Thresholds, grid_reasons, model_reasons, site_reasons
 from ihds.privacy.population import Marks, marks
-from ihds.privacy.secagg import MaskKey
 from ihds.store.store import Put, Record
 
 _log = logging.getLogger("ihds.gate")
@@ -64,26 +65,6 @@ class Grants(Protocol):
         ...
 
 
-class Signatures(Protocol):
-    """Checks signatures of others, makes this site's own, and seals its secrets."""
-
-    def sign(self, claims: dict[str, Any]) -> str:
-        """Return claims signed by this site."""
-        ...
-
-    def verify(self, token: str, signer: str) -> dict[str, Any]:
-        """Return the claims a signer signed. Raises NotAuthenticated."""
-        ...
-
-    def seal(self, data: bytes) -> str:
-        """Return a secret encrypted for this site only."""
-        ...
-
-    def unseal(self, text: str) -> bytes:
-        """Return a sealed secret."""
-        ...
-
-
 class Threshold(Protocol):
     """A site's door for studies: the gate itself, or whatever asks it on behalf of others."""
 
@@ -91,12 +72,16 @@ class Threshold(Protocol):
         """Take part in a study; return the signed mask key."""
         ...
 
-    def join(self, study_id: str, transfer: str, announcements: dict[str, str]) -> None:
-        """Take everybody's mask keys."""
+    def join(self, study_id: str, transfer: str, announcements: dict[str, str]) -> bytes:
+        """Take everybody's mask keys; return sealed shares."""
         ...
 
     def answer(self, study_id: str, transfer: str, body: bytes) -> bytes:
         """Answer a round."""
+        ...
+
+    def step(self, study_id: str, transfer: str, name: str, body: bytes) -> bytes:
+        """Go on with a round that was answered: help to open its sum."""
         ...
 
     def close(self, study_id: str, transfer: str) -> None:
@@ -113,10 +98,9 @@ class _Open:
     """A study at work: kept between its rounds, made anew after a restart."""
 
     study: Study
-    digest: str
     plan: Plan
     work: Work
-    seeds: dict[str, bytes]
+    hiding: Hiding
     persons: int
     levels: dict[str, tuple[str, ...]]
     covered: Coverage
@@ -131,7 +115,8 @@ class Gate:
     """One site's gate. ``_works`` keeps opened designs between the rounds of a study, ``_marks`` those of persons.
 
     Studies of the datasets ``by_hand`` wait until a person of the site has approved them.
-    ``attested`` is what the holder's officer vouches for, by dataset: approvals, and clauses with a recipient.
+    ``attested`` is what the holder's officer vouches for, by dataset: approvals, and clauses with a recipient;
+    ``own`` are the holder's own thresholds, by dataset: with those of permit and law, the strictest holds.
     """
 
     me: Did
@@ -145,6 +130,7 @@ class Gate:
     by_hand: frozenset[str] = frozenset()
     attested: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     opt_outs: Choices = field(default_factory=NoRegistry)
+    own: Mapping[str, Thresholds] = field(default_factory=dict)
     _works: dict[str, _Open] = field(default_factory=dict)
     _marks: dict[str, Marks] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -173,7 +159,7 @@ class Gate:
                 f"{self.me} has yet to approve the study; a person looks at it there",
                 remedy=f"resume later: ihds study run --resume {study.id}",
             )
-        return self._announcement(study, record)
+        return self._hiding(study).announce(record["sums"], int(claims.get("attempt", 0)))
 
     def _begin(self, study: Study, transfer: str, grant: Grant) -> dict[str, Any]:
         found = self.log.get("gate.study", study.id)
@@ -181,10 +167,11 @@ class Gate:
             record = {
                 "study": study.to_dict(),
                 "transfer": transfer,
-                "key": self.signatures.seal(MaskKey.new().raw),
-                "roster": None,
+                "sums": self._hiding(study).begin(),
+                "joined": False,
                 "approved": grant.dataset not in self.by_hand,
                 "round": -1,
+                "attempt": -1,
                 "digest": "",
                 "reply": "",
                 "closed": False,
@@ -239,15 +226,11 @@ class Gate:
         view = self.opt_outs.foreseen(self._view(plan, dataset, variables), permit)
         return view.apply(lambda table: preview(plan, table, view.persons, limits), plan.agreement.ask.features)
 
-    def _announcement(self, study: Study, record: dict[str, Any]) -> str:
-        key = self._mask_key(record)
-        return self.signatures.sign({"sub": self.me, "study": study.digest(), "maskKey": key.public.hex()})
+    def _hiding(self, study: Study) -> Hiding:
+        return hiding(study, study.digest(), self.me, self.signatures)
 
-    def _mask_key(self, record: dict[str, Any]) -> MaskKey:
-        return MaskKey(self.signatures.unseal(record["key"]))
-
-    def join(self, study_id: str, transfer: str, announcements: dict[str, str]) -> None:
-        """Take the announcements of all holders; each must be signed by the holder it names.
+    def join(self, study_id: str, transfer: str, announcements: dict[str, str]) -> bytes:
+        """Take the announcements of all holders, each signed by the holder it names; return sealed shares for them.
 
         The ledger is asked here already, before any site answers: else a study that one site refuses
         would stand in the ledgers of the others.
@@ -258,21 +241,13 @@ class Gate:
 
         """
         study = Study.from_dict(self._record(study_id, transfer).body["study"])
-        if set(announcements) != set(study.holders):
-            raise Refused("the announced holders are not those of the study")
-        keys = {}
-        for holder, signed in announcements.items():
-            claims = self.signatures.verify(signed, holder)
-            if claims.get("study") != study.digest() or claims.get("sub") != holder:
-                raise NotAuthenticated(f"the mask key of {holder} is for another study")
-            keys[holder] = _mask_key(claims)
+        missing(study, tuple(announcements))
         with self._lock:
             record = self._record(study_id, transfer)
-            if record.body["roster"] not in (None, keys):
-                raise Refused("a holder's mask key changed during the study", remedy="start a new study")
-            if record.body["roster"] is None:
-                body = {**record.body, "roster": keys}
-                event = Event("study.opened", study.user, {"study": study.id, "holders": sorted(keys)})
+            kept, shared = self._hiding(study).take(record.body["sums"], announcements)
+            if kept != record.body["sums"]:
+                body = {**record.body, "sums": kept, "joined": True}
+                event = Event("study.opened", study.user, {"study": study.id, "holders": sorted(announcements)})
                 self.log.commit(event, Put("gate.study", study.id, record.version, body))
         grant = self.grants.in_force(transfer)
         try:
@@ -284,6 +259,7 @@ class Gate:
         except Refused as error:
             self._refusal(study_id, error)
             raise
+        return shared
 
     # -- a round -------------------------------------------------------------------------------
 
@@ -314,7 +290,12 @@ class Gate:
         held = self._work(record, grant)
         study, plan = held.study, held.plan
         self._judge(study, plan, grant)
-        number = self._check_round(record, study, claims, state_bytes)
+        number, repeat = self._check_round(record, study, claims, state_bytes)
+        present = tuple(map(str, claims.get("present", ())))
+        without = missing(study, present)
+        anew = number == 0 and not repeat
+        if anew:  # after a loss a study begins again: what it agreed on is asked afresh
+            record = replace(record, body={**record.body, "round": -1, "phase": "dictionary", "frame": ""})
         state = unpack(PlanState, state_bytes)
         # 2 open exactly the permitted view (done in _work, kept between rounds), after what the
         #   public state alone tells: rules that need no row are judged before any row is touched
@@ -323,25 +304,27 @@ class Gate:
         # 3 local
         contribution = self._local(record, held.work, state)
         # 4 disclosure check
-        self._disclose(held.work, grant)
+        self._disclose(held, contribution, grant)
         # 5 budget
-        repeat = number == record.body["round"]
         spending = [] if repeat else [self._spend(grant)]
         # 6 mask
         layout, words = plan.flatten(state, contribution)
-        asked = round_digest(held.digest, number, state_bytes)
-        masked = secagg.add_masks(words, self.me, held.seeds, asked)
-        reply = pack(Reply(type(contribution).__name__, layout, masked))
-        fingerprint = self._mask_key(record.body).fingerprint(reply, asked)
+        kept, asked = held.hiding.enter(
+            record.body["sums"], int(claims["attempt"]), sha256(state_bytes), present, anew=anew and bool(without)
+        )
+        kept, hidden = held.hiding.hide(kept, words)
+        reply = pack(Reply(type(contribution).__name__, layout, words, hidden.said, hidden.told, hidden.sealed))
         # 7 audit, then the reply
         if repeat:
-            if fingerprint != record.body["reply"]:
+            if hidden.words != record.body["reply"]:
                 raise Refused("this site's data changed during the round", remedy="start a new study")
             return reply
         after = {
             "round": number,
+            "attempt": claims["attempt"],
+            "sums": kept,
             "digest": sha256(state_bytes),
-            "reply": fingerprint,
+            "reply": hidden.words,
             "phase": state.agreement.phase,
             "frame": sha256(pack(state.agreement.frame)),
             "covered": ledger.fingerprint_of(held.covered),
@@ -349,20 +332,49 @@ class Gate:
         details = {
             **self._ids(study, grant),
             "round": number,
+            "attempt": claims["attempt"],
             "digest": asked,
             "contribution": type(contribution).__name__,
             "class": contribution.kind,
             "bytes": len(reply),
             "covered": after["covered"],
             "opt_outs": self.opt_outs.fix(grant.permit, grant.dataset),
+            **({"missing": list(without)} if without else {}),
         }
         self.log.commit(
             Event("round.answered", study.user, details),
             Put("gate.study", study.id, record.version, {**record.body, **after}),
             *spending,
             *entering,
+            *going_without(self.log, study.permit, without),
         )
         return reply
+
+    def step(self, study_id: str, transfer: str, name: str, body: bytes) -> bytes:
+        """Go on with a round that was answered: agree to open its sum, or give shares for it.
+
+        Raises:
+            Refused: another sum was agreed to, or too few agree, or the permit is not in force.
+
+        """
+        try:
+            grant = self.grants.in_force(transfer)
+            with self._lock:
+                record = self._record(study_id, transfer)
+                held = self._work(record, grant)
+                self._judge(held.study, held.plan, grant)
+                done = held.hiding.step(record.body["sums"], name, body)
+                if done.details is not None:
+                    details = {**self._ids(held.study, grant), "round": record.body["round"], **done.details}
+                    self.log.commit(
+                        Event("round.confirmed", held.study.user, details),
+                        Put("gate.study", record.id, record.version, {**record.body, "sums": done.kept}),
+                        *going_without(self.log, held.study.permit, done.missing),
+                    )
+                return done.answer
+        except IhdsError as error:
+            self._refusal(study_id, error)
+            raise
 
     def close(self, study_id: str, transfer: str) -> None:
         """End a study here and erase its mask key."""
@@ -374,7 +386,7 @@ class Gate:
 
     def _end(self, record: Record) -> None:
         self._works.pop(record.id, None)
-        body = {**record.body, "closed": True, "key": "", "roster": None}
+        body = {**record.body, "closed": True, "sums": {}}
         event = Event("study.closed", self.me, {"study": record.id})
         self.log.commit(event, Put("gate.study", record.id, record.version, body))
 
@@ -439,6 +451,7 @@ class Gate:
             reasons.append("holders: the user may not be a holder, and no holder may stand twice")
         if set(study.holders) != {h for h, _ in grant.permit.datasets}:
             reasons.append("holders: a study asks all holders of its permit, so that no two can be subtracted")
+        reasons += aggregation.reasons(grant.permit.aggregation, study.aggregation, study.holders, study.user)
         reasons += self._codebook_reasons(plan, grant)
         ask = plan.agreement.ask
         clock = ask.formula.response[:-1] if ask.clock == "grid" and own.min_time_bin > 0 else ()
@@ -470,20 +483,21 @@ class Gate:
         return reasons
 
     def _thresholds(self, grant: Grant) -> Thresholds:
-        return thresholds(self.country, grant.permit.legal_regime, grant.permit.thresholds)
+        return self.limits(grant.dataset, grant.permit.legal_regime, grant.permit.thresholds)
+
+    def limits(self, dataset: str, legal_regime: str, permit: Thresholds) -> Thresholds:
+        """Return the strictest thresholds of permit, laws of this site's country, and holder."""
+        return thresholds(self.country, legal_regime, permit).strictest(self.own.get(dataset, permit))
 
     def _work(self, record: Record, grant: Grant) -> _Open:
         study_id = record.id
         if study_id not in self._works:
             body = record.body
-            if body["roster"] is None:
+            if not body["joined"]:
                 raise Refused("the holders' mask keys are not known here yet", remedy="send the roster first")
             study = Study.from_dict(body["study"])
             plan = study.plan()
             view = self.opt_outs.applied(self._view(plan, grant.dataset, grant.permit.variables), grant.permit)
-            announced = {h: bytes.fromhex(k) for h, k in body["roster"].items()}
-            named = study.digest()
-            pair_seeds = secagg.seeds(self._mask_key(body), self.me, announced, named)
             levels = plan.agreement.begin().levels
             least = self._thresholds(grant).min_difference
 
@@ -492,7 +506,7 @@ class Gate:
                 return self.engine.work(plan, table), covered
 
             work, covered = view.apply(opened, plan.agreement.ask.features)
-            self._works[study_id] = _Open(study, named, plan, work, pair_seeds, view.persons, levels, covered)
+            self._works[study_id] = _Open(study, plan, work, self._hiding(study), view.persons, levels, covered)
         return self._works[study_id]
 
     def _covered(self, plan: Plan, levels: dict[str, tuple[str, ...]], table: Table, view: View) -> Coverage:
@@ -513,17 +527,23 @@ class Gate:
         person = {plan.codebook.person} & {self.source.codebook(dataset).person} - {""}
         return self.source.open(Scope(dataset, plan.variables | person))
 
-    def _check_round(self, record: Record, study: Study, claims: dict[str, Any], state: bytes) -> int:
+    def _check_round(self, record: Record, study: Study, claims: dict[str, Any], state: bytes) -> tuple[int, bool]:
+        """Return the number of the round that is asked, and whether it was answered before."""
         digest = sha256(state)
-        number = claims.get("round")
+        number, attempt = claims.get("round"), claims.get("attempt")
         if claims.get("study") != study.id or claims.get("permit") != study.permit or claims.get("state") != digest:
             raise NotAuthenticated("the round's signature is for another study, permit or state")
-        last = record.body["round"]
-        if not isinstance(number, int) or number not in (last, last + 1):
+        last, tried = record.body["round"], record.body["attempt"]
+        again = study.aggregation.dropouts == CONTINUE and last >= 0 and number == 0 and attempt == tried + 1
+        if not isinstance(number, int) or (number not in (last, last + 1) and not again):
             raise Refused(f"round {number} does not follow round {last}", remedy="resume the study")
-        if number == last and record.body["digest"] != digest:
+        asked = (number, attempt, digest)
+        repeat = asked == (last, tried, record.body["digest"])
+        if not repeat and number == last and not again:
             raise Refused("this round was asked before with another state", remedy="start a new study")
-        return number
+        if not repeat and attempt != tried + 1:
+            raise Refused(f"attempt {attempt} does not follow attempt {tried}", remedy="resume the study")
+        return number, repeat
 
     def _check_state(self, record: Record, held: _Open, state: PlanState, grant: Grant) -> None:
         """Judge what the public state alone tells, before any row is touched."""
@@ -542,6 +562,8 @@ class Gate:
             reasons.append("min_time_bin: exact times are not allowed here")
         if not _within(agreed.levels, held.levels, whole=phase == 0) or frame.levels != agreed.levels:
             reasons.append("levels: they are not those of the codebook")
+        if (frame.limits, frame.min_cell) != (held.study.thresholds, held.study.thresholds.min_cell):
+            reasons.append("thresholds: what was agreed on names others than the study")
         if agreed.cells > _MAX_CELLS or len(frame.times) > _MAX_CELLS:
             reasons.append("size: this round would be too large")
         if agreed.phase == "done" and ask.covariates == "matrix":
@@ -571,13 +593,17 @@ class Gate:
                 remedy="check formula and variables with 'describe'; the holder's own log says more",
             ) from None
 
-    def _disclose(self, work: Work, grant: Grant) -> None:
-        """Check the persons the model really uses, after missing values are left out."""
-        reasons = site_reasons(self._thresholds(grant), work.persons())
+    def _disclose(self, held: _Open, contribution: Contribution, grant: Grant) -> None:
+        """Check the persons the model really uses, after missing values are left out, and what it is that leaves."""
+        limits, persons = self._thresholds(grant), held.work.persons()
+        reasons = site_reasons(limits, persons)
+        remedy = "use variables with fewer missing values"
+        if held.study.aggregation.dropouts == CONTINUE and persons < limits.min_difference:
+            reasons += (f"min_difference: a sum may not come to lack fewer than {limits.min_difference} persons",)
+        if wrong := sendable(contribution):
+            reasons, remedy = (*reasons, *wrong), "use another method, or declare what it sends: docs/how-to"
         if reasons:
-            raise Refused(
-                f"{self.me} may not answer", reasons=reasons, remedy="use variables with fewer missing values"
-            )
+            raise Refused(f"{self.me} may not answer", reasons=reasons, remedy=remedy)
 
     def _compare(self, record: Record, held: _Open, state: PlanState, grant: Grant) -> list[Put]:
         """Compare whom a study covers with what its user has seen; it stays what it was in the first round."""
@@ -636,17 +662,3 @@ def _within(levels: dict[str, tuple[str, ...]], public: dict[str, tuple[str, ...
     if whole:
         return levels == public
     return all(tuple(lv for lv in public[n] if lv in set(kept)) == kept for n, kept in levels.items())
-
-
-def _mask_key(claims: dict[str, Any]) -> str:
-    """Return an announced X25519 key as hex.
-
-    Raises:
-        BadMessage: it is not such a key, or one that gives no secret.
-    """
-    text = str(claims.get("maskKey", ""))
-    try:
-        MaskKey.new().check(bytes.fromhex(text))
-    except ValueError as error:
-        raise BadMessage("a mask key is not a usable X25519 key") from error
-    return text

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from ihds.analysis.method import leaves
 from ihds.analysis.plan import Plan
 from ihds.canonical import pack
@@ -12,11 +14,15 @@ from ihds.data.wide import Table
 from ihds.errors import AnalysisFailed, BadInput, Refused
 from ihds.federation.study import Reply
 from ihds.privacy.disclosure import Thresholds, site_reasons
+from ihds.privacy.rules import in_words
 
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """One kind of contribution: how often it left in the dry run, what it is, and how large it was each time."""
+    """One kind of contribution: how often it left in the dry run, what it is, and how large it was each time.
+
+    ``rules`` are those of its class of output: name, text, and the thresholds as they stand.
+    """
 
     contribution: str
     output_class: str
@@ -25,6 +31,7 @@ class Leaving:
     rounds: int
     numbers: int
     bytes: int
+    rules: tuple[tuple[str, str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,8 @@ def preview(plan: Plan, table: Table, persons: int, thresholds: Thresholds) -> P
     kinds: dict[str, Leaving] = {}
     for one in left:
         before = kinds.get(one.contribution)
-        kinds[one.contribution] = replace(one, rounds=before.rounds + 1) if before else one
+        ruled = replace(one, rules=in_words(one.output_class, thresholds))
+        kinds[one.contribution] = replace(ruled, rounds=before.rounds + 1) if before else ruled
     return Preview(
         method=plan.name,
         question=_first_line(plan.chosen),
@@ -89,7 +97,7 @@ def _dry(plan: Plan, table: Table, thresholds: Thresholds) -> tuple[list[Leaving
                     fields=tuple((name, d.shape, d.unit) for name, d in declared.items()),
                     rounds=1,
                     numbers=len(words) - 1,
-                    bytes=len(pack(Reply(type(value).__name__, layout, words))),
+                    bytes=len(pack(Reply(type(value).__name__, layout, words, "", "", np.zeros(0, np.uint8)))),
                 )
             )
             state = single.aggregate(state, single.total(state, type(value).__name__, layout, words))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ihds.analysis.plan import Plan
-from ihds.canonical import digest, sha256
+from ihds.canonical import digest
 from ihds.data.codebook import Codebook
 from ihds.errors import BadMessage
+from ihds.governance.aggregation import Aggregation
 from ihds.ids import Did, PermitId, StudyId
 from ihds.privacy.disclosure import Thresholds
+from ihds.privacy.secagg.messages import Reveal, Shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +35,11 @@ class Study:
     codebook: dict[str, Any]
     thresholds: Thresholds
     holders: tuple[Did, ...]
+    aggregation: Aggregation = field(default_factory=Aggregation)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form that the user signs."""
-        return {**asdict(self), "holders": list(self.holders)}
+        return {**asdict(self), "holders": list(self.holders), "aggregation": self.aggregation.to_dict()}
 
     @classmethod
     def from_dict(cls, body: dict[str, Any]) -> Study:
@@ -57,6 +60,7 @@ class Study:
                 codebook=dict(body["codebook"]),
                 thresholds=Thresholds(**body["thresholds"]),
                 holders=tuple(Did.parse(h) for h in body["holders"]),
+                aggregation=Aggregation.from_dict(body.get("aggregation", {})),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BadMessage(f"this is not a study: {error!r}") from error
@@ -83,7 +87,7 @@ def used(method: str, params: dict[str, Any], codebook: Codebook, thresholds: Th
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One question of a study: its number and the packed public state, signed by the user."""
+    """One question of a study: the packed public state, signed by the user with number, attempt and who takes part."""
 
     signature: str
     state: NDArray[np.uint8]
@@ -91,11 +95,58 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One holder's masked answer: meaningless unless summed over all holders of the study."""
+    """One holder's masked answer: meaningless unless summed over all holders of the round.
+
+    ``said`` is the holder's signed word for these words; ``told`` its signed keys for the next round;
+    ``sealed`` is what only aggregators can read, if there are any.
+    """
 
     kind: str
     layout: tuple[tuple[str, tuple[int, ...]], ...]
     words: NDArray[np.uint64]
+    said: str
+    told: str
+    sealed: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """One holder's sealed shares of its secrets for a round, with its signature."""
+
+    shares: Shares
+    signature: str
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """Which holders' sum is to be opened, signed by the user; with their announced keys for the next round."""
+
+    signature: str
+    announced: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """One holder's signed word that it opens this sum and no other; its shares for the next round, if it could."""
+
+    said: str
+    shared: Shared | None
+
+
+@dataclass(frozen=True, slots=True)
+class Uncover:
+    """What a holder needs to help open a sum: the others' words that they open the same, and shares sealed to it."""
+
+    confirmed: tuple[tuple[str, str], ...]
+    boxes: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Uncovered:
+    """One holder's shares for one sum, with its signature."""
+
+    reveal: Reveal
+    signature: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +160,3 @@ class Left:
     numbers: int
     bytes: int
     digest: str = ""
-
-
-def round_digest(study: str, number: int, state: bytes) -> str:
-    """Return what names one round of a study, given its digest: both sides write it in their logs."""
-    return sha256(f"{study}|{number}|".encode() + state)

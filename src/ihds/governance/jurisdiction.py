@@ -9,15 +9,17 @@ from __future__ import annotations
 import functools
 import importlib
 import itertools
+import json
 import pkgutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from typing import Any, Protocol
 
+from ihds.canonical import sha256
 from ihds.governance.countries import COUNTRIES
 from ihds.governance.policy import Decision, Granted, Refused
-from ihds.governance.rule import NEVER, Artefact, Needs, Rule, Term, in_words
+from ihds.governance.rule import NEVER, Artefact, Limit, Needs, Rule, Term, in_words
 from ihds.privacy.disclosure import Thresholds
 
 
@@ -37,7 +39,7 @@ class Jurisdiction(Protocol):
 
     COUNTRIES: frozenset[str]
     RULES: tuple[Rule, ...]
-    THRESHOLDS: Thresholds
+    LIMITS: tuple[Limit, ...]
     EVIDENCE: Mapping[str, Term]
 
 
@@ -67,6 +69,21 @@ def jurisdictions() -> dict[str, Jurisdiction]:
         module: object = importlib.import_module(f"{package.__name__}.{info.name}")
         found[info.name] = module  # type: ignore[assignment]  # a module satisfies the protocol
     return found
+
+
+@functools.cache
+def version() -> str:
+    """Return the digest of all rules of all laws here: what a data space approves as a rule set."""
+    found = {
+        name: [sorted(law.COUNTRIES), [asdict(r) for r in law.RULES], [asdict(limit) for limit in law.LIMITS]]
+        for name, law in jurisdictions().items()
+    }
+    return sha256(json.dumps(found, sort_keys=True, default=_plain).encode())
+
+
+def _plain(value: Any) -> Any:
+    """Return sets in an order of their own, and days as text."""
+    return sorted(map(str, value)) if isinstance(value, frozenset) else str(value)
 
 
 def evidence_terms() -> dict[str, Term]:
@@ -116,7 +133,8 @@ def thresholds(country: str, legal_regime: str, permit: Thresholds) -> Threshold
     if legal_regime == SIMULATION:
         return strict
     for jurisdiction in applying(country).values():
-        strict = strict.strictest(jurisdiction.THRESHOLDS)
+        for limit in jurisdiction.LIMITS:
+            strict = strict.strictest(limit.thresholds)
     return strict
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
 from ihds.errors import BadMessage
+from ihds.governance.aggregation import Aggregation
 from ihds.governance.duties import GRANT_NEEDS, Role, Shown
 from ihds.governance.jurisdictions.eu_ehds import eligible
 from ihds.governance.lifecycle import Step, Steps, Table, plain
@@ -67,8 +68,9 @@ class Permit:
     """The content of a permit (EHDS Art. 68(10)); immutable.
 
     ``datasets`` are pairs of holder DID and dataset id; ``variables`` and ``methods`` list what
-    may be used; ``max_rounds`` is the number of sums that may be opened at each holder. ``opt_out_exception``
-    is the justification with which people who opted out are included (Art. 71(4), 68(10)(c)); empty means they are not.
+    may be used; ``max_rounds`` is the number of sums that may be opened at each holder;
+    ``aggregation`` says how sums are opened. ``opt_out_exception`` is the justification with which people who
+    opted out are included (Art. 71(4), 68(10)(c)); empty means they are not.
     """
 
     id: PermitId
@@ -88,6 +90,7 @@ class Permit:
     expires_at: datetime
     status_index: int
     opt_out_exception: str = ""
+    aggregation: Aggregation = field(default_factory=Aggregation)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form carried in the permit credential."""
@@ -101,6 +104,7 @@ class Permit:
             "thresholds": asdict(self.thresholds),
             "issued_at": self.issued_at.isoformat(),
             "expires_at": self.expires_at.isoformat(),
+            "aggregation": self.aggregation.to_dict(),
         }
 
     @classmethod
@@ -130,6 +134,7 @@ class Permit:
                 expires_at=datetime.fromisoformat(body["expires_at"]),
                 status_index=int(body["status_index"]),
                 opt_out_exception=str(body.get("opt_out_exception", "")),
+                aggregation=Aggregation.from_dict(body.get("aggregation", {})),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BadMessage(f"this is not a data permit: {error!r}") from error

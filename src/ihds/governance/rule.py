@@ -7,6 +7,8 @@ from datetime import date
 from enum import StrEnum
 from typing import Literal, get_args
 
+from ihds.privacy.disclosure import Thresholds
+
 Artefact = Literal["ROW", "PSEUDONYMISED_ROW", "MODEL_UPDATE", "AGGREGATE", "MODEL", "METADATA"]
 ARTEFACTS: tuple[Artefact, ...] = get_args(Artefact)
 
@@ -117,3 +119,16 @@ class Rule:
     def covers(self, artefact: str, destination: str, legal_regime: str) -> bool:
         """Return whether it is about this artefact, going there, under this regime."""
         return artefact in self.artefacts and destination in self.destinations and legal_regime in self.regimes
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A rule on how few persons a number may tell of: thresholds that no permit under this law goes below."""
+
+    id: str
+    article: str
+    thresholds: Thresholds
+    text: str
+    source: str
+    since: date
+    certainty: Certainty

@@ -2,17 +2,23 @@
 
 Defaults follow methods practice: 10 persons for a site to take part and 5 persons per released
 cell (DataSHIELD's nfilter rules and SACRO/ACRO's ``safe_threshold`` span 3 to 10), parameters at
-most a third of the rows (``nfilter.glm``) and 10 residual degrees of freedom (SACRO).
+most a third of the rows (``nfilter.glm``), 10 residual degrees of freedom, the two largest contributors
+below 90 % and none within 10 % (SACRO). Which rule holds for which output: ``rules``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ihds.errors import BadInput
+
+#: Thresholds of which the smaller of two protects more.
+_LESS_IS_STRICTER = frozenset({"parameters_per_row", "dominance_share"})
 
 #: The largest ``min_difference``: what a fingerprint of a population can tell.
 MOST_DIFFERENCE = 32
@@ -31,6 +37,11 @@ class Thresholds:
     ``min_time_bin``       narrowest pooled time grid, in the unit of the time; 0 allows exact times
     ``min_difference``     persons at a site by which what two studies of a user cover must differ, if
                            at all; 0 compares nothing, at most 32
+    ``dominance_k``        largest contributors to a magnitude that are looked at together; 0 looks at none
+    ``dominance_share``    largest part of a magnitude that these may make up
+    ``p_percent``          percent of the largest contribution within which nobody may be able to estimate it
+    ``hide_empty``         whether an empty cell of a table by groups is hidden like a small one
+    ``hide_full``          whether a cell that holds a whole group is: it tells something of each of its persons
     """
 
     min_site_persons: int = 10
@@ -41,17 +52,39 @@ class Thresholds:
     min_residual_dof: int = 10
     min_time_bin: float = 1.0
     min_difference: int = 10
+    dominance_k: int = 2
+    dominance_share: float = 0.9
+    p_percent: float = 10.0
+    hide_empty: bool = False
+    hide_full: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_difference <= MOST_DIFFERENCE:
             raise BadInput(
                 f"min_difference is {self.min_difference}", remedy=f"give a whole number up to {MOST_DIFFERENCE}"
             )
+        if self.dominance_k < 0 or not 0 < self.dominance_share <= 1 or self.p_percent < 0:
+            raise BadInput(
+                f"dominance is {self.dominance_k} contributors above {self.dominance_share:g}, p % {self.p_percent:g}",
+                remedy="give a whole number, a part of 1, and a percentage",
+            )
 
     @classmethod
     def none(cls) -> Thresholds:
         """Return no protection at all: for tests of the mathematics on invented persons."""
-        return cls(0, 0, 1, 1, float("inf"), -(10**9), 0.0, 0)
+        return cls(
+            min_site_persons=0,
+            min_cell=0,
+            min_holders=1,
+            min_level_sites=1,
+            parameters_per_row=float("inf"),
+            min_residual_dof=-(10**9),
+            min_time_bin=0.0,
+            min_difference=0,
+            dominance_k=0,
+            dominance_share=1.0,
+            p_percent=0.0,
+        )
 
     @classmethod
     def floor(cls) -> Thresholds:
@@ -65,14 +98,36 @@ class Thresholds:
             min_residual_dof=0,
             min_time_bin=0.0,
             min_difference=3,
+            dominance_k=1,
+            p_percent=5.0,
         )
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any], base: Thresholds | None = None) -> Thresholds:
+        """Return thresholds of which some are named, as people write them; the others are of ``base``, or the floor.
+
+        Raises:
+            BadInput: one is unknown, or not of its type.
+
+        """
+        base = base or cls.floor()
+        kinds = {f.name: type(getattr(base, f.name)) for f in fields(cls)}
+        ready: dict[str, Any] = {}
+        for name, value in values.items():
+            if name not in kinds:
+                raise BadInput(f"there is no threshold {name!r}", remedy=f"they are: {', '.join(kinds)}")
+            kind, number = kinds[name], isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (isinstance(value, bool) if kind is bool else number and (kind is float or value == int(value))):
+                raise BadInput(f"the threshold {name} is {value!r}", remedy=f"give a {kind.__name__}")
+            ready[name] = kind(value)
+        return replace(base, **ready)
 
     def strictest(self, other: Thresholds) -> Thresholds:
         """Return, field by field, the more protective of two."""
         chosen = {}
         for field in fields(self):
             mine, theirs = getattr(self, field.name), getattr(other, field.name)
-            pick = min if field.name == "parameters_per_row" else max
+            pick = min if field.name in _LESS_IS_STRICTER else max
             chosen[field.name] = pick(mine, theirs)
         return Thresholds(**chosen)
 

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 from ihds.analysis.plan import Plan
 from ihds.errors import BadInput, NotFound, Refused
 from ihds.federation.gate import Gate
-from ihds.governance.jurisdiction import thresholds
 from ihds.privacy.disclosure import Thresholds
 
 if TYPE_CHECKING:
+    from ihds.data.codebook import Codebook
     from ihds.roles.node import Command, Node
+    from ihds.roles.relay import Relay
 
 
 @dataclass
@@ -67,7 +68,7 @@ class Approvals:
         if not dataset:
             raise BadInput("this node holds several datasets", remedy=f"name one: --dataset {' or '.join(held)}")
         book = self.gate.source.codebook(dataset)
-        limits = thresholds(self.node.config.country, self.node.config.legal_regime, Thresholds())
+        limits = self.gate.limits(dataset, self.node.config.legal_regime, Thresholds())
         params = dict(arguments.get("params") or {})
         plan = Plan(str(arguments.get("method", "")), params, book, limits, 1)
         seen = self.gate.preview_of(plan, dataset, frozenset(book.variables), limits)
@@ -87,6 +88,21 @@ class Approvals:
             raise NotFound(f"no study {arguments['study']} here", remedy="ihds study list")
         self.gate.close(record.id, record.body["transfer"])
         return {"study": record.id, "state": "closed"}
+
+    def versions(self, dataset: str, relay: Relay | None) -> None:
+        """Check that the data space approved what a study on a dataset would use, where it says it must.
+
+        Raises:
+            Refused: codebook or rules are not approved.
+            CannotVerify: that cannot be learnt now.
+
+        """
+
+        def book() -> Codebook:
+            return relay.described()[dataset][0] if relay else self.gate.source.codebook(dataset)
+
+        if reasons := self.node.trust.unapproved(book):
+            raise Refused("what this study would use is not approved", reasons=reasons, remedy="ihds committee list")
 
     def _must_hold_rows(self) -> None:
         if self.node.config.worker:

@@ -310,16 +310,17 @@ class Auditor:
             yield "the study was run under weaker thresholds"
 
     def _rounds(self, b: Bundle) -> Found:
-        opened = [
-            (e["details"]["round"], e["details"].get("digest")) for e in self.user.of(*_ROUND, study=self.study.id)
-        ]
-        answered = [(e["details"]["round"], e["details"]["digest"]) for e in b.of(*_ANSWER, study=self.study.id)]
+        lost = [e for e in self.user.of(*_ROUND, study=self.study.id) if b.did in e["details"].get("missing", ())]
+        told = [e for e in self.user.of(*_ROUND, study=self.study.id) if e not in lost]
+        opened = [(_attempt(e), e["details"].get("digest")) for e in told]
+        answered = [(_attempt(e), e["details"]["digest"]) for e in b.of(*_ANSWER, study=self.study.id)]
         if [n for n, _ in answered] != list(range(len(answered))):
             yield f"the rounds answered are {[n for n, _ in answered]}: some are missing or twice"
         if missing := [n for n, _ in opened if n not in dict(answered)]:
             yield f"the user opened the rounds {missing}, which are not here"
         ended = bool(self.user.of("study.finished", study=self.study.id))
-        if surplus := [n for n, _ in answered if n not in dict(opened)][0 if ended else 1 :]:
+        known = {*dict(opened), *(_attempt(e) for e in self.user.of("study.restarted", study=self.study.id))}
+        if surplus := [n for n, _ in answered if n not in known][0 if ended and not lost else 1 :]:
             yield f"the rounds {surplus} were answered but are not in the user's log"
         for number, asked in opened:
             if dict(answered).get(number, asked) != asked:
@@ -339,7 +340,10 @@ class Auditor:
             yield "the bundle of the authority is missing"
             return
         for did in (self.study.user, self.permit.access_body, *self.study.holders):
-            states = [(_at(e), str(e["details"]["state"])) for e in authority.of("member.advanced", member=did)]
+            states = [
+                (_at(e), str(e["details"]["state"]))
+                for e in authority.of("member.advanced", "motion.decided", member=did)
+            ]
             for at in instants:
                 before = [state for when, state in states if when <= at]
                 if not before or before[-1] != "MEMBER":
@@ -382,3 +386,8 @@ def _span(b: Bundle) -> str:
 
 def _seen(b: Bundle) -> str:
     return f"{len(b.body.get('witnesses', []))} witnesses"
+
+
+def _attempt(entry: dict[str, Any]) -> int:
+    """Return which of a study's rounds an entry is of; a study that begins again counts on."""
+    return int(entry["details"].get("attempt", entry["details"]["round"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,13 +17,15 @@ from ihds.connector.dcp.issuer import IssuerService, Offered, Rejected
 from ihds.connector.dsp.connector import Verdict
 from ihds.connector.dsp.negotiation import Negotiation
 from ihds.connector.dsp.transfer import Transfer
-from ihds.errors import BadMessage, NotAuthenticated, NotFound
+from ihds.errors import BadMessage, Conflict, NotAuthenticated, NotFound, Refused
 from ihds.governance import membership
+from ihds.governance.bodies import Matter
 from ihds.governance.lifecycle import advance
 from ihds.governance.membership import ISSUES, MemberEvent, MemberState
 from ihds.governance.policy import Granted
 from ihds.governance.policy import Refused as No
 from ihds.ids import Did
+from ihds.roles.committee import Committee
 from ihds.roles.membership import REGISTRATION
 from ihds.store.store import Put, Record
 from ihds.wire.did import Method
@@ -87,7 +90,7 @@ class OffersNothing:
 
 
 class Authority(OffersNothing):
-    """Admits by decision of the steering committee: those its configuration lists at once, others by hand."""
+    """Admits whom its configuration lists at once, others by hand, or by carried motions where there is a charter."""
 
     def __init__(self, node: Node) -> None:
         """Work on a node."""
@@ -96,11 +99,13 @@ class Authority(OffersNothing):
             node.identity, node.tokens, node.resolver, node.http, node.log, node.config.base_url, self
         )
         node.outboxes.append(self.issuer.outbox)
+        self.committee = Committee(self)
 
     def routes(self) -> list[Route]:
         """Return the issuer service, the status list and the trust list."""
         return [
             *self.issuer.routes(),
+            *self.committee.routes(),
             Route("/members/status", endpoint(self._status_list), methods=["GET"]),
             Route("/members/trust", endpoint(self._trust_list), methods=["GET"]),
         ]
@@ -109,10 +114,19 @@ class Authority(OffersNothing):
         """Return the commands of the secretariat."""
         return {
             "member.list": lambda _a: self.members(),
-            "member.decide": lambda a: self.decide_member(
-                str(a["did"]), MemberEvent(str(a["event"])), str(a.get("reason", ""))
-            ),
+            "member.decide": self._decide_by_hand,
+            **self.committee.commands(),
         }
+
+    def started(self) -> None:
+        """Take up the charter, if there is one; answer whom a crash left waiting."""
+        self.committee.found()
+        self.committee.settle()
+        self.committee.keep()
+
+    def stopped(self) -> None:
+        """End the thread."""
+        self.committee.stop()
 
     # -- as an issuer ----------------------------------------------------------------------------
 
@@ -147,7 +161,8 @@ class Authority(OffersNothing):
 
     def _listed(self) -> dict[str, tuple[str, str]]:
         """Return whom the configuration admits: DID, role and country, as ``members = ["DID ROLE COUNTRY"]``."""
-        lines = [line.split() for line in self.node.config.members]
+        charter = self.committee.charter()
+        lines = [line.split() for line in (charter["founders"] if charter else self.node.config.members)]
         return {words[0]: (words[1], words[2]) for words in lines if len(words) == 3}
 
     def _registration(self, holder: str, token: Any) -> dict[str, Any]:
@@ -210,26 +225,47 @@ class Authority(OffersNothing):
             IllegalTransition: the membership does not allow it.
 
         """
+        details, put = self.moved(did, event, reason)
+        self.node.log.commit(Event("member.advanced", self.node.did, details), put)
+        self.answer_waiting()
+        return {"did": did, "state": details["state"], "reason": reason}
+
+    def _decide_by_hand(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        did, event = str(arguments["did"]), MemberEvent(str(arguments["event"]))
+        if body := self.committee.governs(Matter(event)):
+            raise Refused(f"the {body} decides this", remedy=f"ihds committee propose BODY {event} {did}")
+        return self.decide_member(did, event, str(arguments.get("reason", "")))
+
+    def moved(self, did: str, event: MemberEvent, reason: str) -> tuple[dict[str, Any], Put]:
+        """Return what a decision on a member changes: details of its event, and the record to write.
+
+        Raises:
+            NotFound: it never asked.
+            IllegalTransition: the membership does not allow it.
+
+        """
         record = self._member(did)
         after = advance(membership.NEXT, "the membership", MemberState(record.body["state"]), event)
-        body = {**record.body, "state": str(after), "reason": reason}
         details = {"member": did, "state": str(after), "event": str(event), "reason": reason}
-        self.node.log.commit(
-            Event("member.advanced", self.node.did, details), Put("member", record.id, record.version, body)
-        )
-        self._answer_waiting(did, after)
-        return {"did": did, "state": str(after), "reason": reason}
+        body = {**record.body, "state": str(after), "reason": reason}
+        return details, Put("member", record.id, record.version, body)
 
-    def _answer_waiting(self, did: str, state: MemberState) -> None:
+    def answer_waiting(self) -> None:
+        """Answer the requests of those who were admitted or rejected since they asked."""
         by_id = {o.id: o for o in self.offered()}
         for record in self.node.store.list("issuance.request"):
-            if record.body["holder"] != did or record.body["status"] != "RECEIVED":
-                continue
-            if state is MemberState.MEMBER:
-                asked = [by_id[i] for i in record.body["asked"] if i in by_id]
-                self.issuer.settle(record.id, self._credentials(did, asked))
-            elif state is MemberState.REJECTED:
-                self.issuer.settle(record.id, Rejected(self._member(did).body["reason"] or "rejected"))
+            with contextlib.suppress(Conflict):  # another thread was faster
+                self._answer(record, by_id)
+
+    def _answer(self, record: Record, by_id: dict[str, Offered]) -> None:
+        member = self.node.log.get("member", str(record.body["holder"]))
+        if record.body["status"] != "RECEIVED" or member is None:
+            return
+        if member.body["state"] == MemberState.MEMBER:
+            asked = [by_id[i] for i in record.body["asked"] if i in by_id]
+            self.issuer.settle(record.id, self._credentials(member.id, asked))
+        elif member.body["state"] == MemberState.REJECTED:
+            self.issuer.settle(record.id, Rejected(member.body["reason"] or "rejected"))
 
     def _status_list(self, call: Call) -> Answer:
         out = {
@@ -255,6 +291,7 @@ class Authority(OffersNothing):
             "iat": int(now().timestamp()),
             "exp": int((now() + timedelta(hours=_LIST_HOURS)).timestamp()),
             "issuers": issuers,
+            **self.committee.published(),
             "members": [{k: m[k] for k in ("did", "name", "role", "country")} for m in members],
         }
         return Answer({"trust": self.node.identity.key.sign_jwt(claims)})

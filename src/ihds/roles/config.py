@@ -12,10 +12,11 @@ from urllib.parse import urlsplit
 import tomli_w
 
 from ihds.connector.dcp.credentials import Profile
-from ihds.errors import SetupFailed
+from ihds.errors import BadInput, SetupFailed
 from ihds.governance.jurisdiction import unknown_evidence
 from ihds.governance.rule import Artefact
 from ihds.ids import Did
+from ihds.privacy.disclosure import Thresholds
 from ihds.store.store import sqlite_url
 from ihds.wire.did import did_of
 from ihds.wire.guard import LOOPBACK
@@ -38,9 +39,10 @@ class DatasetConfig:
     path or URL) makes it a file that is moved instead of rows that are studied; then ``artefact`` says
     what it is. ``evidence`` is what the holder vouches for under the law: approvals, checks, and, with the
     DID of the recipient they are about, clauses and screenings ("recipient_screened did:web:…").
-    ``approval`` of contracts, and of each study in ``studies``, is by rule or by hand. ``national_id`` names the
-    column of national identifiers, by which people who opted out are left out; where nobody can be identified,
-    ``unidentified`` says why (EHDS Art. 71(8)).
+    ``approval`` of contracts, and of each study in ``studies``, is by rule or by hand. ``thresholds`` are
+    the holder's own ("min_cell": 10): of these, the permit's and the law's, the strictest holds. ``national_id``
+    names the column of national identifiers, by which people who opted out are left out; where nobody can be
+    identified, ``unidentified`` says why (EHDS Art. 71(8)).
     """
 
     id: str
@@ -60,8 +62,13 @@ class DatasetConfig:
     studies: Literal["rule", "hand"] = "rule"
     national_id: str = ""
     unidentified: str = ""
+    thresholds: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        try:
+            self.limits  # noqa: B018 - thresholds that cannot be read fail here, not in a study
+        except BadInput as error:
+            raise SetupFailed(f"dataset {self.id!r}: {error.message}", remedy=error.remedy) from error
         if wrong := unknown_evidence(self.evidence):
             raise SetupFailed(f"dataset {self.id!r}: {wrong}", remedy="terms and their meaning: docs/law/rules.md")
         if self.file and self.artefact not in MOVABLE:
@@ -73,12 +80,18 @@ class DatasetConfig:
             if chosen not in ("rule", "hand"):
                 raise SetupFailed(f"dataset {self.id!r}: {name} is {chosen!r}", remedy="write rule or hand")
 
+    @property
+    def limits(self) -> Thresholds | None:
+        """The holder's own thresholds, if it has any. Raises BadInput."""
+        return Thresholds.of(self.thresholds) if self.thresholds else None
+
 
 @dataclass(frozen=True, slots=True)
 class NodeConfig:
     """One node. DIDs name whom it trusts: ``authority`` for membership, ``access_bodies`` for permits.
 
-    ``members`` lists whom an authority admits without asking a person: "DID ROLE COUNTRY" each.
+    ``members`` lists whom an authority admits without asking a person: "DID ROLE COUNTRY" each. ``charter``
+    names the file with the bodies that decide from then on; it and ``members`` are read once, at the founding.
     ``opt_out_registry`` is whose list of opt-outs a holder follows; it may be ``opt_out_hours`` old when it is
     fixed for a permit. ``engine`` empty computes studies in the node, ``dask`` or ``dask:ADDRESS`` over a cluster.
     """
@@ -94,6 +107,7 @@ class NodeConfig:
     access_bodies: tuple[str, ...] = ()
     catalogues: tuple[str, ...] = ()
     members: tuple[str, ...] = ()
+    charter: str = ""
     legal_regime: str = "contract"
     permit_status_seconds: float = 5.0
     membership_seconds: float = 3600.0

@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+from starlette.routing import Route
+
 from ihds.audit.log import Event, now
 from ihds.audit.witnessing import Checkpoint, witnesses
 from ihds.canonical import canonical_json
@@ -23,8 +25,18 @@ if TYPE_CHECKING:
     from ihds.roles.node import Command, Node
 
 FORMAT = "ihds-evidence/1"
-#: Events that concern every study: who the node is, with which keys, and who is a member.
-_ALWAYS = ("node.created", "key.rotated", "key.retired", "member.requested", "member.advanced")
+#: Events that concern every study: who the node is, with which keys, who is a member, what bodies decided.
+_ALWAYS = frozenset(
+    [
+        "node.created",
+        "key.rotated",
+        "key.retired",
+        "member.requested",
+        "member.advanced",
+        "charter.founded",
+        "motion.decided",
+    ]
+)
 
 
 class Evidence:
@@ -33,6 +45,10 @@ class Evidence:
     def __init__(self, node: Node) -> None:
         """Work on a node."""
         self.node = node
+
+    def routes(self) -> list[Route]:
+        """Return nothing: bundles are files."""
+        return []
 
     def commands(self) -> dict[str, Command]:
         """Return the command that exports."""

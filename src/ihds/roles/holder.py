@@ -32,14 +32,14 @@ from ihds.governance.policy import Refused as No
 from ihds.roles import choices
 from ihds.roles.approvals import Approvals
 from ihds.roles.config import data_file
+from ihds.roles.endpoint import Endpoint
 from ihds.roles.files import Files
 from ihds.roles.offers import offer
 from ihds.roles.proofs import Proofs
 from ihds.roles.relay import Relay
 from ihds.store.store import Put
 from ihds.wire.did import Method
-from ihds.wire.jose import MAX_STATEMENT
-from ihds.wire.serve import MAX_BODY, Answer, Call, endpoint
+from ihds.wire.serve import Answer, Call, endpoint
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,6 +73,7 @@ class Holder:
             by_hand=frozenset(d.id for d in config.datasets if d.studies == "hand"),
             attested={d.id: d.evidence for d in config.datasets},
             opt_outs=choices.of_node(node, self.source),
+            own={d.id: d.limits for d in config.datasets if d.limits},
         )
         self.approvals = Approvals(node, gate)
         self.gate: Threshold = self.relay or gate
@@ -83,8 +84,7 @@ class Holder:
     def refresh(self) -> None:
         """Describe anew what is offered; rows of a worker are offered once it has told of them."""
         told = self.relay.described() if self.relay else None
-        shown = [d for d in self.node.config.datasets if d.file or told is None or d.id in told]
-        self._entries = [self._entry(d) for d in shown]
+        self._entries = [self._entry(d) for d in self.node.config.datasets if d.file or told is None or d.id in told]
 
     def methods(self) -> list[Method]:
         """Return the keys of the worker in the inner zone, if there is one."""
@@ -116,6 +116,7 @@ class Holder:
             persons=persons // 10 * 10,
             codebook=book,
             offer=offer(config, self.node.folder),
+            thresholds=config.limits,
         )
 
     def _described(self, dataset: str) -> tuple[Codebook, int]:
@@ -290,6 +291,7 @@ class Holder:
             raise Refused("the agreement names a permit that was never shown here")
         body = record.body
         permit, state = self.proof.check(str(body["token"]), str(body["membership"]), str(body["user"]))
+        self.approvals.versions(str(agreement["dataset"]), self.relay)
         return Grant(permit, state, str(agreement["dataset"]), str(agreement["policy"]["@id"]))
 
     def proofs(self, transfer_pid: str) -> dict[str, Any]:
@@ -311,18 +313,10 @@ class Holder:
 
     def routes(self) -> list[Route]:
         """Return the study endpoint and the public catalogue."""
-
-        def route(path: str, handler: Any, method: str, limit: int = 1 << 20) -> Route:
-            known = self._known if path.startswith("/data/") else None
-            return Route(path, endpoint(handler, max_body=limit, before=known), methods=[method])
-
         return [
-            route("/data/studies", self._open, "POST", 2 * MAX_STATEMENT),
-            route("/data/studies/{id}/holders", self._join, "PUT"),
-            route("/data/studies/{id}/rounds", self._round, "POST", MAX_BODY),
-            route("/data/studies/{id}", self._close, "DELETE"),
-            route("/catalogue", self._public, "GET"),
-            route("/permits/changed", self._permits_changed, "POST"),
+            *Endpoint(self.gate, self._transfer).routes(),
+            Route("/catalogue", endpoint(self._public), methods=["GET"]),
+            Route("/permits/changed", endpoint(self._permits_changed), methods=["POST"]),
             *(self.relay.routes() if self.relay else []),
         ]
 
@@ -352,32 +346,10 @@ class Holder:
             )
         return pid
 
-    def _known(self, call: Call) -> Answer:
-        self._transfer(call)
-        return Answer()
-
-    def _open(self, call: Call) -> Answer:
-        pid = self._transfer(call)
-        return Answer({"announcement": self.gate.open(str(call.json().get("study", "")), pid)}, status=201)
-
-    def _join(self, call: Call) -> Answer:
-        announced = {str(k): str(v) for k, v in call.json().items()}
-        self.gate.join(call.path["id"], self._transfer(call), announced)
-        return Answer({})
-
-    def _round(self, call: Call) -> Answer:
-        reply = self.gate.answer(call.path["id"], self._transfer(call), call.body)
-        return Answer(raw=reply, media_type="application/octet-stream")
-
-    def _close(self, call: Call) -> Answer:
-        self.gate.close(call.path["id"], self._transfer(call))
-        return Answer({})
-
     def _public(self, _call: Call) -> Answer:
-        page = f"{self.node.config.base_url}/catalogue"
-        offered = {entry["@id"] for entry in self._entries}
+        base, offered = self.node.config.base_url, {entry["@id"] for entry in self._entries}
         described = [d for d in self.node.config.datasets if not d.file and d.id in offered]
-        return Answer([healthdcat.dataset(self.record(d), f"{page}#{d.id}") for d in described])
+        return Answer([healthdcat.dataset(self.record(d), f"{base}/catalogue#{d.id}") for d in described])
 
     def _permits_changed(self, call: Call) -> Answer:
         if self.node.tokens.check(call.bearer)["iss"] not in self.node.trust.issuers(PERMIT):

@@ -6,7 +6,6 @@ The permit is the user's own, under the regime "simulation": no law is asked, no
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -25,7 +24,7 @@ from ihds.data.source import FrameSource
 from ihds.data.table import conform, draft_codebook, read_table
 from ihds.errors import BadInput, NotAuthenticated, Refused
 from ihds.federation.channel import MemoryChannel
-from ihds.federation.coordinator import Coordinator, Progress, quiet
+from ihds.federation.coordinator import Coordinator, Report, quiet
 from ihds.federation.engine import engine_of
 from ihds.federation.gate import Gate, Grant
 from ihds.federation.study import Study, used
@@ -107,13 +106,8 @@ class LocalFederation:
             BadTable, BadLevel: a table cannot be read, or does not fit the others.
 
         """
-        limits = {f.name: f.type for f in dataclasses.fields(Thresholds)}
-        unknown = sorted(set(permit or {}) - set(limits))
-        if unknown:
-            raise BadInput(f"a permit has no {unknown[0]!r}", remedy=f"it has: {', '.join(limits)}")
-        whole = {k: (v if k in ("parameters_per_row", "min_time_bin") else int(v)) for k, v in (permit or {}).items()}
-        whole = {"min_difference": 0, **whole}  # every run has a ledger of its own: there is nothing to compare
-        thresholds = Thresholds(**whole)  # type: ignore[arg-type]
+        # every run has a ledger of its own: there is nothing to compare
+        thresholds = Thresholds.of(permit or {}, Thresholds(min_difference=0))
         if not sites:
             raise BadInput("there is no site", remedy="give at least three, for example --site lu=lu.csv")
         tables = {name: read_table(origin, name) for name, origin in sites.items()}
@@ -124,7 +118,7 @@ class LocalFederation:
         tables = {name: conform(t, book, name) for name, t in tables.items()}
         return cls(tables, book, thresholds, engine=engine)
 
-    def run(self, method: str, *, progress: Progress = quiet, **params: Any) -> Result:
+    def run(self, method: str, *, progress: Report = quiet, **params: Any) -> Result:
         """Run a study over all sites.
 
         Raises:

@@ -6,13 +6,18 @@ import contextlib
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from ihds.audit.log import Log, now
+from ihds.canonical import digest
 from ihds.connector.dcp.credentials import MEMBERSHIP, PERMIT, ROLE
 from ihds.connector.dcp.wallet import CredentialService
-from ihds.errors import IhdsError, PeerFailed, Refused
+from ihds.data.codebook import Codebook
+from ihds.errors import CannotVerify, IhdsError, PeerFailed, Refused
+from ihds.governance.bodies import Matter, unapproved
+from ihds.governance.jurisdiction import version
 from ihds.roles.config import NodeConfig
 from ihds.wire.did import Resolver
 from ihds.wire.http import Http
@@ -143,6 +148,22 @@ class TrustList:
         """
         found = {str(m["did"]): str(m["country"]) for m in self._claims().get("members", ())}
         return {**found, self.config.authority: found.get(self.config.authority, "")} if found else {}
+
+    def unapproved(self, book: Callable[[], Codebook]) -> tuple[str, ...]:
+        """Return why codebook or rules in use here are not to be used: the data space requires approval and gave none.
+
+        Raises:
+            CannotVerify: the list cannot be read now: not knowing means no.
+
+        """
+        claims = self._claims()
+        if not claims and self.config.authority:
+            raise CannotVerify("the list of approved versions cannot be read", remedy="wait for the authority")
+        required = claims.get("required", ())
+        if not required:
+            return ()
+        used = {str(Matter.CODEBOOK): digest(book().to_dict()), str(Matter.RULES): version()}
+        return unapproved(required, claims.get("approved", ()), used)
 
     def signed(self) -> str:
         """Return the list as the authority signed it; empty if it cannot be had."""

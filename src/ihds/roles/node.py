@@ -43,6 +43,7 @@ from ihds.roles.evidence import Evidence
 from ihds.roles.gaiax import GaiaX
 from ihds.roles.membership import Membership, TrustList
 from ihds.roles.relay import WORKER_KEY_FILE
+from ihds.roles.seat import Seat
 from ihds.roles.signatures import KeySignatures
 from ihds.roles.witness import SERVICE, Witness
 from ihds.store.store import Store
@@ -191,7 +192,7 @@ class Node:
         self.signaling.load()
         self.gaiax = GaiaX(self)
         self.witness = Witness(self)
-        self.evidence = Evidence(self)
+        self.parts = (self.gaiax, self.witness, Evidence(self), Seat(self))
         self.outboxes.append(self.connector.outbox)
 
     def _institution(self) -> Institution:
@@ -234,6 +235,7 @@ class Node:
             services |= {"AccessBody": f"{base}/access", "OptOutRegistry": f"{base}/opt-outs"}
         if self.config.role == "authority":
             services |= {"IssuerService": f"{base}/issuer", "TrustList": f"{base}/members/trust"}
+            services["Committee"] = f"{base}/committee"
         own = [
             (kid, self.gaiax.chained(jwk) if kid == self.keys.kid else jwk, fresh)
             for kid, jwk, fresh in self.keys.methods()
@@ -272,8 +274,7 @@ class Node:
             *self.binding.routes(),
             *self.signaling.routes(),
             *self.plane.routes(),
-            *self.gaiax.routes(),
-            *self.witness.routes(),
+            *(route for part in self.parts for route in part.routes()),
             *self.institution.routes(),
         ]
         return Starlette(routes=routes, lifespan=lifespan)
@@ -300,10 +301,8 @@ class Node:
             "member.join": lambda a: self.membership.join(float(a.get("seconds", 10.0))),
             "member.show": lambda _a: self.membership.show(),
             **conversations(self.connector),
-            **self.gaiax.commands(),
+            **{name: command for part in self.parts for name, command in part.commands().items()},
             "joint.sign": lambda a: agreements.sign(self, str(a["id"]), str(a.get("body", ""))),
-            **self.witness.commands(),
-            **self.evidence.commands(),
             "key.rotate": lambda a: self.rotate_key(str(a.get("signer", "file")), dict(a.get("options", {}))),
             "key.retire": lambda a: self.retire_key(str(a["key"])),
             "key.list": lambda _a: [

@@ -89,13 +89,17 @@ class Relay:
         """Take part in a study."""
         return str(self._ask("open", transfer, signed=signed)[0]["announcement"])
 
-    def join(self, study_id: str, transfer: str, announcements: dict[str, str]) -> None:
+    def join(self, study_id: str, transfer: str, announcements: dict[str, str]) -> bytes:
         """Take everybody's mask keys."""
-        self._ask("join", transfer, study=study_id, announcements=announcements)
+        return self._ask("join", transfer, study=study_id, announcements=announcements)[1]
 
     def answer(self, study_id: str, transfer: str, body: bytes) -> bytes:
         """Answer a round."""
         return self._ask("answer", transfer, body, study=study_id)[1]
+
+    def step(self, study_id: str, transfer: str, name: str, body: bytes) -> bytes:
+        """Go on with a round."""
+        return self._ask("step", transfer, body, study=study_id, name=name)[1]
 
     def close(self, study_id: str, transfer: str) -> None:
         """End a study."""

@@ -212,6 +212,7 @@ class Studies:
             limits = permit.thresholds
             for entry in records:
                 limits = limits.strictest(jurisdiction.thresholds(entry.country, permit.legal_regime, limits))
+                limits = limits.strictest(entry.thresholds or limits)
         else:
             raise Refused("a study needs a data permit", reasons=("EHDS 61(1), 68(10)",), remedy="ihds apply")
         book = used(body["method"], body["params"], book, limits, len(records))
@@ -225,6 +226,7 @@ class Studies:
             codebook=book.to_dict(),
             thresholds=limits,
             holders=tuple(Did.parse(r.holder) for r in records),
+            aggregation=permit.aggregation,
         )
 
     def _ensure_agreement(self, entry: DatasetRecord, permit: str, run: Run) -> str:

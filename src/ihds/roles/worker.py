@@ -12,7 +12,7 @@ import threading
 import time
 import tomllib
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -30,11 +30,12 @@ from ihds.data.codebook import Codebook
 from ihds.data.source import Scope
 from ihds.data.sources import tabular
 from ihds.data.sources.tabular import TabularSource
-from ihds.errors import IhdsError, PeerFailed, Refused, SetupFailed
+from ihds.errors import BadInput, IhdsError, PeerFailed, Refused, SetupFailed
 from ihds.federation.engine import engine_of
 from ihds.federation.gate import Gate, Grant
 from ihds.governance.permit import PermitState
 from ihds.ids import Did
+from ihds.privacy.disclosure import Thresholds
 from ihds.roles import choices, folders
 from ihds.roles.config import data_file
 from ihds.roles.proofs import Proofs
@@ -59,7 +60,8 @@ _THREADS = 2
 class WorkerConfig:
     """One worker. ``connector`` is its outer half; ``pinned`` holds the DID documents it does not ask others for.
 
-    ``evidence`` is what the holder vouches for under the law, for every dataset that lies here.
+    ``evidence`` is what the holder vouches for under the law, for every dataset that lies here, and
+    ``thresholds`` are its own: the node's file is to name the same, for users learn them there.
     """
 
     did: str
@@ -72,6 +74,12 @@ class WorkerConfig:
     engine: str = ""
     evidence: tuple[str, ...] = ()
     opt_out_registry: str = ""
+    thresholds: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def limits(self) -> Thresholds | None:
+        """The holder's own thresholds, if it has any. Raises BadInput."""
+        return Thresholds.of(self.thresholds) if self.thresholds else None
 
     @classmethod
     def read(cls, folder: Path) -> WorkerConfig:
@@ -84,8 +92,10 @@ class WorkerConfig:
         try:
             body: dict[str, Any] = tomllib.loads((folder / FILE).read_text(encoding="utf-8"))
             lists = {"access_bodies": tuple(body["access_bodies"]), "evidence": tuple(body.get("evidence", ()))}
-            return cls(**{**body, **lists})
-        except (OSError, tomllib.TOMLDecodeError, TypeError, KeyError) as error:
+            config = cls(**{**body, **lists})
+            config.limits  # noqa: B018 - thresholds that cannot be read fail here
+            return config
+        except (OSError, tomllib.TOMLDecodeError, TypeError, KeyError, BadInput) as error:
             raise SetupFailed(f"{folder / FILE}: {error!r}", remedy="make one: ihds worker init") from error
 
 
@@ -178,6 +188,7 @@ class Worker:
         signatures = KeySignatures(identity, resolver, keys.sealing)
         self.engine = engine_of(config.engine)
         attested = dict.fromkeys(self.source.datasets(), config.evidence)
+        own = dict.fromkeys(self.source.datasets(), config.limits) if config.limits else {}
         told = _opt_outs(folder, config)
         opt_outs = choices.of_worker(told, self.source, self.log, config.country, self._page, signatures.verify)
         self.gate = Gate(
@@ -190,6 +201,7 @@ class Worker:
             engine=self.engine,
             attested=attested,
             opt_outs=opt_outs,
+            own=own,
         )
         self._life = uuid.uuid4().hex
         self._stopping = threading.Event()
@@ -274,9 +286,11 @@ class Worker:
                 case "open":
                     return frame({"id": identifier, "announcement": self.gate.open(str(meta["signed"]), transfer)})
                 case "join":
-                    self.gate.join(study, transfer, dict(meta["announcements"]))
+                    return frame({"id": identifier}, self.gate.join(study, transfer, dict(meta["announcements"])))
                 case "answer":
                     return frame({"id": identifier}, self.gate.answer(study, transfer, body))
+                case "step":
+                    return frame({"id": identifier}, self.gate.step(study, transfer, str(meta["name"]), body))
                 case "close":
                     self.gate.close(study, transfer)
                 case "close_transfer":

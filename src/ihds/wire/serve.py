@@ -91,6 +91,11 @@ class Answer:
     after: Callable[[], None] | None = None
 
 
+def octets(data: bytes) -> Answer:
+    """Return an answer of bytes."""
+    return Answer(raw=data, media_type="application/octet-stream")
+
+
 Handler = Callable[[Call], Answer]
 OnError = Callable[[Call, IhdsError], Answer]
 

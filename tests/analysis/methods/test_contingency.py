@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -61,15 +62,41 @@ def test_strata_that_tell_nothing_are_named():
 
 def test_a_table_with_a_small_cell_is_not_shown():
     frame = pd.DataFrame({"a": ["x"] * 30 + ["y"] * 33, "b": ["p", "q"] * 15 + ["p"] * 30 + ["q"] * 3})
-    with pytest.raises(BadLevel, match="fewer than 5 persons"):
+    with pytest.raises(BadLevel, match="fewer than 5 persons"):  # of two by two, each cell tells all others
         federate(split(frame, 3), "contingency", thresholds=Thresholds(), formula="~ a + b")
 
 
 def test_a_small_cell_of_a_stratum_is_not_shown_either():
     frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["p", "p", "q", "q"] * 25, "s": ["u"] * 88 + ["v"] * 12})
     frame = frame.sample(frac=1, random_state=1)
-    with pytest.raises(BadLevel, match="fewer than 5 rows"):
+    with pytest.raises(BadLevel, match="fewer than 5 persons"):
         federate(split(frame, 2), "contingency", thresholds=Thresholds(), formula="~ a + b + strata(s)")
+
+
+def test_a_small_cell_is_hidden_with_others_that_would_tell_it_and_there_is_no_test():
+    counts = np.array([[3, 40, 31, 22], [38, 20, 29, 27], [19, 25, 30, 28]])
+    rows = [(f"a{i}", f"b{j}") for i, j in np.ndindex(counts.shape) for _ in range(counts[i, j])]
+    frame = pd.DataFrame(rows, columns=["a", "b"]).sample(frac=1, random_state=2)
+    result = federate(split(frame, 3), "contingency", thresholds=Thresholds(), formula="~ a + b")
+    told = np.array(result.details["counts"][0], dtype=float)
+    hidden = np.isnan(told)
+    assert hidden[0, 0]
+    assert np.array_equal(told[~hidden], counts[~hidden])
+    assert (hidden.sum(axis=0)[hidden.any(axis=0)] >= 2).all()
+    assert (hidden.sum(axis=1)[hidden.any(axis=1)] >= 2).all()
+    assert result.tests == ()
+    assert "hidden" in result.summary()
+    assert result.plot()
+
+
+def test_a_person_with_many_rows_in_a_cell_is_one_person():
+    often = pd.DataFrame({"a": "x", "b": "q", "pid": "often"}, index=range(9))
+    others = pd.DataFrame({"a": ["x", "y", "y"] * 40, "b": ["p", "p", "q"] * 40})
+    others = others.assign(pid=[f"p{i}" for i in range(120)]).sample(frac=1, random_state=3)
+    parts = split(others, 3)
+    parts[0] = pd.concat([parts[0], often], ignore_index=True)
+    with pytest.raises(BadLevel, match="fewer than 5 persons"):  # nine rows, one person
+        federate(parts, "contingency", thresholds=Thresholds(), formula="~ a + b", person="pid")
 
 
 def test_no_table_and_no_variation_are_named():

@@ -234,6 +234,7 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     effect = float(mean[0] - mean[1])
     robust = float(total.influence[0] / n)
     variance = max(float(total.influence[1]) - n * robust**2, 0.0) / n**2
+    left_out = frame.left_out + frame.rows - round(n)
     return Result(
         method="causal_effect",
         n=round(n),
@@ -256,6 +257,6 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
             "propensity": dict(
                 zip(frame.columns, (float(v) for v in frame.transform @ state.propensity.at), strict=True)
             ),
-            "left_out_missing": frame.left_out + frame.rows - round(n),
+            "left_out_missing": left_out if left_out >= frame.min_cell else 0,
         },
     )

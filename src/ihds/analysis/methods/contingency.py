@@ -2,9 +2,11 @@
 
 Model      counts of rows by two categories, within strata if the formula names any.
 Down       nothing but the agreed levels.
-Up         Cells: rows per cell and stratum.
+Up         Cells: rows, persons and sites per cell and stratum.
 Rounds     1.
-Reveals    the table, if every cell that is not empty holds min_cell rows; else nothing but a refusal.
+Reveals    the table and its tests, if every cell that is not empty holds min_cell persons of several sites; else
+           the table without tests, small cells hidden, and with them as many others as all its margins would need to
+           be known for: those of one dimension less, whoever tells them.
 Errors     BadFormula, BadLevel, ConstantColumn.
 Source     Fisher 1934; Mantel & Haenszel 1959; Robins, Breslow & Greenland 1986. Checked against R
            chisq.test, fisher.test and mantelhaen.test (tests/vectors/tests.R).
@@ -17,6 +19,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import optimize, special
 
 from ihds.analysis import formula as formulas
@@ -26,6 +29,7 @@ from ihds.analysis.numerics import fisher_p, log_choose
 from ihds.analysis.result import Result, Test, chi_square
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, BadLevel, ConstantColumn
+from ihds.privacy import tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +41,18 @@ class Params:
 
 @dataclass(frozen=True, slots=True)
 class Cells(Contribution):
-    """Rows per stratum, row level and column level."""
+    """Rows per stratum, row level and column level, and whose they are."""
 
     kind: ClassVar[str] = "count table"
 
-    counts: Annotated[Vector, Leaves("(strata * rows * columns,)", "rows per cell", bound=1, counts_persons=True)]
+    counts: Annotated[Vector, Leaves("(strata * rows * columns,)", "rows per cell", bound=1)]
+    persons: Annotated[Vector, Leaves("(strata * rows * columns,)", "persons per cell", bound=1, counts_persons=True)]
+    sites: Annotated[Vector, Leaves("(strata * rows * columns,)", "sites with persons", bound=1, per="site")]
 
 
 CONTRIBUTIONS = (Cells,)
+
+_HIDDEN = "cells are hidden, some so that others do not follow from margins; tests of the whole table would tell them"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +61,8 @@ class State:
 
     counted: bool
     counts: Vector
+    persons: Vector
+    sites: Vector
 
 
 STATE = State
@@ -65,31 +75,34 @@ def ask(params: Params, codebook: Codebook) -> Ask:
         raise BadFormula(f"{params.formula!r} is not ~ row + column", remedy="write for example ~ treatment + response")
     if "site" in formula.strata:
         raise BadFormula("a table within sites would show single sites", remedy="use strata() of a category")
-    return Ask(formula=formula, outcome="none", covariates="groups")
+    return Ask(formula=formula, outcome="none", covariates="groups", small_groups=True)
 
 
 def begin(params: Params, frame: Frame) -> State:
     """Start with nothing counted."""
-    return State(False, np.zeros(0))
+    none = np.zeros(0)
+    return State(False, none, none, none)
 
 
 def local(params: Params, state: State, design: Design) -> Cells:
-    """Count this site's rows per cell."""
+    """Count this site's rows and persons per cell."""
     cells = len(design.frame.groups)
-    strata = max(len(design.frame.strata), 1)
-    return Cells(np.bincount(design.stratum * cells + design.group, minlength=cells * strata).astype(float))
+    size = cells * max(len(design.frame.strata), 1)
+    at = design.stratum * cells + design.group
+    persons = np.bincount(np.unique(design.person * size + at) % size, minlength=size).astype(float)
+    return Cells(np.bincount(at, minlength=size).astype(float), persons, (persons > 0).astype(float))
 
 
 def aggregate(params: Params, state: State, total: Cells) -> State:
     """Keep the totals."""
-    return State(True, total.counts)
+    return State(True, total.counts, total.persons, total.sites)
 
 
 def finish(params: Params, frame: Frame, state: State) -> Result | None:
-    """Return the table and its tests.
+    """Return the table, and its tests if none of it is hidden.
 
     Raises:
-        BadLevel: a cell holds rows, but too few to be shown.
+        BadLevel: no cell may be shown.
         ConstantColumn: a row or column category does not vary, in the table or within its strata.
 
     """
@@ -100,10 +113,19 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     rows, columns = ([f"{name}={level}" for level in frame.levels[name]] for name in names)
     strata = frame.strata if len(frame.strata) > 1 else ("",)
     counts = np.rint(state.counts).reshape(-1, len(rows), len(columns))
-    if np.any((counts > 0) & (counts < frame.min_cell)):
-        raise BadLevel(
-            f"a cell of the table holds fewer than {frame.min_cell} rows, so the table is not shown",
-            remedy="merge categories in the codebook, or leave the strata out",
+    details: dict[str, Any] = {"rows": rows, "columns": columns, "strata": list(strata)}
+    hidden = _hidden(frame, state, counts)
+    if hidden.any():
+        if hidden.all():
+            raise BadLevel(
+                f"cells of the table hold fewer than {frame.min_cell} persons, and others would tell of them",
+                remedy="merge categories in the codebook, or leave the strata out",
+            )
+        shown = np.where(hidden, np.array(None), counts.astype(np.int64).astype(object)).tolist()
+        return Result(
+            method="contingency",
+            n=frame.rows,
+            details={**details, "counts": shown, "warning": _HIDDEN, "left_out_missing": frame.left_out},
         )
     whole = counts.sum(axis=0)
     kept = np.ix_(whole.sum(axis=1) > 0, whole.sum(axis=0) > 0)
@@ -111,13 +133,24 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     if min(table.shape) < 2:
         raise ConstantColumn("a category of the table does not vary", remedy="name another variable")
     tests = [_chi_square(table)]
-    details: dict[str, Any] = {"rows": rows, "columns": columns, "strata": list(strata), "counts": counts.tolist()}
+    details["counts"] = counts.tolist()
     if table.shape == (2, 2):
         tests += [_corrected(table), _fisher(table)]
     if len(strata) > 1:
         tests.append(_mantel_haenszel(np.array([layer[kept] for layer in counts])))
     details["left_out_missing"] = frame.left_out
     return Result(method="contingency", n=frame.rows, tests=tuple(tests), details=details)
+
+
+def _hidden(frame: Frame, state: State, counts: Matrix) -> NDArray[np.bool_]:
+    """Return which cells (strata, rows, columns) are hidden: small ones, and others so that none can be worked out."""
+    limits, least = frame.limits, max(frame.min_cell, 1)
+    persons, sites = (np.rint(v).reshape(counts.shape) for v in (state.persons, state.sites))
+    first = tables.primary(persons, least, hide_empty=limits.hide_empty, hide_full=limits.hide_full)
+    first |= (sites > 0) & (sites < frame.min_sites)
+    shape = [n for n in counts.shape if n > 1] or [1]
+    empty_shown = not (limits.hide_empty or limits.hide_full)
+    return tables.hidden_cells(counts, first, tables.margins(shape), least, empty_shown=empty_shown)
 
 
 def _expected(table: Matrix) -> Matrix:

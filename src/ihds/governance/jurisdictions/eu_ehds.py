@@ -17,6 +17,7 @@ from ihds.governance.rule import (
     RESULTS,
     UPDATES,
     Certainty,
+    Limit,
     Rule,
     Term,
     all_of,
@@ -27,9 +28,6 @@ from ihds.governance.rule import (
 from ihds.privacy.disclosure import Thresholds
 
 COUNTRIES = EU_EEA
-
-#: Art. 73(2) lets only non-personal data out but names no number; TEHDAS2 finds 3 to 100 in use.
-THRESHOLDS = Thresholds.floor()
 
 GDPR = date(2018, 5, 25)
 CHAPTER_V = date(2027, 3, 26)
@@ -61,6 +59,18 @@ EVIDENCE = {
         "the recipient is no religious mission, political party or credit-information body", of_recipient=True
     ),
 }
+
+LIMITS = (
+    Limit(
+        "X9-CELL",
+        "EHDS 73(2); GDPR recital 26",
+        Thresholds.floor(),
+        "only non-personal data leave; the article names no number, so the least in use at access bodies holds",
+        "TEHDAS2: 3 to 100 persons in use",
+        GDPR,
+        Certainty.SECONDARY,
+    ),
+)
 
 _EHDS, _CONTRACT = frozenset({"ehds"}), frozenset({"contract"})
 _THIRD = outside("the EU and EEA", EU_EEA)

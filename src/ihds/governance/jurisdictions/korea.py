@@ -16,6 +16,7 @@ from ihds.governance.rule import (
     RESULTS,
     UPDATES,
     Certainty,
+    Limit,
     Rule,
     Term,
     all_of,
@@ -26,7 +27,6 @@ from ihds.governance.rule import (
 from ihds.privacy.disclosure import Thresholds
 
 COUNTRIES = frozenset({"KR"})
-THRESHOLDS = Thresholds.floor()
 
 #: Pseudonymised information (28-2 and on) came with the revision of 2020, transfers abroad (28-8) with that of 2023.
 PSEUDONYMISED = date(2020, 8, 5)
@@ -47,6 +47,18 @@ EVIDENCE = {
     ),
     "recognised_certification": Term("the recipient holds a certification the PIPC recognises", of_recipient=True),
 }
+
+LIMITS = (
+    Limit(
+        "KR-CELL",
+        "PIPA 2(1), 28-2, 58-2",
+        Thresholds.floor(),
+        "the act does not reach what no longer tells of a person; it names no number: as in the European Union",
+        "none; our own choice",
+        PSEUDONYMISED,
+        Certainty.DESIGN,
+    ),
+)
 
 _CONTRACT = frozenset({"contract"})
 _GROUNDS = any_of({"separate_consent"}, {"treaty_basis"}, {"outsourcing_disclosed"}, {"recognised_certification"})

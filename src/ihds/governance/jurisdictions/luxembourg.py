@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from datetime import date
 
-from ihds.governance.rule import DESCRIPTIONS, RESULTS, UPDATES, Certainty, Rule, Term, all_of
+from ihds.governance.rule import DESCRIPTIONS, RESULTS, UPDATES, Certainty, Limit, Rule, Term, all_of
 from ihds.privacy.disclosure import Thresholds
 
 COUNTRIES = frozenset({"LU"})
-THRESHOLDS = Thresholds.floor()
 IN_FORCE = date(2018, 8, 20)
+
+LIMITS = (
+    Limit(
+        "LU-CELL",
+        "Law of 1 August 2018, Art. 65",
+        Thresholds.floor(),
+        "results of research are not to tell of persons; the law names no number: as in the European Union",
+        "none; our own choice",
+        IN_FORCE,
+        Certainty.DESIGN,
+    ),
+)
 
 EVIDENCE = {
     "research_safeguards": Term("each safeguard of Art. 65 is applied, or its absence is justified in writing"),

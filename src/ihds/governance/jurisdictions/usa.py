@@ -17,6 +17,7 @@ from ihds.governance.rule import (
     RESULTS,
     UPDATES,
     Certainty,
+    Limit,
     Rule,
     Term,
     all_of,
@@ -27,7 +28,6 @@ from ihds.governance.rule import (
 from ihds.privacy.disclosure import Thresholds
 
 COUNTRIES = frozenset({"US"})
-THRESHOLDS = Thresholds.floor()
 
 PRIVACY_RULE = date(2003, 4, 14)
 COMMON_RULE = date(2019, 1, 21)
@@ -54,6 +54,18 @@ EVIDENCE = {
         "an NIH data access request in force names project and users; the node meets SP 800-171", of_recipient=True
     ),
 }
+
+LIMITS = (
+    Limit(
+        "US-CELL",
+        "45 CFR 164.514(a), (b)(1)",
+        Thresholds.floor(),
+        "the risk of identifying a person is very small; the rule names no number, CMS asks for 11 of its own data",
+        "CMS cell size suppression policy: no cell of 1 to 10",
+        PRIVACY_RULE,
+        Certainty.MEMORY,
+    ),
+)
 
 _CONTRACT = frozenset({"contract"})
 _ABROAD = outside("US", COUNTRIES)
