@@ -367,7 +367,8 @@ def test_a_holder_looks_at_a_study_before_it_runs_and_lets_it_go_on(space, tmp_p
     def decides(how: str) -> None:
         folder = space.folder / "us-site"
         held = NodeConfig.read(folder)
-        datasets = tuple(dataclasses.replace(d, studies=how) for d in held.datasets)
+        own = {"min_cell": 7} if how == "hand" else {}  # learned from the catalogue, so that the signed study names it
+        datasets = tuple(dataclasses.replace(d, studies=how, thresholds=own) for d in held.datasets)
         dataclasses.replace(held, datasets=datasets).write(folder)
         space.kill("us-site")
         space.start("us-site")
@@ -389,13 +390,15 @@ def test_a_holder_looks_at_a_study_before_it_runs_and_lets_it_go_on(space, tmp_p
         told = capsys.readouterr().out
         assert "opened only as the sum over 3 holders" in told
         assert "Dictionary (count table), once" in told
+        assert "else it is hidden or refused (min_cell 7)" in told
         assert "<h2>What would leave</h2>" in page.read_text()
         assert main(["study", "preview", "cox", "--formula", COX, "--json", *at]) == 0
         thought = json.loads(capsys.readouterr().out)
         assert thought["leaving"]
         assert main(["study", "approve", asked["study"], *at]) == 0
         capsys.readouterr()
-        assert researcher.resume(study).n > 0
+        result = researcher.resume(study)
+        assert (result.n > 0, result.provenance["thresholds"]["min_cell"]) == (True, 7)
         other = researcher.start("cox", {"formula": COX}, permit=permit)
         list(researcher.steps(other))
         assert main(["study", "asked", "--json", *at]) == 0
@@ -410,6 +413,8 @@ def test_a_holder_looks_at_a_study_before_it_runs_and_lets_it_go_on(space, tmp_p
 def test_a_setting_that_would_not_be_heeded_is_refused():
     with pytest.raises(errors.SetupFailed, match="write rule or hand"):
         DatasetConfig("d", "D", studies="Hand")
+    with pytest.raises(errors.SetupFailed, match="no threshold 'min_cel'"):
+        DatasetConfig("d", "D", thresholds={"min_cel": 7})
     with pytest.raises(errors.SetupFailed, match="inner zone"):
         NodeConfig(
             "n",

@@ -11,7 +11,7 @@ import pytest
 from ihds.analysis import agree, release
 from ihds.analysis.method import Contribution, Leaves, leaves, methods, sendable
 from ihds.analysis.plan import Plan, run
-from ihds.analysis.result import Curve, Result
+from ihds.analysis.result import Curve, Result, Test
 from ihds.errors import BadInput, IhdsError, Refused
 from ihds.governance.jurisdiction import jurisdictions
 from ihds.privacy import rules
@@ -93,7 +93,7 @@ def curve(**changes) -> Curve:
         ({"events": 3}, "cell: events"),
         ({"details": {"residuals": [0.1, -0.2]}}, "details.residuals is of no class"),
         ({"table": ({"variable": "age", "maximum": 99.0},)}, "table.maximum is of no class"),
-        ({"details": {"term": "patient 4711"}}, "the text of details.term"),
+        ({"details": {"reference": "patient 4711"}}, "the text of details.reference"),
         ({"details": {"warning": "x" * 500}}, "the text of details.warning"),
         ({"table": ({"variable": "arm", "n": 60, "counts": {"a": 40, "b": None, "c": 17}},)}, "secondary"),
         ({"curves": (curve(events=(6, 1)),)}, "cell: curves.events"),
@@ -124,6 +124,16 @@ def test_a_method_that_forgets_to_hide_does_not_get_its_result_out(monkeypatch):
     monkeypatch.setattr(methods()["describe"], "suppress", lambda _counts, _least: [100, 17, 3])
     with pytest.raises(Refused, match="cell: table.counts"):
         run(plan, parts)
+
+
+def test_terms_weighted_events_and_numbers_of_clusters_are_no_counts():
+    fine = told(
+        details={"term": "ns(age, df=4)[3]", "clusters": 4, "groups": 4},
+        tests=(Test("log-rank", 3.0, 1.0, 0.1, ({"group": "arm=a", "observed": 3.5, "expected": 2.5},)),),
+    )
+    assert release.broken(fine, STRICT, BOOK, {}) == ()
+    few = replace(fine, tests=(Test("log-rank", 3.0, 1.0, 0.1, ({"group": "arm=a", "observed": 3.0},)),))
+    assert release.broken(few, STRICT, BOOK, {}) == ("cell: tests.details.observed tells of fewer than 5",)
 
 
 def test_a_method_of_another_package_names_its_own_fields():

@@ -17,6 +17,7 @@ from ihds.analysis.design import Design, Frame, Ints
 from ihds.analysis.features import MOST, outweighed, resting, weights
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.rows import persons_with
+from ihds.privacy.tables import exposed, margins, primary
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ def table(frame: Frame, total: GroupSums, spread: Any, shown: Ints, by: str) -> 
             sites = np.rint(total.level_sites[at : at + len(levels)])[:, shown]
             alone = np.array(frame.counts[name])
             few = (alone > 0) & (alone < least) | np.any((sites > 0) & (sites < frame.min_sites), axis=1)
-            rows.append(_category(name, levels, counts, few, least))
+            rows.append(_category(name, levels, counts, few, frame))
             at += len(levels)
     return sorted(rows, key=lambda r: r["variable"])
 
@@ -122,16 +123,20 @@ def _welch(n: Vector, mean: Vector, variance: Vector) -> float | None:
     return float(fdtrc(k - 1, 1 / (3 * spread), statistic))
 
 
-def _category(name: str, levels: tuple[str, ...], counts: Matrix, alone: Any, least: int) -> dict[str, Any]:
-    """Return a category's counts; hidden levels are hidden in all groups and never only one."""
-    hidden = alone | np.any((counts > 0) & (counts < least), axis=1)
+def _category(name: str, levels: tuple[str, ...], counts: Matrix, alone: Any, frame: Frame) -> dict[str, Any]:
+    """Return a category's counts; hidden levels are hidden in all groups, and none follows from any margin."""
+    limits, least = frame.limits, max(frame.min_cell, 1)
+    first = primary(counts, least, hide_empty=limits.hide_empty, hide_full=limits.hide_full)
+    hidden, sums = alone | first.any(axis=1), margins(counts.shape)
+    empty_shown = not (limits.hide_empty or limits.hide_full)
     held = counts.sum(axis=1)
-    while hidden.any():  # what is hidden of a group must be nothing or enough, and never one level alone
-        together = counts[hidden].sum(axis=0)
-        rest = [i for i in np.flatnonzero(held) if not hidden[i]]
-        if (int(hidden.sum()) > 1 and not np.any((together > 0) & (together < least))) or not rest:
+    while hidden.any() and not hidden[held > 0].all():  # the smallest of the others, until no cell can be worked out
+        whole = np.repeat(hidden[:, None], counts.shape[1], axis=1)
+        if not exposed(counts, whole, sums, least, empty_shown=empty_shown).any():
             break
-        hidden[min(rest, key=lambda i: held[i])] = True
+        hidden[min((i for i in np.flatnonzero(held) if not hidden[i]), key=lambda i: held[i])] = True
+    if hidden.any() and hidden[held > 0].all():  # where nothing is shown of those who are there, nor is who is not
+        hidden = np.ones(len(levels), dtype=bool)
     return {
         "variable": name,
         "kind": "category",

@@ -24,12 +24,11 @@ from ihds.privacy.tables import derivable
 _FIELDS = {
     COUNTS: """
         n events table.n table.missing table.counts details.persons details.counts details.left_out_missing
-        details.groups details.groups.n details.rows.n details.rows.counts details.clusterings.persons
+        details.groups.n details.rows.n details.rows.counts details.clusterings.persons
         details.compared.persons details.compared.rows.n details.compared.rows.counts details.carriers.carriers
         details.pairs details.pairs.both details.histograms.counts details.quantiles.n details.tenths.persons
-        details.propensity_tenths details.weights.persons details.events_per_interval details.clusters
-        details.clusters_within_sites details.rows_with_imputed_values details.concordance.pairs
-        tests.details.observed tests.details.n
+        details.propensity_tenths details.weights.persons details.events_per_interval
+        details.rows_with_imputed_values details.concordance.pairs tests.details.observed tests.details.n
         """,
     MOMENTS: """
         table.mean table.sd details.groups.mean details.groups.sd details.groups.mean_rank details.rows.mean
@@ -54,7 +53,8 @@ _FIELDS = {
         details.intraclass_correlation details.visit_covariance details.concordance.estimate
         details.concordance.at_least details.concordance.at_most details.pairs.p details.pairs.adjusted_p
         details.pairs.odds_ratio details.loss_mean details.loss_se details.loss_out_of_site details.loss_null
-        details.score_moved details.r_squared_with details.r_squared_without
+        details.score_moved details.r_squared_with details.r_squared_without details.groups details.clusters
+        details.clusters_within_sites
         """,
     CURVES: """
         curves.time curves.at_risk curves.events curves.estimate curves.se curves.lower curves.upper curves.median
@@ -102,9 +102,21 @@ FIELDS: dict[str, str] = {path: kind for kind, text in _FIELDS.items() for path 
 
 #: Counts that are of other classes.
 _COUNTED = frozenset({"curves.at_risk", "curves.events", "details.features.n"})
-#: Sentences of the platform, whose numbers are of features, clusters or constants.
+#: Numbers of events that may be weighted: then they are no counts.
+_WEIGHED = frozenset({"tests.details.observed"})
+#: Sentences of the platform and terms it makes of a formula, whose numbers are of features, columns or constants.
 _SENTENCES = frozenset(
-    {"details.warning", "details.risk_sets", "tests.name", "details.compared.groups", "details.clusterings.hidden"}
+    [
+        "details.warning",
+        "details.risk_sets",
+        "tests.name",
+        "details.compared.groups",
+        "details.clusterings.hidden",
+        "coefficients.term",
+        "details.term",
+        "details.balance.covariate",
+        "details.random.term",
+    ]
 )
 _LONGEST = 400
 #: Fields with text or settings only: what the study asked for is told again.
@@ -178,7 +190,7 @@ def broken(
         if isinstance(value, str):
             if len(value) > _LONGEST or (path not in _SENTENCES and not set(re.findall(r"\d+", value)) <= numerals):
                 found[f"numbers_only: the text of {path} is not the study's own"] = None
-        elif _counts(path, classes[path]) and 0 < value < limits.min_cell:
+        elif _counts(path, classes[path], value) and 0 < value < limits.min_cell:
             found[f"cell: {path} tells of fewer than {limits.min_cell}"] = None
     for name, values, sums in _tables(result):
         if limits.min_cell > 1 and derivable(values, sums, limits.min_cell):
@@ -188,9 +200,9 @@ def broken(
     return tuple(found)
 
 
-def _counts(path: str, kind: str) -> bool:
+def _counts(path: str, kind: str, value: float) -> bool:
     """Return whether a field is a number of persons, rows or events."""
-    return kind == COUNTS or path in _COUNTED
+    return (kind == COUNTS or path in _COUNTED) and (path not in _WEIGHED or value == int(value))
 
 
 def _numerals(codebook: Codebook, asked: dict[str, Any]) -> set[str]:

@@ -91,6 +91,78 @@ def _published() -> Outcome:
     return Outcome(_determined(shown, rows, columns, told), told)
 
 
+#: Costs of two groups; of the second, one person makes nearly all.
+_SMALL_COSTS = np.random.default_rng(52).lognormal(0.0, 0.3, 119)
+
+
+def _costs() -> pd.DataFrame:
+    cost = np.append(_SMALL_COSTS, 5000.0)
+    frame = pd.DataFrame({"arm": ["a", "b"] * 60, "cost": cost})
+    return frame.sample(frac=1, random_state=53).reset_index(drop=True)
+
+
+def _within(total: float | None, count: float | None) -> Outcome:
+    """Return 1 if a total, less what each of the others costs in the mean, tells the largest cost within 10 %."""
+    if total is None or count is None:
+        return Outcome(0.0)
+    guess = total - (count - 1) * float(np.median(_SMALL_COSTS))
+    return Outcome(float(abs(guess - 5000.0) <= 500.0))
+
+
+def _total_in_the_clear() -> Outcome:
+    part = _costs().query("arm == 'b'")["cost"]
+    return _within(float(part.sum()), len(part))
+
+
+def _mean_told() -> Outcome:
+    space = Space(shared_out(_costs(), 3))
+    row = space.run("table_one", formula="~ cost", by="arm").details["rows"][0]
+    if row["mean"] is None:
+        return Outcome(0.0, "mean and deviation are hidden")
+    return _within(row["mean"][1] * row["n"][1], row["n"][1])
+
+
+_TWO_WAY = np.array([[2, 40, 31, 30], [38, 25, 29, 27], [22, 28, 33, 26]])
+
+
+def _crossed() -> pd.DataFrame:
+    rows = [(f"a{i}", f"b{j}") for i, j in np.ndindex(_TWO_WAY.shape) for _ in range(_TWO_WAY[i, j])]
+    order = np.random.default_rng(54).permutation(len(rows))
+    return pd.DataFrame([rows[i] for i in order], columns=["arm", "stage"])
+
+
+def _small_found(shown: Any) -> Outcome:
+    """Return the share of small cells that margins and shown cells leave fewer choices than the threshold."""
+    size = _TWO_WAY.size
+    lines = [_line(axis, at) for axis in (0, 1) for at in range(_TWO_WAY.shape[1 - axis])]
+    known = [*lines, *(np.eye(size)[k] for k in np.flatnonzero(~np.isnan(shown)))]
+    small = np.flatnonzero((_TWO_WAY.ravel() > 0) & (_TWO_WAY.ravel() < _LEAST))
+    found = 0
+    for k in small:
+        least, most = (
+            s * float(linprog(s * np.eye(size)[k], A_eq=known, b_eq=np.array(known) @ _TWO_WAY.ravel()).fun or 0.0)
+            for s in (1, -1)
+        )
+        found += most - least < _LEAST
+    return Outcome(found / len(small))
+
+
+def _line(axis: int, at: int) -> Any:
+    flags = np.zeros(_TWO_WAY.shape)
+    flags[(slice(None), at) if axis == 0 else (at, slice(None))] = 1.0
+    return flags.ravel()
+
+
+def _primary_only() -> Outcome:
+    return _small_found(np.where(_TWO_WAY < _LEAST, np.nan, _TWO_WAY).ravel())
+
+
+def _secondary_too() -> Outcome:
+    space = Space(shared_out(_crossed(), 3))
+    told = space.run("contingency", formula="~ arm + stage").details["counts"][0]
+    return _small_found(np.array([_number(c) for row in told for c in row]))
+
+
 def _totals() -> Outcome:
     space, small = Space(shared_out(_persons(), 3)), (_COUNTS > 0) & (_COUNTS < _LEAST)
     for _, _, total in space.rounds(space.study("contingency", formula="~ arm + stage")):
@@ -113,6 +185,32 @@ ATTACKS = (
         source="Dobra & Fienberg 2000",
         unprotected=_hidden_alone,
         protected=_published,
+    ),
+    Attack(
+        name="secondary_cells",
+        title="A hidden cell of a table that is shown in part",
+        attacker="a reader of the results",
+        sees="contingency with its small cell hidden, and all margins",
+        measures="share of small cells known within the threshold",
+        succeeds_from=0.01,
+        without="a table that hides each cell below 5, and shows its margins",
+        protection="other cells are hidden until integer programming finds no narrow range",
+        source="Fischetti & Salazar 2000; Hundepool et al. 2012, ch. 4",
+        unprotected=_primary_only,
+        protected=_secondary_too,
+    ),
+    Attack(
+        name="dominated_total",
+        title="The largest contribution from a total that it dominates",
+        attacker="a reader of the results",
+        sees="number and mean of a cost, by group",
+        measures="1 if the largest cost is told within 10 %",
+        succeeds_from=0.5,
+        without="a table of means that looks at numbers of persons only",
+        protection="dominance and p % rules, judged from power sums of all sites together",
+        source="Hundepool et al. 2012, 4.2",
+        unprotected=_total_in_the_clear,
+        protected=_mean_told,
     ),
     Attack(
         name="small_cells",

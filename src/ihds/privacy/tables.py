@@ -83,7 +83,10 @@ def _parts(cells: Cells, hidden: Flags, sums: Sums) -> list[tuple[NDArray[np.int
 
 
 def _extreme(matrix: Sums, totals: Cells, j: int, sign: float, least: int) -> Cells | None:
-    """Return the table of hidden cells in which cell ``j`` is smallest (``sign`` 1) or largest; None for no bound."""
+    """Return the table of hidden cells in which cell ``j`` is smallest (``sign`` 1) or largest; None for no bound.
+
+    It is of NaN where none was found in time: then no cell is proved safe.
+    """
     goal = np.zeros(matrix.shape[1])
     goal[j] = sign
     if not len(matrix):
@@ -94,7 +97,7 @@ def _extreme(matrix: Sums, totals: Cells, j: int, sign: float, least: int) -> Ce
         integrality=np.ones(matrix.shape[1], dtype=np.int64),
         bounds=Bounds(least),
     )
-    return np.rint(done.x) if done.status == 0 else None
+    return np.rint(done.x) if done.status == 0 else np.full(matrix.shape[1], np.nan)
 
 
 def exposed(cells: Cells, hidden: Flags, sums: Sums, min_cell: int, *, empty_shown: bool = True) -> Flags:
@@ -144,7 +147,7 @@ def derivable(values: Sequence[int | None], known: Sequence[tuple[Sequence[int],
     least[which] = np.rint(fits.x)
     open_ = []
     for i, (low, high) in zip(which, ranges(least, hidden, sums), strict=True):
-        if high > 0 and high - low < min_cell - _ALMOST:
+        if not (high <= 0 or high - low >= min_cell - _ALMOST):  # so that NaN counts as derivable
             open_.append(int(i))
     return open_
 

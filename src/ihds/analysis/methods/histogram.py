@@ -5,7 +5,8 @@ Down       the edges.
 Up         Bins: persons per variable, group and bin; somebody with several rows counts once in a bin.
 Rounds     1.
 Reveals    counts per bin, on the sum over sites only; bins of fewer than min_cell persons are hidden,
-           with a second one so that none follows from the total. The ends are open: no extrema.
+           with others so that none follows from the total, or from the bins of all groups. The ends are
+           open: no extrema.
            Nothing of a variable that one site alone measured.
 Errors     BadFormula, BadInput.
 Source     Pearson 1895. Checked against R hist (tests/vectors/ranks.R).
@@ -25,7 +26,7 @@ from ihds.analysis.outcomes import COARSE, shown_groups, shown_rows, table_formu
 from ihds.analysis.result import Result
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, BadInput
-from ihds.privacy.disclosure import suppress
+from ihds.privacy import tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +116,18 @@ def aggregate(params: Params, state: State, total: Bins) -> State:
     return State(np.rint(total.counts), np.rint(total.sites))
 
 
+def _hidden(frame: Frame, counts: Any, sites: Any, told: Any) -> Any:
+    """Return which bins (groups, bins) are hidden: groups not told, and what few persons or one site hold."""
+    limits, least = frame.limits, max(frame.min_cell, 1)
+    first = tables.primary(counts, least, hide_empty=limits.hide_empty, hide_full=limits.hide_full)
+    first |= ((sites > 0) & (sites < frame.min_sites)) | ~told[:, None]
+    shape = [n for n in counts.shape if n > 1] or [1]
+    empty_shown = not (limits.hide_empty or limits.hide_full)
+    hidden = tables.hidden_cells(counts, first, tables.margins(shape), least, empty_shown=empty_shown)
+    nothing = hidden.any(axis=1) & (hidden | (counts == 0)).all(axis=1)  # no bin with persons is shown: nor is an empty
+    return hidden | nothing[:, None]
+
+
 def finish(params: Params, frame: Frame, state: State) -> Result | None:
     """Return the counts, small ones hidden."""
     if not state.counts.size:
@@ -122,17 +135,16 @@ def finish(params: Params, frame: Frame, state: State) -> Result | None:
     groups, shown = frame.levels[params.by] if params.by else ("",), shown_groups(params.by, frame)
     found = []
     for v in range(len(frame.columns)):
+        hidden = _hidden(frame, state.counts[v], state.sites[v], np.array(shown))
         for g, group in enumerate(groups):
-            sites, counts = state.sites[v, g], state.counts[v, g]
-            alone = (sites > 0) & (sites < frame.min_sites)  # what one site alone holds is hidden like few persons
-            counts, told = np.where(alone, 0.5, counts), shown[g]
+            counts, told = state.counts[v, g], shown[g]
             two = np.sort(counts)[-2:].sum()
             found.append(
                 {
                     "variable": frame.columns[v],
                     "group": group,
                     "edges": [float(e) for e in _edges(params, frame, v)],
-                    "counts": suppress(counts, max(frame.min_cell, 1)) if told else [None] * len(counts),
+                    "counts": [None if h else int(c) for h, c in zip(hidden[g], counts, strict=True)],
                     "coarse": bool(told and not params.breaks and two > 0.98 * counts.sum()),
                 }
             )
