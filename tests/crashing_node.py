@@ -18,6 +18,7 @@ from pathlib import Path
 import uvicorn
 
 import ihds.roles.access_body
+import ihds.roles.environment
 import ihds.roles.holder
 import ihds.roles.studies
 import ihds.roles.user  # noqa: F401 - imported once, before the forks

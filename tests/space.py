@@ -1,4 +1,4 @@
-"""Six real nodes for the tests that need the whole: processes, HTTP, signatures, databases."""
+"""Seven real nodes for the tests that need the whole: processes, HTTP, signatures, databases."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from base64 import b64encode
 
 import numpy as np
 import pytest
@@ -12,24 +13,23 @@ from ihds.attacks import attacks, site_facts
 from ihds.attacks.attack import Outcome, Verdict, carried_out
 from ihds.attacks.page import page
 from ihds.attacks.world import Keys
+from ihds.canonical import pack
 from ihds.cli import main
 from ihds.errors import BadInput
+from ihds.federation.coordinator import Coordinator
+from ihds.federation.environment import Environment
+from ihds.governance.permit import Permit
 from ihds.privacy.secagg.party import Party
 from ihds.privacy.secagg.stream import Stream
+from ihds.wire.jose import read_unverified
 from tests.conftest import ROOT
 
 #: What still succeeds. One that closes is taken off here, and its line in LIMITATIONS.md is read again.
 OPEN = {
-    "chosen_coefficients",
     "collusion_of_all_others",
     "membership_above_500",
     "membership_by_errors",
     "membership_by_means",
-    "membership_by_totals",
-    "risk_sets",
-    "risk_sets_by_day",
-    "risk_sets_on_many_grids",
-    "small_cells",
 }
 
 
@@ -160,6 +160,36 @@ def test_keys_that_are_not_of_one_round_give_the_next_away(monkeypatch):
     monkeypatch.setattr(Party, "begin", kept)
     monkeypatch.setattr(Keys, "seal", lambda _, data: data.hex())
     assert carried_out(attacks()["replayed_shares"]).status == "open"
+
+
+LEAKS = ("membership_by_totals", "risk_sets", "risk_sets_by_day", "small_cells")
+
+
+@pytest.mark.parametrize("name", LEAKS)
+def test_an_environment_that_told_its_totals_and_states_would_be_read(monkeypatch, name):
+    """It tells rounds by name; here the name carries what was opened, beside the state."""
+    moved, seen = Coordinator._moved, list[str]()
+
+    def leaking(self, plan, state, opened):
+        after, left = moved(self, plan, state, opened)
+        total = plan.total(state, opened.reply.kind, opened.reply.layout, opened.words)
+        seen.append(b64encode(pack(state)).decode())
+        return after, dataclasses.replace(left, contribution=b64encode(pack(total)).decode(), fields=())
+
+    told = Environment.told
+    monkeypatch.setattr(Coordinator, "_moved", leaking)
+    monkeypatch.setattr(Environment, "told", lambda *a: {**told(*a), "state": seen[-1] if seen else ""})
+    assert carried_out(attacks()[name]).status == "open"
+
+
+def test_a_gate_that_took_the_users_word_would_be_asked(monkeypatch):
+    monkeypatch.setattr(Permit, "asker", property(lambda permit: permit.user))
+    monkeypatch.setattr("ihds.federation.gate.Study.asked", lambda _: {})
+    monkeypatch.setattr(
+        "ihds.attacks.world.LocalKeys.verify", lambda self, token, _: read_unverified(token)[1] if token else {}
+    )
+    for name in ("chosen_coefficients", "small_cells"):
+        assert carried_out(attacks()[name]).status == "open"
 
 
 def test_where_frequencies_are_shown_members_are_found(monkeypatch):

@@ -41,8 +41,10 @@ def _bad(kind: str) -> bool:
     return kind in ("study.refused", "study.failed", "message.abandoned", "study.closed")
 
 
-@pytest.mark.parametrize("mode", ["after", "before"])
-@pytest.mark.parametrize("victim", ["lih", "researcher"])
+@pytest.mark.parametrize(
+    ("victim", "mode"),
+    [("lih", "after"), ("lih", "before"), ("researcher", "after"), ("environment", "after"), ("environment", "before")],
+)
 def test_a_study_survives_a_node_that_dies_at_every_transaction(tmp_path, victim, mode):
     with running(tmp_path) as space:
         permit = space.permit()
@@ -92,5 +94,5 @@ def assert_nothing_twice(space, study: str) -> None:
             if e["kind"] == "negotiation.advanced" and e["details"]["event"] == "finalize"
         ]
         assert len(agreed) == 1, f"{holder} agreed {len(agreed)} contracts"
-    rounds = Counter(e["details"]["round"] for e in space.entries("researcher") if e["kind"] == "study.round")
+    rounds = Counter(e["details"]["round"] for e in space.entries("environment") if e["kind"] == "study.round")
     assert set(rounds.values()) == {1}, "a round was opened twice"

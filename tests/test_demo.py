@@ -60,7 +60,7 @@ def test_the_demo_tells_the_whole_story_and_leaves_nothing_behind(tmp_path):
 def test_an_interrupted_demo_stops_its_nodes(tmp_path, number):
     process = demo(tmp_path)
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (len(ports(tmp_path)) == 6 and all(map(listening, ports(tmp_path)))):
+    while time.monotonic() < deadline and not (len(ports(tmp_path)) == 7 and all(map(listening, ports(tmp_path)))):
         time.sleep(0.1)
     process.send_signal(number)
     said = process.communicate(timeout=60)[0]

@@ -1,7 +1,8 @@
-"""Witnesses, bundles and the auditor, over six real nodes."""
+"""Witnesses, bundles and the auditor, over seven real nodes."""
 
 from __future__ import annotations
 
+import base64
 import copy
 import json
 import random
@@ -12,7 +13,7 @@ import pytest
 
 from ihds import errors
 from ihds.audit.log import Event, Log
-from ihds.canonical import canonical_json
+from ihds.canonical import canonical_json, digest
 from ihds.cli import main
 from ihds.cohorts.bladder_cancer import codebook
 from ihds.demo import CURVES
@@ -50,32 +51,41 @@ def speak(space, name, *words) -> int:
     return main(["committee", *words, "--person", SITTING[name], "--node", str(space.folder / name)])
 
 
-def test_the_committee_approves_a_codebook_and_only_then_a_study_runs(space, tmp_path, capsys):
+@pytest.fixture(scope="module")
+def approved(space) -> str:
+    """A study is refused until two of three seats carry the motion that approves its codebook."""
     permit = space.permit()
     researcher = space.space("researcher")
     with pytest.raises(errors.Refused) as caught:
         researcher.run("kaplan_meier", permit=permit, formula=CURVES)
     assert "uses approved versions only: approve-codebook" in str(caught.value)
-    codebook().write(tmp_path / "book.toml")
     with pytest.raises(errors.Refused, match="the Steering decides this"):
         space.space("authority").call("member.decide", did=space.configs["ncck"].did, event="suspend")
-    assert speak(space, "lih", "propose", "steering", "approve-codebook", str(tmp_path / "book.toml"), "--json") == 0
-    motion = json.loads(capsys.readouterr().out)["motion"]["id"]
+    subject = digest(codebook().to_dict())
+    ask = {"body": "steering", "matter": "approve-codebook", "subject": subject, "person": SITTING["lih"]}
+    motion = space.space("lih").call("committee.propose", **ask)["motion"]["id"]
     assert speak(space, "lih", "vote", motion, "yes") == 0
     assert speak(space, "ncck", "vote", motion, "yes") == 0
-    assert "is CARRIED" in capsys.readouterr().out
     assert speak(space, "us-site", "vote", motion, "no") == 12, "it is decided"
-    assert main(["committee", "list", "--node", str(space.folder / "researcher")]) == 0
-    assert "CARRIED" in capsys.readouterr().out
     for name in SITTING:  # those who read the list a moment ago read it again
         space.kill(name)
         space.start(name)
     space.wait()
-    assert researcher.run("kaplan_meier", permit=permit, formula=CURVES).n > 100
+    return motion
+
+
+def test_the_committee_approves_a_codebook_and_only_then_a_study_runs(space, approved, tmp_path, capsys):
+    assert main(["committee", "list", "--node", str(space.folder / "researcher")]) == 0
+    assert "CARRIED" in capsys.readouterr().out
+    codebook().write(tmp_path / "book.toml")
+    again = ("propose", "steering", "approve-codebook", str(tmp_path / "book.toml"))
+    assert speak(space, "lih", *again) == 16
+    assert "approved already" in capsys.readouterr().err, "the file's digest is the one approved"
+    assert space.space("researcher").run("kaplan_meier", permit=space.permit(), formula=CURVES).n > 100
 
 
 @pytest.fixture(scope="module")
-def bundles(space):
+def bundles(space, approved):
     """One study, and what every institution exported of it."""
     permit = space.permit()
     result = space.space("researcher").run("kaplan_meier", permit=permit, formula=CURVES)
@@ -151,7 +161,7 @@ LOG, ROUNDS = "events stand in the signed log", "rounds are those the user opene
         ("ncck", lambda b: events(b, "round.answered")[0]["entry"]["details"].update(bytes=1), LOG),
         ("ncck", lambda b: drop(b, "round.answered", slice(0, 1)), ROUNDS),
         ("ncck", lambda b: drop(b, "round.answered", slice(-1, None)), ROUNDS),
-        ("researcher", lambda b: drop(b, "study.round", slice(-1, None)), ROUNDS),
+        ("environment", lambda b: drop(b, "study.round", slice(-1, None)), ROUNDS),
         ("ncck", lambda b: b["log"]["events"].reverse(), LOG),
         ("ncck", lambda b: b["log"]["events"].append(b["log"]["events"][-1]), LOG),
         ("lih", lambda b: events(b, "study.opened")[0]["entry"].update(position=3), LOG),
@@ -165,8 +175,11 @@ LOG, ROUNDS = "events stand in the signed log", "rounds are those the user opene
         ("lih", lambda b: b["facts"]["studies"][0]["study"].update(method="cox"), "study is the same everywhere"),
         ("us-site", lambda b: drop(b, "study.opened"), "study is the same everywhere"),
         ("researcher", lambda b: b["facts"]["studies"][0]["result"].update(n=1), "result is the one logged"),
-        ("researcher", lambda b: drop(b, "study.finished") or drop(b, "study.witnessed"), "result is the one logged"),
+        ("researcher", lambda b: drop(b, "study.received"), "result is the one logged"),
+        ("researcher", lambda b: drop(b, "study.witnessed"), "result is the one logged"),
+        ("environment", lambda b: drop(b, "study.finished"), "result is the one logged"),
         ("lih", lambda b: b.update(witnesses=[]), "witnesses saw this log"),
+        ("lih", lambda b: b.update(trust=b["witnesses"][0]["statement"]), "access body and parties are trusted"),
         ("lih", lambda b: b["witnesses"].__setitem__(slice(None), bad_statement(b)), "witnesses saw this log"),
         ("lih", lambda b: b["log"]["checkpoint"].update(size=99), LOG),
     ],
@@ -192,6 +205,64 @@ def drop(body, kind, among=slice(None)) -> None:
 def bad_statement(body):
     head, claims, signature = body["witnesses"][0]["statement"].split(".")
     return [{**body["witnesses"][0], "statement": f"{head}.{claims}.{signature[::-1]}"}]
+
+
+def repermit(body, **changes) -> None:
+    """Change the permit inside its credential; the signature stays, so that check fails as well."""
+    at = body["facts"]["credentials"]
+    for n, token in enumerate(at):
+        head, claims, signature = token.split(".")
+        told = json.loads(base64.urlsafe_b64decode(claims + "=="))
+        told["vc"]["credentialSubject"]["permit"].update(changes)
+        at[n] = ".".join([head, base64.urlsafe_b64encode(json.dumps(told).encode()).decode().rstrip("="), signature])
+
+
+def add(body, kind, **details) -> None:
+    entry = {
+        **body["log"]["events"][-1]["entry"],
+        "kind": kind,
+        "at": "2026-01-01T00:00:00.000+00:00",
+        "details": details,
+    }
+    body["log"]["events"].append({"entry": entry, "proof": []})
+
+
+STRICT = {"min_cell": 50, "min_site_persons": 10, "min_holders": 3, "min_level_sites": 2, "parameters_per_row": 0.1}
+BROKEN = "nothing was answered after a revocation"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "check"),
+    [
+        ("access-body", lambda b, p: add(b, "permit.revoked", permit=p), BROKEN),
+        ("access-body", lambda b, p: add(b, "permit.granted", supersedes=p), BROKEN),
+        ("researcher", lambda b, p: repermit(b, max_rounds=1), "budget of the permit was kept"),
+        ("researcher", lambda b, p: repermit(b, thresholds=STRICT), "thresholds are no weaker than the permit's"),
+        (
+            "researcher",
+            lambda b, p: repermit(b, expires_at="2026-01-01T00:00:00+00:00"),
+            "permit was in force at every round",
+        ),
+        ("researcher", lambda b, p: repermit(b, purpose="statistics"), "permit was in force at every round"),
+        ("researcher", lambda b, p: repermit(b, variables=["age"]), "permit was in force at every round"),
+        ("researcher", lambda b, p: repermit(b, methods=["cox"]), "permit was in force at every round"),
+        (
+            "lih",
+            lambda b, p: events(b, "study.opened")[0]["entry"].update(kind="study.asked"),
+            "study is the same everywhere",
+        ),
+        (
+            "authority",
+            lambda b, p: b.update(trust=b["trust"][:-9] + "AAAAAAAAA"),
+            "access body and parties are trusted",
+        ),
+    ],
+)
+def test_each_breach_of_a_permit_is_named(bundles, name, change, check):
+    permit = bundles["researcher"]["facts"]["studies"][0]["study"]["permit"]
+    body = copy.deepcopy(bundles[name])
+    change(body, permit)
+    assert check in {c for c, _ in wrong([*(b for n, b in bundles.items() if n != name), body])}
 
 
 def test_an_institution_that_makes_up_everything_with_fresh_keys_is_found(space, bundles):
@@ -290,3 +361,26 @@ def rewrite(folder) -> None:
         changed = {**entry["details"], "bytes": 1} if entry["kind"] == "round.answered" else entry["details"]
         log.commit(Event(entry["kind"], entry["actor"], changed))
     store.close()
+
+
+def test_each_role_tells_what_it_processes_and_a_year_is_reviewed(space, bundles, tmp_path, capsys):
+    for name in ("lih", "access-body", "authority", "researcher"):
+        facts = space.space(name).call("gdpr.facts")
+        assert facts["events"]["node.created"] == 1
+        assert [p["purpose"] for p in facts["permits"]][:1] == ([] if name == "authority" else ["scientific_research"])
+    assert main(["gdpr", "records", "--out", str(tmp_path / "r.html"), "--node", str(space.folder / "lih")]) == 0
+    assert "bladder-lih" in (tmp_path / "r.html").read_text()
+    for name in ("lih", "researcher"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(bundles[name]))
+    capsys.readouterr()
+    year = bundles["lih"]["made_at"][:4]
+    paths = [str(space.folder / n) for n in ("authority", "access-body")]
+    paths += [str(tmp_path / f"{n}.json") for n in ("lih", "researcher")]
+    assert main(["committee", "review", year, *paths, "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["studies"]["finished"] >= 1
+    assert all(d["in_time"] for d in facts["decisions"])
+    assert [b["outcome"] for b in facts["bodies"]] == ["CARRIED"]
+    assert any("approved versions only" in r["reason"] for r in facts["refusals"]) or facts["budget"]
+    assert main(["audit", "retention", str(space.folder / "lih")]) == 0
+    assert "RET-STUDY" in capsys.readouterr().out

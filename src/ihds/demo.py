@@ -1,4 +1,4 @@
-"""The main job, whole: six real nodes on loopback, one survival study on the Byar trial, three refusals.
+"""The main job, whole: seven real nodes on loopback, one survival study on the Byar trial, three refusals.
 
 Everything goes through the commands and interfaces a person would use; nothing is short-cut.
 """
@@ -182,9 +182,9 @@ class Nodes:
 
 
 def build(folder: Path, offered: Sequence[Offered] = (BYAR,)) -> Nodes:
-    """Make the six nodes: authority, access body, three holders, researcher."""
+    """Make the seven nodes: authority, access body, environment, three holders, researcher."""
     nodes = Nodes(folder)
-    names = ["authority", "access-body", *(h for h, _ in HOLDERS), "researcher"]
+    names = ["authority", "access-body", "environment", *(h for h, _ in HOLDERS), "researcher"]
     ports = {name: free_port() for name in names}
     urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
     dids = {name: f"did:web:127.0.0.1%3A{port}" for name, port in ports.items()}
@@ -194,11 +194,12 @@ def build(folder: Path, offered: Sequence[Offered] = (BYAR,)) -> Nodes:
         settings["passphrase_file"] = str(folder / "secrets" / name)
         return NodeConfig(name, role, country, urls[name], ports[name], **settings)
 
-    roles = {"access-body": ("access_body", "LU"), "researcher": ("user", "LU")}
+    roles = {"access-body": ("access_body", "LU"), "environment": ("environment", "LU"), "researcher": ("user", "LU")}
     roles |= {name: ("holder", country) for name, country in HOLDERS}
     admitted = tuple(f"{dids[name]} {role} {country}" for name, (role, country) in roles.items())
     nodes.make(config("authority", "authority", "LU", members=admitted))
-    nodes.make(config("access-body", "access_body", "LU"))
+    nodes.make(config("access-body", "access_body", "LU", environment=dids["environment"]))
+    nodes.make(config("environment", "environment", "LU"))
     for name, country in HOLDERS:
         evidence = [term.format(dids["researcher"]) for term in EVIDENCE[country]]
         datasets = tuple(offer.dataset(name, evidence) for offer in offered)
@@ -250,7 +251,7 @@ def play(nodes: Nodes, say: Say, report_file: Path) -> bool:
     permit = nodes.grant(answer["application"])
     say.line(f"authorisation {permit} is granted under the agreement: scientific research, 24 months")
 
-    say.step("Contracts are agreed with each holder, then the study runs in rounds of masked sums")
+    say.step("Contracts are agreed with each holder; the environment runs the study in rounds of masked sums")
     cox = researcher.run("cox", permit=permit, report=lambda s: tell(say, s), formula=COX)
     curves = researcher.run("kaplan_meier", permit=permit, formula=CURVES)
     logrank = researcher.run("logrank", permit=permit, formula=CURVES)
@@ -312,6 +313,8 @@ def tell(say: Say, step: dict[str, Any]) -> None:
     match step["step"]:
         case "agreement":
             say.line(f"{step['holder']}: contract agreed, {step['agreement']}")
+        case "environment":
+            say.line(f"the environment that the permit names opens the totals: {step['environment']}")
         case "transfer":
             say.line(f"{step['holder']}: transfer started")
         case "round":
@@ -365,7 +368,7 @@ def main() -> int:
     say = Say()
     ok = False
     try:
-        say.step("Six nodes start, each with its own keys, DID, store and data")
+        say.step("Seven nodes start, each with its own keys, DID, store and data")
         with running(folder, keep=given.keep) as nodes:
             for name, config in nodes.configs.items():
                 say.line(f"{name:12} {config.role:12} {config.country}  {config.base_url}  {config.did}")

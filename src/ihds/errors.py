@@ -17,6 +17,7 @@ IhdsError
 │   ├── DidNotConverge      the rounds were used up
 │   └── OutOfRange          a sum does not fit the declared fixed-point range
 ├── Refused                 a policy, permit or the gate said no; carries the reasons
+│   └── TooNoisy            noise would hide the answer; nothing of the privacy budget was spent
 ├── NotAuthenticated        a token or signature is missing, foreign, expired or replayed
 │   └── CannotVerify        a signer's key or a credential's status cannot be learnt now: no, for this time
 ├── NotFound                no such thing, or the caller may not know of it
@@ -167,6 +168,12 @@ class Refused(IhdsError):
     code = "IHDS-REFUSED"
     exit_status = 12
     http_status = 403
+
+
+class TooNoisy(Refused):
+    """Noise would hide the answer: refused before anything of the privacy budget is spent."""
+
+    code = "IHDS-TOO-NOISY"
 
 
 class NotAuthenticated(IhdsError):

@@ -43,7 +43,7 @@ def offers(cohort: Cohort) -> tuple[Offered, ...]:
 
 
 def run_study(cohort: Cohort, study: Study, report: Path, say: Say) -> list[Result]:
-    """Run a study over six real nodes and write its report; return the results of its steps.
+    """Run a study over seven real nodes and write its report; return the results of its steps.
 
     Raises:
         IhdsError: a step is refused or has no answer; nothing is written then.

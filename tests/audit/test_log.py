@@ -106,6 +106,13 @@ def test_every_leaf_has_an_inclusion_proof_and_every_prefix_a_consistency_proof(
     assert not merkle.verify_consistency(m, n, b"y" * 32, new, proof)
 
 
+def test_equal_events_have_unequal_leaves_so_that_an_erased_one_cannot_be_guessed(made):
+    log, _, _ = made
+    salts = {entry["salt"] for entry in log.entries()}
+    assert len(salts) == 7
+    assert all(len(salt) == 32 for salt in salts)
+
+
 def test_a_checkpoint_is_text_a_person_can_read(made):
     log, _, _ = made
     origin, size, root, end = log.checkpoint()["checkpoint"].split("\n")

@@ -19,6 +19,7 @@ from ihds.federation.coordinator import Coordinator
 from ihds.federation.study import Confirm, Uncovered
 from ihds.governance.aggregation import CONTINUE, Aggregation
 from ihds.privacy.secagg.party import Party
+from ihds.roles.local import LocalKeys
 from ihds.store.store import Store
 
 FORMULA = "relapse ~ age + bmi"
@@ -58,7 +59,7 @@ class Runs:
     def __init__(self, aggregation: Aggregation | None = None, sites: int = SITES) -> None:
         self.space = Space(shared_out(people(40 * sites, 3), sites), aggregation=aggregation or Aggregation())
         self.log = Log(Store("sqlite://"), self.space.user.identity.did, self.space.user.identity.key)
-        self.coordinator = Coordinator(self.log, self.space.user)
+        self.coordinator = Coordinator(self.log, LocalKeys(self.space.user.identity, self.space.known))
         self.study = self.space.study("glm", formula=FORMULA, family="gaussian")
         self.coordinator.start(self.study)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ import pandas as pd
 from ihds.analysis import agree, design
 from ihds.analysis.agree import Agreement, AgreeState
 from ihds.analysis.features import placed
-from ihds.analysis.method import Contribution, Layout, Method, flatten, leaves, make_params, method, unflatten
+from ihds.analysis.method import Contribution, Layout, flatten, leaves, make_params, method, unflatten
+from ihds.analysis.noisy import Noise, PublicAgreement, Wanted, explained, noise_of, twin
 from ihds.analysis.release import released
 from ihds.analysis.result import Result
 from ihds.analysis.rows import Rows, build
@@ -46,28 +47,36 @@ def _as_array(data: bytes) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 @dataclass(frozen=True)
 class Plan:
-    """One method with its parameters, on one codebook, under thresholds, at ``sites`` sites."""
+    """One method with its parameters, on one codebook, under thresholds, at ``sites`` sites.
+
+    With the parameter ``privacy`` its sums are released with noise, and ``chosen`` is the method's private twin.
+    """
 
     name: str
     values: dict[str, Any]
     codebook: Codebook
     thresholds: Thresholds
     sites: int
-    chosen: Method = field(init=False)
+    chosen: Any = field(init=False)
     params: Any = field(init=False)
     agreement: Agreement = field(init=False)
+    wanted: Wanted | None = field(init=False)
 
     def __post_init__(self) -> None:
-        chosen = method(self.name)
         values = dict(self.values)
+        asked = values.pop("privacy", None)
+        wanted = None if asked is None else Wanted.of(asked, self.sites)
+        chosen = method(self.name) if wanted is None else twin(self.name)
         if "strata" in values and "formula" in values:  # strata="site" is short for + strata(site)
             values["formula"] = f"{values['formula']} + strata({values.pop('strata')})"
         complete_for = _named(values.pop("complete_for", ()), self.codebook)
         params = make_params(chosen, values)
-        ask = dataclasses.replace(chosen.ask(params, self.codebook), complete_for=complete_for)
+        ask = replace(chosen.ask(params, self.codebook), complete_for=complete_for)
         object.__setattr__(self, "chosen", chosen)
         object.__setattr__(self, "params", params)
-        object.__setattr__(self, "agreement", Agreement(ask, self.codebook, self.thresholds))
+        object.__setattr__(self, "wanted", wanted)
+        parts = (ask, self.codebook, self.thresholds)
+        object.__setattr__(self, "agreement", PublicAgreement(*parts, wanted) if wanted else Agreement(*parts))
 
     def __reduce__(self) -> tuple[Any, ...]:  # a method is a module, which is not pickled
         return Plan, (self.name, self.values, self.codebook, self.thresholds, self.sites)
@@ -79,7 +88,24 @@ class Plan:
 
     def begin(self) -> PlanState:
         """Return the first state; sees no data."""
-        return PlanState(self.agreement.begin(), _as_array(b""), 0)
+        agreed = self.agreement.begin()
+        inner = pack(self.chosen.begin(self.params, agreed.frame)) if agreed.phase == "done" else b""
+        return PlanState(agreed, _as_array(inner), 0)
+
+    def noise(self, state: PlanState) -> Noise | None:
+        """Return the noise of the round that a state asks for, or None where sums are exact."""
+        if self.wanted is None:
+            return None
+        moved = self.chosen.moved(self.params, self.agreement.ask, state.agreement.frame)
+        (kind,) = self.chosen.CONTRIBUTIONS
+        rho = self.wanted.promise.rho * self.chosen.rounds(self.params)[state.rounds]
+        return noise_of(kind, moved, self.wanted, self.sites, rho)
+
+    def least(self) -> float:
+        """Return how many persons a noisy study needs before its answer is more than noise; 0 of an exact one."""
+        noise = self.noise(begun := self.begin())
+        last = None if noise is None else self.noise(replace(begun, rounds=len(self.chosen.rounds(self.params)) - 1))
+        return 0.0 if last is None else float(self.chosen.least(self.params, begun.agreement.frame, last.sd))
 
     def work(self, table: pd.DataFrame | Table) -> SiteWork:
         """Return the computation of one site."""
@@ -131,11 +157,19 @@ class Plan:
         """
         if state.agreement.phase != "done":
             return None
-        result = self.chosen.finish(self.params, state.agreement.frame, self.inner(state))
-        if result is None:
+        frame, inner = state.agreement.frame, self.inner(state)
+        if self.wanted is None:
+            result = self.chosen.finish(self.params, frame, inner)
+            if result is None:
+                return None
+            own = getattr(self.chosen, "RELEASES", None)
+            return released(placed(result, self.codebook), self.thresholds, self.codebook, self.values, own)
+        if state.rounds < len(self.chosen.rounds(self.params)):
             return None
-        own = getattr(self.chosen, "RELEASES", None)
-        return released(placed(result, self.codebook), self.thresholds, self.codebook, self.values, own)
+        noise = self.noise(replace(state, rounds=state.rounds - 1))
+        assert noise is not None
+        found: Result = self.chosen.finish(self.params, frame, inner, noise.sd)
+        return explained(placed(found, self.codebook), self.wanted, noise, self.sites, self.codebook)
 
 
 def _named(given: Any, codebook: Codebook) -> tuple[str, ...]:
@@ -172,7 +206,7 @@ class SiteWork:
         """Return this site's contribution to the round that ``state`` asks for."""
         if state.agreement.phase == "done":
             placed = self._placed(state.agreement)
-            contribution = self.plan.chosen.local(self.plan.params, self.plan.inner(state), placed)
+            contribution: Contribution = self.plan.chosen.local(self.plan.params, self.plan.inner(state), placed)
         else:
             contribution = self.plan.agreement.local(state.agreement, self._read(state.agreement))
         if self._twin is not None:

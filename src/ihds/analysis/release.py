@@ -20,7 +20,7 @@ from ihds.privacy.disclosure import Thresholds, model_reasons
 from ihds.privacy.rules import COUNTS, CURVES, MOMENTS, PUBLIC, SCORES, VECTORS, WEIGHTS, class_reasons
 from ihds.privacy.tables import derivable
 
-#: The fields of results by class of output, as paths; what lies below a field has its class. ``*`` stands for any name.
+#: The fields of results by class of output, as paths. ``*`` stands for any name.
 _FIELDS = {
     COUNTS: """
         n events table.n table.missing table.counts details.persons details.counts details.left_out_missing
@@ -100,6 +100,21 @@ _FIELDS = {
 }
 FIELDS: dict[str, str] = {path: kind for kind, text in _FIELDS.items() for path in text.split()}
 
+#: Fields whose inner names are levels, arms, terms or features: these have its class.
+_NAMED = frozenset(
+    [
+        "table.counts",
+        "log_likelihood",
+        "details.persons",
+        "details.means",
+        "details.effective_persons",
+        "details.propensity",
+        "details.propensity_tenths",
+        "details.missing_information",
+        "details.trend",
+        "details.components",
+    ]
+)
 #: Counts that are of other classes.
 _COUNTED = frozenset({"curves.at_risk", "curves.events", "details.features.n"})
 #: Numbers of events that may be weighted: then they are no counts.
@@ -124,17 +139,14 @@ _SETTINGS = frozenset({"provenance"})
 
 
 def class_of(path: str, own: dict[str, str] | None = None) -> str:
-    """Return the class of output of a field, by its path or by that of what it lies in; empty if none is named."""
+    """Return the class of output of a field, by its path; empty if none is named."""
     known = {**FIELDS, **(own or {})}
-    parts = path.split(".")
-    for end in range(len(parts), 0, -1):
-        at = ".".join(parts[:end])
-        if at in known:
-            return known[at]
-        for pattern, kind in known.items():
-            if "*" in pattern and fnmatchcase(at, pattern):
-                return kind
-    return ""
+    if path in known:
+        return known[path]
+    for name in _NAMED:
+        if path.startswith(f"{name}."):
+            return known[name]
+    return next((kind for at, kind in known.items() if "*" in at and fnmatchcase(path, at)), "")
 
 
 def leaves_of(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -225,6 +237,11 @@ def _tables(result: Result) -> Iterator[tuple[str, list[int | None], list[tuple[
             values = list(held.values())
             yield str(row.get("variable", "table")), values, [(list(range(len(values))), int(row["n"] or 0))]
     details = result.details
+    layers = details.get("counts")
+    if isinstance(layers, list):
+        cells = [cell for layer in layers for row in layer for cell in row]
+        if None in cells:
+            yield "the table", cells, [(list(range(len(cells))), result.n)]
     for told in (details, details.get("compared") or {}):
         persons, rows = told.get("persons"), told.get("rows")
         if not isinstance(persons, list) or not isinstance(rows, list):

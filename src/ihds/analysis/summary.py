@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ def render(result: Result) -> str:
         _weights(result),
         _balance(result),
         _warning(result),
+        _privacy(result),
     ):
         if part:
             lines += ["", *part]
@@ -356,10 +358,25 @@ def _described(result: Result) -> list[str]:
     for row in result.table:
         if row["kind"] == "number":
             value = f"{number(row['mean'])} ({number(row['sd'])})"
+            if "lower" in row:  # of a noisy study
+                value += f", 95 % {number(row['lower'])} to {number(row['upper'])}"
         else:
             value = ", ".join(f"{k}: {'hidden' if v is None else v}" for k, v in row["counts"].items())
         rows.append([row["variable"], number(row["n"]), number(row["missing"]), value])
     return columns(rows)
+
+
+def _privacy(result: Result) -> list[str]:
+    told = result.details.get("privacy")
+    if not told:
+        return []
+    noise = ", ".join(f"{name} {number(sd)}" for name, sd in told["noise_sd"].items() if sd)
+    return [
+        f"released with noise: epsilon {told['epsilon']}, delta {told['delta']}, "
+        f"at a cost of rho {float(Fraction(told['rho'])):.4g}",
+        f"standard deviation of the noise in the sums: {noise}; intervals and p values count it",
+        told["meaning"],
+    ]
 
 
 def _provenance(result: Result) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -9,9 +10,11 @@ import numpy as np
 
 from ihds.analysis.method import Contribution
 from ihds.analysis.methods.glm import Sums
+from ihds.analysis.plan import PlanState
 from ihds.attacks.attack import Attack, Outcome
+from ihds.attacks.reading import rows_in, unpacked
 from ihds.attacks.world import Space, cleartext, people, reason, recovered, shared_out, with_inner
-from ihds.errors import Refused
+from ihds.errors import NotAuthenticated, Refused
 
 _FORMULA = "relapse ~ age + bmi + smoker"
 _COLUMNS = ("age", "bmi", "smoker")
@@ -73,43 +76,35 @@ def _between(frame: Any, scores: list[Any]) -> list[Any]:
     return [_named(frame, row / row[one]) for row in off if abs(row[one] - 1) < 1e-2]
 
 
-def _chosen_at_each_site() -> Outcome:
-    persons, found = people(90, seed=34), []
-    rounds = cleartext(shared_out(persons, 3), "glm", formula=_FORMULA, family="binomial")
-    for plan, state, sent in rounds:
-        if isinstance(sent[0], Sums):
-            frame, inner = state.agreement.frame, plan.inner(state)
-            works = [plan.work(part) for part in shared_out(persons, 3)]
-            for work in works:
-                scores = []
-                for beta in _steps(frame, 400):
-                    part: Any = work.local(with_inner(state, state.rounds, inner, beta=beta, rounds=1))
-                    scores.append(part.score)
-                found += _between(frame, scores)
-            break
-    return Outcome(recovered(found, persons, _COLUMNS))
-
-
-def _chosen_for_the_total() -> Outcome:
+def _chosen(environment: bool) -> Outcome:
+    """Ask at coefficients of one's own, and have the environment ask, if there is one; use whatever comes back."""
     persons = people(90, seed=34)
-    space = Space(shared_out(persons, 3), max_rounds=_ROUNDS)
-    study = space.study("glm", formula=_FORMULA, family="binomial")
-    scores: list[Any] = []
-    frame, told = None, ""
-    for state, _, total in space.rounds(study):
-        if isinstance(total, Sums):
-            frame, inner = state.agreement.frame, study.plan().inner(state)
-            try:
+    space = Space(shared_out(persons, 3), max_rounds=_ROUNDS, environment=environment)
+    asked = {"formula": _FORMULA, "family": "binomial"}
+    frame, scores, found, told = None, list[Any](), list[Any](), ""
+    study = space.study("glm", **asked)
+    try:
+        for state, _, total in space.rounds(study):
+            if isinstance(total, Sums):
+                frame, inner = state.agreement.frame, study.plan().inner(state)
                 for number, beta in enumerate(_steps(frame, _ROUNDS - state.rounds - 1), state.rounds + 1):
                     chosen = with_inner(state, number, inner, beta=beta, rounds=1)
                     answer: Contribution = space.opened(study, chosen)
                     assert isinstance(answer, Sums)
                     scores.append(answer.score)
                 space.replies(study, with_inner(state, _ROUNDS, inner))
-            except Refused as error:
-                told = reason(error)
-            break
-    return Outcome(recovered(_between(frame, scores) if scores else [], persons, _COLUMNS), told)
+    except (NotAuthenticated, Refused) as error:
+        told = reason(error)
+    if scores:
+        found = _between(frame, scores)
+    if environment:
+        for more in ({}, {"beta": [float(_STEEP)] * 4}):  # a study takes no coefficients
+            received = space.received("glm", **asked, **more)
+            found += rows_in(received, len(_COLUMNS))
+            for total in unpacked(received, Sums):
+                for state in unpacked(received, PlanState)[-1:]:
+                    found.append(_quotient(state.agreement.frame, total.score))
+    return Outcome(recovered(found, persons, _COLUMNS), told)
 
 
 ATTACKS = (
@@ -134,11 +129,10 @@ ATTACKS = (
         sees="totals of a logistic model at coefficients it makes up, so steep that only neighbours differ",
         measures=f"share of persons whose covariates are recovered in {_ROUNDS} rounds",
         succeeds_from=0.01,
-        without="each site's gradient in the clear, 400 rounds",
-        protection="secure sum over all sites; the permit's budget of rounds",
+        without="the total of all sites, opened by the user's own node, where a permit names no environment",
+        protection="the environment chooses the state; gates take no round that the user signed",
         source="Fowl et al. 2022; Boenisch et al. 2023",
-        limitation="The coordinator chooses the public state",
-        unprotected=_chosen_at_each_site,
-        protected=_chosen_for_the_total,
+        unprotected=partial(_chosen, environment=False),
+        protected=partial(_chosen, environment=True),
     ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -11,7 +12,9 @@ import pandas as pd
 
 from ihds.analysis.methods.genotype_qc import GenotypeCounts
 from ihds.attacks.attack import Attack, Outcome
+from ihds.attacks.reading import unpacked
 from ihds.attacks.world import Space, area, shared_out
+from ihds.errors import NotAuthenticated
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,12 @@ class _Cohort:
     def names(self) -> list[str]:
         return [f"rs{i:04d}" for i in range(self.variants)]
 
-    def space(self) -> Space:
+    def space(self, *, environment: bool = False) -> Space:
         """Return three sites that hold the members, each with a trait and an age."""
         rng = np.random.default_rng(42)
         held = pd.DataFrame(self.genomes()[1], columns=self.names)
         own = {"trait": rng.normal(0, 1, self.members), "age": rng.normal(60, 9, self.members).round(1)}
-        return Space(shared_out(held.assign(**own), 3))
+        return Space(shared_out(held.assign(**own), 3), environment=environment)
 
     def by_frequency(self, told: dict[str, float | None]) -> Outcome:
         """Tell members from others by Homer's distance, given the cohort's frequencies of some variants."""
@@ -91,32 +94,51 @@ def _standard_errors(cohort: _Cohort) -> Outcome:
     return cohort.by_variance(dict(zip(shown["feature"], map(float, variance), strict=True)))
 
 
-def _totals(cohort: _Cohort) -> Outcome:
-    space = cohort.space()
-    for _, _, total in space.rounds(space.study("genotype_qc", features="rs*")):
+def _totals(cohort: _Cohort, *, environment: bool) -> Outcome:
+    """Read frequencies in the total, oneself or in whatever the environment sends."""
+    space = cohort.space(environment=environment)
+    opened, received = list[Any](), list[Any]()
+    with contextlib.suppress(NotAuthenticated):
+        opened = [total for _, _, total in space.rounds(space.study("genotype_qc", features="rs*"))]
+    if environment:
+        received = space.received("genotype_qc", features="rs*")
+        opened += unpacked(received, GenotypeCounts)
+    for total in opened:
         if isinstance(total, GenotypeCounts):
             means = total.copies @ [0, 0.5, 1.0] / total.copies.sum(axis=1)
             return cohort.by_frequency(dict(zip(cohort.names, map(float, means), strict=True)))
-    return cohort.by_frequency({})
+    shown = received[-1]["result"]["details"]["features"]
+    return cohort.by_frequency(dict(zip(shown["feature"], shown["frequency"], strict=True)))
 
 
+def _noisy(cohort: _Cohort) -> Outcome:
+    """Ask for the same frequencies with noise, of which so small a cohort tells nothing: no user would be let."""
+    shown = cohort.space().run("genotype_qc", features="rs*", privacy=_PRIVACY).details["features"]
+    return cohort.by_frequency(dict(zip(shown["feature"], shown["frequency"], strict=True)))
+
+
+_PRIVACY = {"epsilon": 1, "delta": 1e-6}
 _SMALL, _LARGE = _Cohort(60, 300), _Cohort(501, 800)
 _READER, _USER = "a reader of the result", "the user, with software of their own"
 
 
 def _attack(name: str, title: str, sees: str, protection: str, arm: Any, **more: Any) -> Attack:
     cohort = more.pop("cohort", _SMALL)
-    values: dict[str, Any] = {"attacker": _READER, "limitation": "Known ways to learn a little", **more}
+    values: dict[str, Any] = {
+        "attacker": _READER,
+        "limitation": "Known ways to learn a little",
+        "without": "the cohort's allele frequencies, published",
+        "unprotected": partial(_published, cohort),
+        **more,
+    }
     return Attack(
         name=name,
         title=title,
         sees=sees,
         measures=f"AUC of membership, {cohort.members} members, {cohort.variants} variants",
         succeeds_from=0.7,
-        without="the cohort's allele frequencies, published",
         protection=protection,
         source="Homer et al. 2008",
-        unprotected=partial(_published, cohort),
         protected=partial(arm, cohort),
         **values,
     )
@@ -154,12 +176,22 @@ ATTACKS = (
         _means,
     ),
     _attack(
+        "membership_with_noise",
+        "Membership by allele frequencies with noise, epsilon 1",
+        "noisy counts of genotypes",
+        "differential privacy: noise in shares",
+        _noisy,
+        limitation="",
+    ),
+    _attack(
         "membership_by_totals",
         "Membership by opened totals",
         "genotype counts of all sites together",
-        "secure sum: no site's own frequencies",
-        _totals,
+        "the environment opens totals, and tells no frequency of fewer than 500 persons",
+        partial(_totals, environment=True),
         attacker=_USER,
-        limitation="Features are opened in the total",
+        limitation="",
+        without="the total of all sites, opened by the user's own node, where a permit names no environment",
+        unprotected=partial(_totals, _SMALL, environment=False),
     ),
 )

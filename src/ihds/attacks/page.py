@@ -19,10 +19,12 @@ nothing of use there, else **open**; the tests fail if a closed one opens. `ihds
 `ihds attack risk_sets` carries one out, `ihds attack --all` all. Figures depend on the persons invented: they compare
 two designs, and bound nothing. A better attacker may find more.
 
-"A reader" has the results. "The user, with software of their own" also sees what is opened for the user's software
-before anything is hidden, and may send what it likes. How long replies take is
-printed by `ihds attack lengths`. What other designs give away is from their papers, documentation and code as read in
-November 2026."""
+"A reader" has the results. "The user, with software of their own" may send what it likes, to holders and to the
+environment that the permit names (EHDS Art. 73), has all that comes back, and reads it to the last number. A permit
+may name no environment: then the user's own node opens the totals, and what that gives away stands under "without the
+protection". Where a row is about one holder's sum, or about several holders, the permit of the attack names none, for
+the attack is stronger so. How long replies take is printed by `ihds attack lengths`. What other designs give away is
+from their papers, documentation and code as read in November 2026."""
 
 
 def page(verdicts: Iterable[Verdict]) -> str:

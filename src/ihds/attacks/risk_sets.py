@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 
 from ihds.analysis.partial import RiskSums
+from ihds.analysis.plan import PlanState
 from ihds.attacks.attack import Attack, Outcome
+from ihds.attacks.reading import rows_in, unpacked
 from ihds.attacks.world import Space, cleartext, people, reason, recovered, shared_out
-from ihds.errors import Refused
+from ihds.errors import NotAuthenticated, Refused
 from ihds.privacy.disclosure import Thresholds
 
 _FORMULA = "Surv(days, death) ~ age + bmi + smoker"
@@ -46,35 +48,41 @@ def _in_the_clear() -> Outcome:
     return Outcome(0.0)
 
 
-def _through_the_gates(days: float) -> Outcome:
+def _everywhere(least: float, grids: Any, environment: bool) -> Outcome:
+    """Ask on every grid of so many days, oneself and in the environment if there is one; use whatever comes back."""
     persons = _persons()
-    space = Space(shared_out(persons, 4), Thresholds(min_time_bin=days))
-    for state, _, total in space.rounds(space.study("cox", formula=_FORMULA, time_bin=days)):
-        if isinstance(total, RiskSums):
-            return Outcome(recovered(_alone(_ahead(state.agreement.frame, total)), persons, _COLUMNS))
-    return Outcome(0.0)
-
-
-def _through_many_grids() -> Outcome:
-    """Ask the same on grids of 30 days, 31, 32 and more, whose edges together would lie close."""
-    persons = _persons()
-    space = Space(shared_out(persons, 4), Thresholds(min_time_bin=30.0))
+    space = Space(shared_out(persons, 4), Thresholds(min_time_bin=least), environment=environment)
     ahead: dict[float, Any] = {}
-    said = "every grid is answered"
-    for days in (*range(30, 30 + _GRIDS), 60, 90):
+    found, said = list[Any](), "every grid is answered"
+    for days in grids:
+        asked = {"formula": _FORMULA, "time_bin": float(days)}
         try:
-            for state, _, total in space.rounds(space.study("cox", formula=_FORMULA, time_bin=float(days))):
+            for state, _, total in space.rounds(space.study("cox", **asked)):
                 if isinstance(total, RiskSums):
-                    frame = state.agreement.frame
-                    # who is at risk in a bin (before, end] has not left at its beginning
-                    ahead |= dict(zip(frame.times - days, _ahead(frame, total), strict=True))
+                    ahead |= _by_time(state.agreement.frame, total, days)
                     break
-        except Refused as error:
+        except (NotAuthenticated, Refused) as error:
             said = reason(error)
-    return Outcome(recovered(_alone(np.array([ahead[at] for at in sorted(ahead)])), persons, _COLUMNS), said)
+        if environment:
+            received = space.received("cox", **asked)
+            frames = [state.agreement.frame for state in unpacked(received, PlanState)]
+            for sums in unpacked(received, RiskSums)[: len(frames[:1])]:  # the first are at beta = 0
+                ahead |= _by_time(frames[-1], sums, days)
+            found += rows_in(received, len(_COLUMNS))
+    found += _alone(np.array([ahead[at] for at in sorted(ahead)])) if ahead else []
+    return Outcome(recovered(found, persons, _COLUMNS), said)
 
 
-def _attack(name: str, grid: str, arm: Any) -> Attack:
+def _by_time(frame: Any, sums: RiskSums, days: float) -> dict[float, Any]:
+    """Return sums by the time from which they hold: who is at risk in a bin (before, end] is so after its beginning."""
+    return dict(zip(frame.times - days, _ahead(frame, sums), strict=True))
+
+
+def _attack(name: str, grid: str, least: float, grids: Any, **more: Any) -> Attack:
+    opened = {
+        "without": "the total of all sites, opened by the user's own node, where a permit names no environment",
+        "unprotected": partial(_everywhere, least, grids, environment=False),
+    }
     return Attack(
         name=name,
         title=f"First differences of risk sets, {grid}",
@@ -82,18 +90,28 @@ def _attack(name: str, grid: str, arm: Any) -> Attack:
         sees="risk-set sums at every step of the time grid",
         measures="share of persons whose covariates are recovered",
         succeeds_from=0.0025,
-        without="each site's sums in the clear, by day",
-        protection="secure sum over all sites; a time grid no finer than the permit's, whose multiples nest",
+        protection="the environment opens totals; secure sum; a time grid no finer than the permit's",
         source="Lu et al. 2015 (WebDISCO) and Duan et al. 2020 (ODAC) send these sums",
         peers="WebDISCO; ODAC, ODACH and ODACT of pda; FeatureCloud's Cox",
-        limitation="The total is opened at the user",
-        unprotected=_in_the_clear,
-        protected=arm,
+        protected=partial(_everywhere, least, grids, environment=True),
+        **{**opened, **more},
     )
 
 
 ATTACKS = (
-    _attack("risk_sets", "bins of 30 days", partial(_through_the_gates, 30.0)),
-    _attack("risk_sets_by_day", "where the permit allows single days", partial(_through_the_gates, 1.0)),
-    _attack("risk_sets_on_many_grids", f"on {_GRIDS} grids of 30 days and more", _through_many_grids),
+    _attack(
+        "risk_sets",
+        "bins of 30 days",
+        30.0,
+        (30,),
+        without="each site's sums in the clear, by day",
+        unprotected=_in_the_clear,
+    ),
+    _attack("risk_sets_by_day", "where the permit allows single days", 1.0, (1,)),
+    _attack(
+        "risk_sets_on_many_grids",
+        f"on {_GRIDS} grids of 30 days and more",
+        30.0,
+        (*range(30, 30 + _GRIDS), 60, 90),
+    ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from scipy.optimize import linprog
 
 from ihds.analysis.agree import Dictionary
 from ihds.attacks.attack import Attack, Outcome
+from ihds.attacks.reading import texts, unpacked
 from ihds.attacks.world import Space, reason, same, shared_out
 from ihds.errors import IhdsError
 
@@ -44,13 +46,14 @@ def _determined(shown: Any, rows: Any, columns: Any, refusal: str = "") -> float
             equations.append(_where(shape, slice(None), j))
             values.append(total)
     named = [f"arm={arm}, stage={stage}'" in refusal for arm in _ARMS for stage in _STAGES]
-    bounds = [(1, _LEAST - 1) if one else (0, None) for one in named]
+    bounds = [(1, _LEAST - 1) if one else (0, _COUNTS.sum()) for one in named]
     small = [(i, j) for i, j in np.ndindex(shape) if 0 < _COUNTS[i, j] < _LEAST]
     known = 0
     for i, j in small:
         goal = _where(shape, i, j)
         least, most = (
-            float(linprog(s * goal, A_eq=equations, b_eq=values, bounds=bounds).fun or 0.0) * s for s in (1, -1)
+            float(linprog(s * goal, A_eq=equations or None, b_eq=values or None, bounds=bounds).fun or 0.0) * s
+            for s in (1, -1)
         )
         known += bool(np.ceil(least - 1e-6) == np.floor(most + 1e-6))
     return known / len(small)
@@ -163,13 +166,29 @@ def _secondary_too() -> Outcome:
     return _small_found(np.array([_number(c) for row in told for c in row]))
 
 
-def _totals() -> Outcome:
-    space, small = Space(shared_out(_persons(), 3)), (_COUNTS > 0) & (_COUNTS < _LEAST)
-    for _, _, total in space.rounds(space.study("contingency", formula="~ arm + stage")):
+def _totals(environment: bool) -> Outcome:
+    """Read small cells in the total, oneself or in whatever the environment sends."""
+    space = Space(shared_out(_persons(), 3), environment=environment)
+    opened, received, refusals = list[Any](), list[Any](), list[str]()
+    try:
+        for _, _, total in space.rounds(space.study("contingency", formula="~ arm + stage")):
+            opened.append(total)
+    except IhdsError as error:
+        refusals.append(reason(error))
+    if environment:
+        received = space.received("contingency", formula="~ arm + stage")
+        opened += unpacked(received, Dictionary)
+        refusals += texts(received)
+    small = (_COUNTS > 0) & (_COUNTS < _LEAST)
+    for total in opened:
         if isinstance(total, Dictionary):
             counts = np.rint(total.cell_persons[: _COUNTS.size]).reshape(_COUNTS.shape)
             return Outcome(same(counts[small], _COUNTS[small]))
-    return Outcome(0.0)
+    shown, rows, columns = (np.full(size, np.nan) for size in (_COUNTS.shape, len(_ARMS), len(_STAGES)))
+    if received and received[-1]["result"]:
+        told = received[-1]["result"]["details"]["counts"][0]
+        shown = np.array([[_number(count) for count in row] for row in told])
+    return Outcome(_determined(shown, rows, columns, "; ".join(refusals)), refusals[0] if refusals else "")
 
 
 ATTACKS = (
@@ -219,11 +238,10 @@ ATTACKS = (
         sees="the counts of all sites together, before small ones are hidden",
         measures="share of small cells that are read",
         succeeds_from=0.01,
-        without="a table with its margins",
-        protection="secure sum: no site's own cells",
+        without="the total of all sites, opened by the user's own node, where a permit names no environment",
+        protection="the environment opens totals, and hides small cells first",
         source="Hundepool et al. 2012 (statistical disclosure control)",
-        limitation="The total is opened at the user",
-        unprotected=_hidden_alone,
-        protected=_totals,
+        unprotected=partial(_totals, environment=False),
+        protected=partial(_totals, environment=True),
     ),
 )

@@ -1,18 +1,22 @@
 """The real system in one process, from every seat an attacker may sit in, and the same sums in the clear.
 
 Gates, masks, thresholds and coordinator are those of production; nothing can be switched off. Persons
-are invented, and names and mask keys are drawn from a seed, so that a figure is the same in every run.
+are invented, and names, mask keys and noise are drawn from a seed, so that a figure is the same in every run.
 A protection is left out only in ``cleartext`` and in the attacks themselves.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,14 +35,17 @@ from ihds.errors import IhdsError
 from ihds.federation.calls import Calls
 from ihds.federation.channel import Channel, MemoryChannel
 from ihds.federation.coordinator import Coordinator
+from ihds.federation.environment import Environment, Request
 from ihds.federation.gate import Gate, Grant
-from ihds.federation.study import Reply, Round, Study
+from ihds.federation.runs import RunState
+from ihds.federation.study import Reply, Round, Study, asked
 from ihds.federation.sums import Asking, Progress, Sums, sums
 from ihds.governance.aggregation import Aggregation
 from ihds.governance.jurisdiction import SIMULATION
 from ihds.governance.permit import Permit, PermitState
 from ihds.ids import ApplicationId, Did, PermitId, StudyId
 from ihds.privacy.disclosure import Thresholds
+from ihds.privacy.noise import Shares, Words
 from ihds.privacy.secagg.party import Party
 from ihds.roles.local import LocalKeys
 from ihds.store.store import Store
@@ -104,6 +111,8 @@ class Keys(LocalKeys):
         """Return what a secret becomes at rest; fresh ones are replaced by the next of the seed."""
         if len(data) == _SECRET:
             return self._next()
+        if not data.startswith(b"{"):  # noise, which is drawn from a seed already
+            return data.hex()
         party = Party.from_bytes(data)
         if party.roster is None:
             one, two, three, four = (self._next() for _ in range(4))
@@ -127,13 +136,37 @@ class _InForce:
         return Grant(self.permit, PermitState.GRANTED, _DATASET, transfer)
 
 
+@dataclass(frozen=True)
+class Outside:
+    """What the environment of a space needs of the world."""
+
+    space: Space
+
+    def permit(self, identifier: str, user: str) -> tuple[Permit, PermitState]:
+        """Return the space's permit."""
+        return self.space.permit, PermitState.GRANTED
+
+    def study(self, identifier: StudyId, permit: Permit, question: dict[str, Any]) -> Study:
+        """Return a study of all holders."""
+        return self.space.named(identifier, question["method"], question["params"])
+
+    @contextlib.contextmanager
+    def channels(self, ways: dict[str, str]) -> Iterator[list[MemoryChannel]]:
+        """Open the ways to the gates."""
+        yield [MemoryChannel(gate.me, gate, ways[gate.me]) for gate in self.space.gates]
+
+
 @dataclass
 class Space:
-    """Holders with their gates and logs, which stay from study to study, and a user with a permit."""
+    """Holders with their gates and logs, which stay from study to study, and a user with a permit.
+
+    With ``environment`` the permit names one: the user is told only what it tells.
+    """
 
     parts: list[pd.DataFrame]
     limits: Thresholds = field(default_factory=Thresholds)
     max_rounds: int = 400
+    environment: bool = False
     aggregation: Aggregation = field(default_factory=Aggregation)
     gates: list[Gate] = field(default_factory=list, init=False)
     _models: dict[str, Sums] = field(default_factory=dict, init=False)
@@ -143,14 +176,17 @@ class Space:
     def __post_init__(self) -> None:
         self.tables, self.book = _tables(self.parts)
         dids = [Did(f"did:web:attacked:{i}") for i in range(len(self.parts))]
-        everybody = [Identity(did, SigningKey.new(f"{did}#key")) for did in (*dids, Did("did:web:attacker"))]
+        others = (Did("did:web:environment"), Did("did:web:attacker"))
+        everybody = [Identity(did, SigningKey.new(f"{did}#key")) for did in (*dids, *others)]
         known: dict[str, dict[str, Any]] = {one.did: one.key.public_jwk() for one in everybody}
+        self.known, self.runner = known, everybody[-2]
         self.user = Keys(everybody[-1], known)
         self.permit = self._permit(dids)
         for one, table in zip(everybody, self.tables, strict=False):
             log = Log(Store("sqlite://"), one.did, one.key)
             source, grants = FrameSource(_DATASET, table, self.book), _InForce(self.permit)
-            self.gates.append(Gate(one.did, _COUNTRY, source, log, grants, Keys(one, known)))
+            draw = partial(_drawn, np.random.default_rng(len(self.gates)))
+            self.gates.append(Gate(one.did, _COUNTRY, source, log, grants, Keys(one, known), draw=draw))
 
     def _permit(self, holders: list[Did]) -> Permit:
         at = now()
@@ -172,13 +208,21 @@ class Space:
             expires_at=at + timedelta(days=1),
             status_index=0,
             aggregation=self.aggregation,
+            environment=self.runner.did if self.environment else None,
         )
 
     def study(self, method: str, **params: Any) -> Study:
         """Return a study of all holders."""
+        return self.named(self._new_id(), method, params)
+
+    def _new_id(self) -> StudyId:
         self._studies += 1
+        return StudyId(_urn(self._studies))
+
+    def named(self, identifier: StudyId, method: str, params: dict[str, Any]) -> Study:
+        """Return a study of all holders under an id."""
         return Study(
-            id=StudyId(_urn(self._studies)),
+            id=identifier,
             permit=self.permit.id,
             user=self.permit.user,
             purpose=self.permit.purpose,
@@ -188,11 +232,13 @@ class Space:
             thresholds=self.limits,
             holders=tuple(gate.me for gate in self.gates),
             aggregation=self.aggregation,
+            environment=self.permit.environment,
         )
 
     def run(self, method: str, **params: Any) -> Result:
         """Run a study with our own coordinator; return what its user reads."""
-        coordinator = Coordinator(Log(Store("sqlite://"), self.user.identity.did, self.user.identity.key), self.user)
+        me = self.user.identity
+        coordinator = Coordinator(Log(Store("sqlite://"), me.did, me.key), LocalKeys(me, self.known))
         study = self.study(method, **params)
         try:
             coordinator.start(study)
@@ -201,6 +247,26 @@ class Space:
             coordinator.shutdown()
         assert result is not None
         return result
+
+    def received(self, method: str, **params: Any) -> list[Any]:
+        """Have the environment run a study; return everything that reaches its user's node, as JSON values."""
+        me, one = self.user.identity.did, self.runner
+        environment = Environment(
+            one.did, Log(Store("sqlite://"), one.did, one.key), LocalKeys(one, self.known), Outside(self)
+        )
+        identifier, purpose = self._new_id(), self.permit.purpose
+        signed = self.user.sign(asked(identifier, self.permit.id, purpose, method, params))
+        ways: dict[str, str] = {gate.me: "t" for gate in self.gates}
+        request = Request(identifier, self.permit.id, purpose, method, params, signed, ways)
+        answers: list[Any] = []
+        try:
+            while not answers or answers[-1]["status"] == RunState.RUNNING:
+                told = environment.told(me, identifier, 0) if answers else environment.submit(me, request)
+                answers.append(json.loads(json.dumps(told)))
+                time.sleep(0.005)
+        finally:
+            environment.shutdown()
+        return answers
 
     def begin(self, study: Study) -> dict[str, str]:
         """Open a study at all gates and tell them one another's mask keys; return these."""
@@ -255,6 +321,12 @@ class Space:
         """Return the words a site would send unmasked: the truth that an attacker wants, or knows of its own site."""
         plan = study.plan()
         return plan.flatten(state, plan.work(self.tables[site]).local(state))[1]
+
+
+def _drawn(rng: np.random.Generator, shares: Shares) -> Words:
+    """Draw noise of the same size from a seed, so that a figure is the same in every run."""
+    parts = [np.rint(rng.normal(0.0, scale, size)) for size, scale in shares.parts]
+    return np.concatenate(parts).astype(np.int64).view(np.uint64)
 
 
 def recovered(found: Any, truth: pd.DataFrame, columns: tuple[str, ...]) -> float:

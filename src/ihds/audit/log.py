@@ -9,6 +9,7 @@ saw later checkpoints (``audit.witnessing``).
 from __future__ import annotations
 
 import json
+import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -66,6 +67,7 @@ EVENTS: dict[str, str] = {
     "study.requested": "a researcher asked for a study",
     "study.connected": "a study has its agreements and transfers",
     "study.settled": "a study finished, paused, waits for a site or failed",
+    "study.received": "an environment's result reached its user",
     "study.witnessed": "the holders' checkpoints were added to a result",
     "study.asked": "a study waits for a person of the holder to approve it",
     "study.approved": "a person of the holder approved a study",
@@ -149,6 +151,7 @@ class Log:
                 "kind": event.kind,
                 "actor": event.actor,
                 "details": event.details,
+                "salt": secrets.token_hex(16),  # without it a leaf hash would confirm a guess of an erased entry
             }
             data = canonical_json(entry)
             frontier = [bytes.fromhex(h) for h in head["frontier"]]

@@ -15,6 +15,7 @@ from ihds.cli import (
     cohorts,
     committee,
     gaiax,
+    gdpr,
     genotypes,
     nodes,
     participants,
@@ -85,6 +86,7 @@ def build_parser() -> argparse.ArgumentParser:
     approvals.approval_commands(study)
     cohorts.cohort_commands(group(sub, "cohort", "the cohorts: variables, simulated persons, studies"))
     audit.audit_commands(group(sub, "audit", "prove logs, watch those of others, verify studies offline"))
+    gdpr.gdpr_commands(group(sub, "gdpr", "drafts for the data protection officer"))
     studies.simulate_command(sub)
     attacks.attack_command(sub)
     return parser

@@ -29,12 +29,18 @@ def approval_commands(sub: Any) -> None:
         sub, "approve", "let a study go on that waits", "ihds study approve urn:uuid:… --node lih", _approve
     )
     approve.add_argument("study")
+    command(sub, "budget", "show what noisy studies may still tell of the persons here", "ihds study budget", _budget)
     decline = command(sub, "decline", "end a study here", "ihds study decline urn:uuid:… --node lih", _decline)
     decline.add_argument("study")
 
 
 def _asked(given: Any) -> None:
     show_rows(given, open_space(given).call("studies"), ("study", "method", "user", "round", "state"))
+
+
+def _budget(given: Any) -> None:
+    columns = ("budget", "epsilon", "delta", "spent_epsilon", "left", "spent_rho", "left_rho")
+    show_rows(given, open_space(given).call("study.budget"), columns)
 
 
 def _preview(given: Any) -> None:
@@ -67,6 +73,12 @@ def in_words(found: dict[str, Any]) -> str:
             f"  {part['contribution']} ({part['output_class']}), {often}, {part['numbers']} numbers: {part['meaning']}"
         )
         lines += [f"      {name} {shape}: {unit}" for name, shape, unit in part["fields"]]
+    if found["privacy"]:
+        told = found["privacy"]
+        lines.append(
+            f"with noise: epsilon {told['epsilon']}, delta {told['delta']}, which costs rho {told['rho']}; "
+            f"it says something from about {told['needs_persons']} persons of all holders on"
+        )
     lines += ["", "rules against disclosure that hold (docs/reference/disclosure.md):"]
     for kind in dict.fromkeys(part["output_class"] for part in found["leaving"]):
         lines.append(f"  {kind}")

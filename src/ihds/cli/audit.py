@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,16 @@ def audit_commands(sub: Any) -> None:
         "ihds audit accept did:web:ncck.example --reason 'disk lost, back-up of 3 May' --node lih",
         _accept,
     )
+    retention = command(
+        sub,
+        "retention",
+        "show by kind of event until when a log must be kept, by which rule; offline, nothing is deleted",
+        "ihds audit retention lih --on 2029-01-01",
+        _retention,
+        node=False,
+    )
+    retention.add_argument("folder", type=Path)
+    retention.add_argument("--on", type=date.fromisoformat, default=None, help="a day (default: today)")
     accept.add_argument("did")
     accept.add_argument("--reason", required=True, help="recorded in this node's log")
 
@@ -97,6 +108,30 @@ def _export(given: Any) -> None:
     answer["witnesses"] = len(bundle["witnesses"])
     text = "{events} of {entries} entries and {witnesses} statements of witnesses are in {file}"
     show(given, answer, text.format(**answer))
+
+
+def entries_of(path: Path) -> tuple[str, str, list[dict[str, Any]]]:
+    """Return the name, country and entries of a node's folder, proved first, or of a bundle."""
+    if not path.is_dir():
+        from ihds.roles.auditor import Bundle
+
+        bundle = Bundle(_read(path))
+        return bundle.name, str(bundle.body.get("country", "")), bundle.events
+    from ihds.roles.folders import entries
+    from ihds.roles.node import verify_folder
+
+    proved = verify_folder(path)
+    found = entries(path)
+    return str(proved["node"]), str(found[0]["details"].get("country", "")), found
+
+
+def _retention(given: Any) -> None:
+    from ihds.audit.log import now
+    from ihds.governance.retention import standing
+
+    _, country, entries = entries_of(given.folder)
+    rows = standing(entries, country, given.on or now().date())
+    show_rows(given, rows, ("kind", "entries", "oldest", "kept_until", "may_go", "rule", "certainty"))
 
 
 def _witnesses(given: Any) -> None:

@@ -30,7 +30,7 @@ def cohort_commands(sub: Any) -> None:
     run = command(
         sub,
         "run",
-        "run a study over six real nodes with simulated persons, and write a report",
+        "run a study over seven real nodes with simulated persons, and write a report",
         "ihds cohort run bladder_cancer recurrence_by_risk_group --report recurrence.html",
         _run,
         node=False,

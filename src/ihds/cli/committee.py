@@ -1,4 +1,4 @@
-"""Commands of the data space's government: bodies, motions, votes."""
+"""Commands of the data space's government: bodies, motions, votes, and the annual review."""
 
 from __future__ import annotations
 
@@ -56,6 +56,19 @@ def committee_commands(sub: Any) -> None:
     )
     withdraw.add_argument("motion")
     withdraw.add_argument("--person", required=True)
+    review = command(
+        sub,
+        "review",
+        "review a year from logs: node folders, and bundles of other institutions; offline",
+        "ihds committee review 2026 authority access-body evidence/lih.json --out review.html",
+        _review,
+        node=False,
+    )
+    review.add_argument("year", type=int)
+    review.add_argument(
+        "path", nargs="+", type=Path, help="node folders, proved first, or bundles of ihds audit export"
+    )
+    review.add_argument("--out", type=Path, help=".md or .html (default: Markdown on the screen)")
 
 
 def _list(given: Any) -> None:
@@ -127,6 +140,16 @@ def _vote(given: Any) -> None:
 def _withdraw(given: Any) -> None:
     answer = open_space(given).call("committee.withdraw", motion=given.motion, person=given.person)
     show(given, _unsigned({"motions": [answer]})["motions"][0], _told(answer))
+
+
+def _review(given: Any) -> None:
+    from ihds.cli.audit import entries_of
+    from ihds.cli.gdpr import written
+    from ihds.governance.review import review
+    from ihds.reports.government import annual
+
+    facts = review({name: entries for name, _, entries in map(entries_of, given.path)}, given.year)
+    written(given, facts, annual(facts))
 
 
 def _told(record: dict[str, Any]) -> str:

@@ -29,7 +29,7 @@ def node_commands(sub: Any) -> None:
         node=False,
     )
     init.add_argument("folder", type=Path)
-    init.add_argument("--role", required=True, choices=("holder", "access_body", "authority", "user"))
+    init.add_argument("--role", required=True, choices=("holder", "access_body", "authority", "user", "environment"))
     init.add_argument("--country", required=True, help="ISO 3166-1 code, for example LU")
     init.add_argument("--name", help="name shown to others (default: the folder's)")
     init.add_argument("--url", help="address others reach it at (default: a free loopback port)")
@@ -39,6 +39,10 @@ def node_commands(sub: Any) -> None:
     init.add_argument("--access-body", action="append", default=[], help="DID trusted to issue permits")
     init.add_argument("--catalogue", action="append", default=[], help="DID of a holder to harvest")
     init.add_argument("--member", action="append", default=[], help="DID the authority admits")
+    init.add_argument("--environment", default="", help="DID of the environment an access body names in permits")
+    init.add_argument(
+        "--environment-required", action="store_true", help="a holder answers no permit that names no environment"
+    )
     init.add_argument("--legal-regime", default="contract", choices=("contract", "ehds"))
     init.add_argument("--data", type=Path, help="CSV or Parquet table of a holder")
     init.add_argument("--codebook", type=Path, help="its codebook in TOML (default: a draft is inferred)")
@@ -87,6 +91,7 @@ def _node_init(given: Any) -> None:
         catalogues=tuple(given.catalogue),
         members=tuple(given.member),
         legal_regime=given.legal_regime,
+        environment=given.environment,
         datasets=(holding[0],) if holding else (settings,) if settings else (),
         worker=given.worker,
     )
@@ -127,7 +132,12 @@ def _settings(given: Any, dataset: str) -> DatasetConfig:
         moved = {"file": path, "artefact": given.artefact}
     words = (given.title or dataset, given.description, tuple(given.keyword))
     return DatasetConfig(
-        dataset, *words, evidence=tuple(given.evidence), thresholds=_thresholds(given.threshold), **moved
+        dataset,
+        *words,
+        evidence=tuple(given.evidence),
+        environment_required=given.environment_required,
+        thresholds=_thresholds(given.threshold),
+        **moved,
     )
 
 

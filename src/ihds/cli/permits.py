@@ -92,6 +92,7 @@ def _case_commands(sub: Any) -> None:
     choice.add_argument("--refuse", action="store_true")
     decide.add_argument("--reason", action="append", default=[], help="of a refusal; may be repeated")
     decide.add_argument("--condition", action="append", default=[], help="NAME=NUMBER, for example min_cell=10")
+    decide.add_argument("--environment", default="", help='DID of the environment that runs the studies, or "none"')
     _acting(decide)
     step = command(
         sub,
@@ -147,7 +148,7 @@ def _decide(given: Any) -> None:
         id=given.id,
         grant=given.grant,
         reasons=given.reason,
-        conditions=numbers(given.condition),
+        conditions={**numbers(given.condition), **({"environment": given.environment} if given.environment else {})},
         by=given.by,
     )
     answer.pop("credential", None)

@@ -113,6 +113,10 @@ def study_commands(sub: Any) -> None:
         sub, "show", "show a study, or list all", "ihds study show urn:uuid:… --node researcher", _study_show
     )
     shown.add_argument("id", nargs="?")
+    ended = command(
+        sub, "cancel", "end a study for good", "ihds study cancel urn:uuid:… --node researcher", _study_cancel
+    )
+    ended.add_argument("id")
 
 
 def param_options(parser: argparse.ArgumentParser) -> None:
@@ -197,6 +201,11 @@ def _study_run(given: Any) -> None:
                 ERR.print(f"study {study}", highlight=False)
             result = space.follow(study, report)
     show(given, result.to_dict(), result.summary())
+
+
+def _study_cancel(given: Any) -> None:
+    answer = open_space(given).call("study.cancel", study=given.id)
+    show(given, answer, f"study {answer['study']} is {answer['status']}")
 
 
 def _study_show(given: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +11,10 @@ from ihds.errors import PeerFailed, SiteMissing
 from ihds.federation.gate import Gate
 from ihds.ids import Did
 from ihds.wire.http import Http, Line, raise_for
+
+#: The header in which an environment shows, with each call, that it is the one calling: whoever else has the
+#: transfer's token, its user above all, learns nothing by it.
+ENVIRONMENT = "IHDS-Environment"
 
 
 class Channel(Protocol):
@@ -72,13 +77,17 @@ class MemoryChannel:
 
 @dataclass(frozen=True)
 class HttpChannel:
-    """A holder's study endpoint, opened by a started transfer and its bearer token."""
+    """A holder's study endpoint, opened by a started transfer and its bearer token.
+
+    ``shown`` makes an environment's own token, good for one call.
+    """
 
     holder: Did
     http: Http
     endpoint: str
     token: str
     line: Line
+    shown: Callable[[], str] | None = None
 
     def open(self, signed: str) -> str:
         """Send the signed study."""
@@ -99,7 +108,7 @@ class HttpChannel:
 
     def _packed(self, path: str, body: bytes) -> bytes:
         """Post bytes over the open line; return those answered."""
-        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/octet-stream"}
+        headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/octet-stream", **self._own()}
         try:
             status, answer = self.line.post(path, body, headers)
         except PeerFailed as error:
@@ -118,11 +127,14 @@ class HttpChannel:
 
     def _json(self, method: str, path: str, body: object) -> dict[str, object]:
         try:
-            status, answer = self.http.json(method, self.endpoint + path, body, self.token)
+            status, answer = self.http.json(method, self.endpoint + path, body, self.token, headers=self._own())
         except PeerFailed as error:
             raise self._missing(error) from error
         raise_for(status, answer, self.endpoint + path)
         return answer if isinstance(answer, dict) else {}
+
+    def _own(self) -> dict[str, str]:
+        return {ENVIRONMENT: f"Bearer {self.shown()}"} if self.shown is not None else {}
 
     def _missing(self, error: PeerFailed) -> SiteMissing:
         return SiteMissing(

@@ -1,12 +1,13 @@
 """Asks every holder, adds the masked replies, opens only their sum, and repeats.
 
-The coordinator belongs to the user and is not trusted: it never sees an unmasked contribution.
-After every round the public state is committed with its event, so a crash resumes where it was.
+The coordinator never sees an unmasked contribution of one holder; it opens totals. It runs in the
+environment that the permit names (``federation.environment``), or, where it names none, on the user's own node.
+After every round the public state is committed, sealed, with its event, so a crash resumes where it was; with the
+study's end it is erased.
 """
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -34,7 +35,7 @@ def quiet(_what: str, _details: dict[str, Any]) -> None:
 
 @dataclass
 class Coordinator:
-    """Runs the studies of one user."""
+    """Runs studies."""
 
     log: Log
     signatures: Signatures
@@ -46,7 +47,7 @@ class Coordinator:
         body: dict[str, Any] = {
             "study": study.to_dict(),
             "status": "running",
-            "state": _text(state),
+            "state": self._sealed(state),
             "sums": Progress(0, study.holders).to_dict(),
             "left": [],
             "result": None,
@@ -100,7 +101,7 @@ class Coordinator:
         record = self.log.get("study", study.id)
         assert record is not None
         body, version = record.body, record.version
-        state = unpack(PlanState, base64.b64decode(body["state"]))
+        state = unpack(PlanState, self.signatures.unseal(body["state"]))
         asking = Asking(study, self.signatures, self.calls, channels, Progress.from_dict(body["sums"]))
         model = sums(asking)
         model.begin()
@@ -124,7 +125,7 @@ class Coordinator:
             if model.progress.missing:
                 details["missing"] = [h for h, _ in model.progress.missing]
             done += 1
-            body = {**body, "state": _text(state), "sums": model.progress.to_dict()}
+            body = {**body, "state": self._sealed(state), "sums": model.progress.to_dict()}
             self.log.commit(Event(kind, study.user, details), Put("study", study.id, version, body))
             version += 1
         provenance = {
@@ -140,7 +141,7 @@ class Coordinator:
             "left_each_site": body["left"],
         }
         result = result.with_provenance(state.rounds, provenance)
-        body = {**body, "status": "finished", "result": result.to_dict()}
+        body = {**body, "status": "finished", "state": "", "result": result.to_dict()}
         details = {
             "permit": study.permit,
             "study": study.id,
@@ -150,6 +151,9 @@ class Coordinator:
         self.log.commit(Event("study.finished", study.user, details), Put("study", study.id, version, body))
         self.calls.there(asking.present, lambda c: c.close(study.id))  # who is away now closes with its transfer
         return result
+
+    def _sealed(self, state: PlanState) -> str:
+        return self.signatures.seal(pack(state))
 
     def _moved(self, plan: Plan, state: PlanState, opened: Opened) -> tuple[PlanState, Left]:
         """Return the state after an opened sum, and what left each site for it."""
@@ -170,14 +174,10 @@ class Coordinator:
         record = self.log.get("study", study.id)
         if record is None:
             return
-        body = {**record.body, "status": "failed", "error": error.message}
+        body = {**record.body, "status": "failed", "state": "", "error": error.message}
         details = {"permit": study.permit, "study": study.id, "code": error.code, "reasons": list(error.reasons)}
         self.log.commit(Event("study.failed", study.user, details), Put("study", study.id, record.version, body))
 
     def shutdown(self) -> None:
         """End the pool's threads."""
         self.calls.shutdown()
-
-
-def _text(state: PlanState) -> str:
-    return base64.b64encode(pack(state)).decode()

@@ -24,7 +24,7 @@ from ihds.canonical import pack, sha256, unpack
 from ihds.data.source import Scope, Source, View
 from ihds.data.wide import Table
 from ihds.errors import AnalysisFailed, IhdsError, NotAuthenticated, NotFound, Refused, SiteMissing
-from ihds.federation import ledger
+from ihds.federation import ledger, promises
 from ihds.federation.engine import Engine, Here, Work
 from ihds.federation.opt_outs import Choices, NoRegistry
 from ihds.federation.preview import Preview, preview
@@ -36,9 +36,11 @@ from ihds.governance.jurisdiction import Export, may_leave, shown_of, thresholds
 from ihds.governance.permit import Permit, PermitState, Use, decide
 from ihds.governance.policy import Refused as No
 from ihds.ids import Did, StudyId
-from ihds.privacy.accountant import Budget
+from ihds.privacy.accountant import Budget, Promise
 from ihds.privacy.disclosure import Thresholds, grid_reasons, model_reasons, site_reasons
+from ihds.privacy.noise import Shares, Words
 from ihds.privacy.population import Marks, marks
+from ihds.privacy.rules import NOISY
 from ihds.store.store import Put, Record
 
 _log = logging.getLogger("ihds.gate")
@@ -114,9 +116,11 @@ _OWN_EVIDENCE = frozenset({"secure_aggregation", "disclosure_check", "audit_log"
 class Gate:
     """One site's gate. ``_works`` keeps opened designs between the rounds of a study, ``_marks`` those of persons.
 
-    Studies of the datasets ``by_hand`` wait until a person of the site has approved them.
+    Studies of the datasets ``by_hand`` wait until a person of the site has approved them; those of the
+    datasets ``in_environment`` are answered to a permit's environment only, never to its user.
     ``attested`` is what the holder's officer vouches for, by dataset: approvals, and clauses with a recipient;
     ``own`` are the holder's own thresholds, by dataset: with those of permit and law, the strictest holds.
+    ``promises`` bound, by dataset, what noisy studies of all permits together may tell of a person.
     """
 
     me: Did
@@ -128,9 +132,12 @@ class Gate:
     clock: Callable[[], datetime] = now
     engine: Engine = field(default_factory=Here)
     by_hand: frozenset[str] = frozenset()
+    in_environment: frozenset[str] = frozenset()
     attested: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     opt_outs: Choices = field(default_factory=NoRegistry)
     own: Mapping[str, Thresholds] = field(default_factory=dict)
+    promises: Mapping[str, Promise] = field(default_factory=dict)
+    draw: Callable[[Shares], Words] = Shares.drawn
     _works: dict[str, _Open] = field(default_factory=dict)
     _marks: dict[str, Marks] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
@@ -145,12 +152,17 @@ class Gate:
         Raises:
             Refused: permit, policy, thresholds or jurisdiction say no.
             SiteMissing: a person of this site has yet to approve the study.
-            NotAuthenticated: the study is not signed by the permit's user.
+            NotAuthenticated: the study is not signed by the permit's environment, or where it names none by its
+                user; or the environment asks what the user did not.
 
         """
         grant = self.grants.in_force(transfer)
-        claims = self.signatures.verify(signed, grant.permit.user)
+        claims = self.signatures.verify(signed, grant.permit.asker)
         study = Study.from_dict(claims.get("study") or {})
+        if grant.permit.environment is not None:
+            asked = self.signatures.verify(study.word, grant.permit.user)
+            if any(asked.get(name) != value for name, value in study.asked().items()):
+                raise NotAuthenticated("the environment asks for another study than the permit's user")
         self._judge(study, study.plan(), grant)
         with self._lock:  # a call repeated while the first is on its way finds its key
             record = self._begin(study, transfer, grant)
@@ -208,7 +220,7 @@ class Gate:
         study = Study.from_dict(record.body["study"])
         plan, limits = study.plan(), self._thresholds(grant)
         seen = self.preview_of(plan, grant.dataset, grant.permit.variables, limits, grant.permit)
-        if not limits.min_difference or not ledger.knows(self.log, study.user, grant.dataset):
+        if not self._difference(plan, grant) or not ledger.knows(self.log, study.user, grant.dataset):
             return seen
         levels = plan.agreement.begin().levels
         view = self.opt_outs.foreseen(self._view(plan, grant.dataset, grant.permit.variables), grant.permit)
@@ -277,7 +289,7 @@ class Gate:
             asked = unpack(Round, body)
             # 1 permit and agreement in force: asked of others, so before the lock
             grant = self.grants.in_force(transfer)
-            claims = self.signatures.verify(asked.signature, grant.permit.user)
+            claims = self.signatures.verify(asked.signature, grant.permit.asker)
             self.opt_outs.fix(grant.permit, grant.dataset)
             with self._lock:
                 return self._answer(study_id, transfer, asked.state.tobytes(), claims, grant)
@@ -299,7 +311,7 @@ class Gate:
         state = unpack(PlanState, state_bytes)
         # 2 open exactly the permitted view (done in _work, kept between rounds), after what the
         #   public state alone tells: rules that need no row are judged before any row is touched
-        self._check_state(record, held, state, grant)
+        self._check_state(record, held, state, grant, number, len(without))
         entering = self._compare(record, held, state, grant)
         # 3 local
         contribution = self._local(record, held.work, state)
@@ -307,8 +319,16 @@ class Gate:
         self._disclose(held, contribution, grant)
         # 5 budget
         spending = [] if repeat else [self._spend(grant)]
-        # 6 mask
+        # 6 noise, if the study asks for it, and mask
         layout, words = plan.flatten(state, contribution)
+        cost = {}
+        if (noise := plan.noise(state)) is not None:
+            cost = {"rho": str(noise.shares.rho)}
+            if not repeat:
+                spending += promises.charged(self.log, grant.permit, grant.dataset, self.promises, noise.shares.rho)
+            spending += promises.add_noise(
+                self.log, self.signatures, study.id, number, words, self.draw, noise.shares, repeat
+            )
         kept, asked = held.hiding.enter(
             record.body["sums"], int(claims["attempt"]), sha256(state_bytes), present, anew=anew and bool(without)
         )
@@ -339,6 +359,7 @@ class Gate:
             "bytes": len(reply),
             "covered": after["covered"],
             "opt_outs": self.opt_outs.fix(grant.permit, grant.dataset),
+            **cost,
             **({"missing": list(without)} if without else {}),
         }
         self.log.commit(
@@ -388,7 +409,8 @@ class Gate:
         self._works.pop(record.id, None)
         body = {**record.body, "closed": True, "sums": {}}
         event = Event("study.closed", self.me, {"study": record.id})
-        self.log.commit(event, Put("gate.study", record.id, record.version, body))
+        gone = promises.forgotten(self.log, record.id)
+        self.log.commit(event, Put("gate.study", record.id, record.version, body), *gone)
 
     def close_transfer(self, transfer: str) -> None:
         """End the studies that rode on a transfer."""
@@ -451,7 +473,13 @@ class Gate:
             reasons.append("holders: the user may not be a holder, and no holder may stand twice")
         if set(study.holders) != {h for h, _ in grant.permit.datasets}:
             reasons.append("holders: a study asks all holders of its permit, so that no two can be subtracted")
-        reasons += aggregation.reasons(grant.permit.aggregation, study.aggregation, study.holders, study.user)
+        if grant.dataset in self.in_environment and grant.permit.environment is None:
+            reasons.append("EHDS 73: this site answers in a secure processing environment only; the permit names none")
+        if study.environment != grant.permit.environment:
+            reasons.append("EHDS 68(10): the study names another environment than the permit")
+        reasons += promises.reasons(plan, grant.permit, len(study.holders))
+        askers = (study.user, study.asker)
+        reasons += aggregation.reasons(grant.permit.aggregation, study.aggregation, study.holders, askers)
         reasons += self._codebook_reasons(plan, grant)
         ask = plan.agreement.ask
         clock = ask.formula.response[:-1] if ask.clock == "grid" and own.min_time_bin > 0 else ()
@@ -499,7 +527,7 @@ class Gate:
             plan = study.plan()
             view = self.opt_outs.applied(self._view(plan, grant.dataset, grant.permit.variables), grant.permit)
             levels = plan.agreement.begin().levels
-            least = self._thresholds(grant).min_difference
+            least = self._difference(plan, grant)
 
             def opened(table: Table) -> tuple[Work, Coverage]:
                 covered = self._covered(plan, levels, table, view) if least else Coverage((), {})
@@ -545,12 +573,22 @@ class Gate:
             raise Refused(f"attempt {attempt} does not follow attempt {tried}", remedy="resume the study")
         return number, repeat
 
-    def _check_state(self, record: Record, held: _Open, state: PlanState, grant: Grant) -> None:
+    def _check_state(self, record: Record, held: _Open, state: PlanState, grant: Grant, number: int, lost: int) -> None:
         """Judge what the public state alone tells, before any row is touched."""
         limits = self._thresholds(grant)
+        reasons = list(site_reasons(limits, held.persons))
+        if held.plan.wanted is not None:
+            reasons += promises.state_reasons(held.plan, state, number, lost)
+        else:
+            reasons += self._agreement_reasons(record, held, state, limits)
+        if reasons:
+            raise Refused(f"{self.me} may not answer", reasons=tuple(reasons), remedy="widen the study")
+
+    def _agreement_reasons(self, record: Record, held: _Open, state: PlanState, limits: Thresholds) -> list[str]:
+        """Return what is wrong with a state that was agreed on in rounds."""
         agreed, ask = state.agreement, held.plan.agreement.ask
         frame = agreed.frame
-        reasons = list(site_reasons(limits, held.persons))
+        reasons = []
         before, phase = _PHASES.index(record.body["phase"]), _PHASES.index(agreed.phase)
         if record.body["round"] < 0 and phase != 0:
             reasons.append("agreement: a study begins with the dictionary")
@@ -574,8 +612,7 @@ class Gate:
                 reasons.append("min_time_bin: the time grid is not the one agreed on")
         elif ask.clock == "grid" and len(frame.times) and limits.min_time_bin > 0:
             reasons.append("min_time_bin: exact times are not allowed here")
-        if reasons:
-            raise Refused(f"{self.me} may not answer", reasons=tuple(reasons), remedy="widen the study")
+        return reasons
 
     def _local(self, record: Record, work: Work, state: PlanState) -> Contribution:
         """Compute; whatever goes wrong on rows gets one constant error and ends the study here."""
@@ -595,10 +632,13 @@ class Gate:
 
     def _disclose(self, held: _Open, contribution: Contribution, grant: Grant) -> None:
         """Check the persons the model really uses, after missing values are left out, and what it is that leaves."""
+        private = held.plan.wanted is not None  # noise hides how many they are
         limits, persons = self._thresholds(grant), held.work.persons()
-        reasons = site_reasons(limits, persons)
+        reasons = () if private else site_reasons(limits, persons)
         remedy = "use variables with fewer missing values"
-        if held.study.aggregation.dropouts == CONTINUE and persons < limits.min_difference:
+        if (contribution.kind == NOISY) != private:
+            raise Refused(f"{self.me} may not answer", reasons=("noise: exact sums are no noisy ones",))
+        if held.study.aggregation.dropouts == CONTINUE and not private and persons < limits.min_difference:
             reasons += (f"min_difference: a sum may not come to lack fewer than {limits.min_difference} persons",)
         if wrong := sendable(contribution):
             reasons, remedy = (*reasons, *wrong), "use another method, or declare what it sends: docs/how-to"
@@ -607,7 +647,7 @@ class Gate:
 
     def _compare(self, record: Record, held: _Open, state: PlanState, grant: Grant) -> list[Put]:
         """Compare whom a study covers with what its user has seen; it stays what it was in the first round."""
-        least = self._thresholds(grant).min_difference
+        least = self._difference(held.plan, grant)
         body, covered = record.body, held.covered
         if least and any(known - set(state.agreement.levels[n]) for n, known in covered.held.items()):
             self._end(record)
@@ -622,10 +662,14 @@ class Gate:
 
     def _entering(self, record: Record, held: _Open, grant: Grant) -> list[Put]:
         """Return what the first round writes to the ledger; later rounds write nothing."""
-        least = self._thresholds(grant).min_difference
+        least = self._difference(held.plan, grant)
         if not least or "covered" in record.body:
             return []
         return [ledger.entered(self.log, held.study, grant.dataset, held.covered, least)]
+
+    def _difference(self, plan: Plan, grant: Grant) -> int:
+        """Return by how many persons what two studies cover must differ: noise makes differences of any size safe."""
+        return 0 if plan.wanted is not None else self._thresholds(grant).min_difference
 
     def _spend(self, grant: Grant) -> Put:
         found = self.log.get("gate.budget", grant.permit.id)

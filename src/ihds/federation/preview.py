@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -36,7 +37,10 @@ class Leaving:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """A study as its holder sees it; ``alone`` is why these rows by themselves would not do, if they would not."""
+    """A study as its holder sees it; ``alone`` is why these rows by themselves would not do, if they would not.
+
+    ``privacy`` is what its noise costs, and from how many persons of all sites on it says something.
+    """
 
     method: str
     question: str
@@ -47,6 +51,7 @@ class Preview:
     refused: tuple[str, ...]
     alone: str
     thresholds: dict[str, Any]
+    privacy: dict[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form."""
@@ -75,12 +80,13 @@ def preview(plan: Plan, table: Table, persons: int, thresholds: Thresholds) -> P
         refused=site_reasons(thresholds, seen or persons),
         alone=alone,
         thresholds=asdict(thresholds),
+        privacy=None if plan.wanted is None else {**plan.wanted.to_dict(), "needs_persons": math.ceil(plan.least())},
     )
 
 
 def _dry(plan: Plan, table: Table, thresholds: Thresholds) -> tuple[list[Leaving], int, str]:
     """Return what would have left in each round, how many persons it was of, and why it ended early, if it did."""
-    single = Plan(plan.name, plan.values, plan.codebook, thresholds, 1)
+    single = plan if plan.wanted is not None else Plan(plan.name, plan.values, plan.codebook, thresholds, 1)
     left: list[Leaving] = []
     work = single.work(table)
     try:

@@ -216,7 +216,7 @@ class Masks:
         raise NotFound(f"a round has no step {name!r}")
 
     def _confirm(self, kept: Kept, asked: Confirm) -> Step:
-        claims = self.signatures.verify(asked.signature, self.study.user)
+        claims = self.signatures.verify(asked.signature, self.study.asker)
         if (claims.get("study"), claims.get("permit")) != (self.study.id, self.study.permit):
             raise NotAuthenticated("the survivors were signed for another study or permit")
         if claims.get("attempt") != kept["attempt"]:

@@ -10,9 +10,13 @@ from numpy.typing import NDArray
 
 from ihds.analysis.plan import Plan
 from ihds.canonical import digest
+from ihds.catalogue.record import DatasetRecord
+from ihds.data import codebook as codebooks
 from ihds.data.codebook import Codebook
 from ihds.errors import BadMessage
+from ihds.governance import jurisdiction
 from ihds.governance.aggregation import Aggregation
+from ihds.governance.permit import Permit
 from ihds.ids import Did, PermitId, StudyId
 from ihds.privacy.disclosure import Thresholds
 from ihds.privacy.secagg.messages import Reveal, Shares
@@ -23,7 +27,8 @@ class Study:
     """One question under one permit to a fixed set of holders.
 
     ``codebook`` is what the holders' dictionaries agree on; ``thresholds`` the strictest that
-    apply; both are public and part of what every holder signs up to.
+    apply; both are public and part of what every holder signs up to. Where the permit names an
+    ``environment``, ``word`` is what the user signed to have it ask: see ``asked``.
     """
 
     id: StudyId
@@ -36,9 +41,16 @@ class Study:
     thresholds: Thresholds
     holders: tuple[Did, ...]
     aggregation: Aggregation = field(default_factory=Aggregation)
+    environment: Did | None = None
+    word: str = ""
+
+    @property
+    def asker(self) -> Did:
+        """Who signs the study and its rounds, and opens their sums: its environment, or where it has none its user."""
+        return self.environment or self.user
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON form that the user signs."""
+        """Return the JSON form that the ``asker`` signs."""
         return {**asdict(self), "holders": list(self.holders), "aggregation": self.aggregation.to_dict()}
 
     @classmethod
@@ -61,9 +73,15 @@ class Study:
                 thresholds=Thresholds(**body["thresholds"]),
                 holders=tuple(Did.parse(h) for h in body["holders"]),
                 aggregation=Aggregation.from_dict(body.get("aggregation", {})),
+                environment=Did.parse(body["environment"]) if body.get("environment") else None,
+                word=str(body.get("word", "")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BadMessage(f"this is not a study: {error!r}") from error
+
+    def asked(self) -> dict[str, Any]:
+        """Return what its user signs where an environment signs the study."""
+        return asked(self.id, self.permit, self.purpose, self.method, self.params)
 
     def digest(self) -> str:
         """Return the digest that names the study in keys and masks."""
@@ -72,6 +90,12 @@ class Study:
     def plan(self) -> Plan:
         """Return the study's mathematics."""
         return Plan(self.method, self.params, Codebook.from_dict(self.codebook), self.thresholds, len(self.holders))
+
+
+def asked(study: str, permit: str, purpose: str, method: str, params: dict[str, Any]) -> dict[str, Any]:
+    """Return what a user signs of a question that an environment puts to holders: the digest, for it may be long."""
+    question = {"permit": permit, "purpose": purpose, "method": method, "params": params}
+    return {"study": study, "question": digest(question)}
 
 
 def used(method: str, params: dict[str, Any], codebook: Codebook, thresholds: Thresholds, sites: int) -> Codebook:
@@ -85,9 +109,31 @@ def used(method: str, params: dict[str, Any], codebook: Codebook, thresholds: Th
     return codebook.restricted(plan.variables | {codebook.person})
 
 
+def study_of(identifier: StudyId, permit: Permit, question: dict[str, Any], records: list[DatasetRecord]) -> Study:
+    """Return the study that puts a question (purpose, method, params) to the holders of a permit."""
+    book, limits = codebooks.agree({r.holder_name: r.codebook for r in records}), permit.thresholds
+    for entry in records:
+        limits = limits.strictest(jurisdiction.thresholds(entry.country, permit.legal_regime, limits))
+        limits = limits.strictest(entry.thresholds or limits)
+    method, params = str(question["method"]), dict(question["params"])
+    return Study(
+        id=identifier,
+        permit=permit.id,
+        user=permit.user,
+        purpose=str(question["purpose"]),
+        method=method,
+        params=params,
+        codebook=used(method, params, book, limits, len(records)).to_dict(),
+        thresholds=limits,
+        holders=tuple(Did.parse(r.holder) for r in records),
+        aggregation=permit.aggregation,
+        environment=permit.environment,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One question of a study: the packed public state, signed by the user with number, attempt and who takes part."""
+    """One question of a study: the packed public state, signed by its ``asker`` with number, attempt and holders."""
 
     signature: str
     state: NDArray[np.uint8]

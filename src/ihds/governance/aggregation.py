@@ -57,7 +57,9 @@ class Aggregation:
         return holders // 3 if self.colluding is None else self.colluding
 
 
-def reasons(permitted: Aggregation, asked: Aggregation, holders: Collection[str], user: str) -> tuple[str, ...]:
+def reasons(
+    permitted: Aggregation, asked: Aggregation, holders: Collection[str], users: Collection[str]
+) -> tuple[str, ...]:
     """Judge a study's terms against its permit's: they may be stricter, never looser; and aggregators stand apart."""
     found = []
     if asked.dropouts != WAIT and permitted.dropouts == WAIT:
@@ -75,6 +77,6 @@ def reasons(permitted: Aggregation, asked: Aggregation, holders: Collection[str]
         found.append("aggregators: two or more, each once")
     if len(set(countries)) < len(countries):
         found.append("aggregators: no two of one country, so that no one authority reaches both")
-    if {*holders, user} & set(dids):
-        found.append("aggregators: neither a holder nor the user may be one")
+    if {*holders, *users} & set(dids):
+        found.append("aggregators: neither a holder nor the user nor the environment may be one")
     return tuple(found)

@@ -7,13 +7,14 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
-from ihds.errors import BadMessage
+from ihds.errors import BadInput, BadMessage
 from ihds.governance.aggregation import Aggregation
 from ihds.governance.duties import GRANT_NEEDS, Role, Shown
 from ihds.governance.jurisdictions.eu_ehds import eligible
 from ihds.governance.lifecycle import Step, Steps, Table, plain
 from ihds.governance.policy import Decision, Granted, Refused
 from ihds.ids import ApplicationId, Did, PermitId
+from ihds.privacy.accountant import Demand
 from ihds.privacy.disclosure import Thresholds
 
 #: Purposes for which data may be used (EHDS Art. 53(1)).
@@ -69,8 +70,12 @@ class Permit:
 
     ``datasets`` are pairs of holder DID and dataset id; ``variables`` and ``methods`` list what
     may be used; ``max_rounds`` is the number of sums that may be opened at each holder;
-    ``aggregation`` says how sums are opened. ``opt_out_exception`` is the justification with which people who
-    opted out are included (Art. 71(4), 68(10)(c)); empty means they are not.
+    ``aggregation`` says how sums are opened; ``environment`` is the secure processing environment that
+    runs the studies and releases their results (68(10), 73), or None where the user's own node does.
+    With ``differential_privacy`` none is opened without noise, and what all together may tell of a
+    person is bounded.
+    ``opt_out_exception`` is the justification with which people who opted out are included (Art. 71(4),
+    68(10)(c)); empty means they are not.
     """
 
     id: PermitId
@@ -91,6 +96,13 @@ class Permit:
     status_index: int
     opt_out_exception: str = ""
     aggregation: Aggregation = field(default_factory=Aggregation)
+    environment: Did | None = None
+    differential_privacy: Demand | None = None
+
+    @property
+    def asker(self) -> Did:
+        """Who signs studies and rounds under this permit, and opens their totals."""
+        return self.environment or self.user
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form carried in the permit credential."""
@@ -105,6 +117,7 @@ class Permit:
             "issued_at": self.issued_at.isoformat(),
             "expires_at": self.expires_at.isoformat(),
             "aggregation": self.aggregation.to_dict(),
+            "differential_privacy": self.differential_privacy.to_dict() if self.differential_privacy else None,
         }
 
     @classmethod
@@ -135,8 +148,10 @@ class Permit:
                 status_index=int(body["status_index"]),
                 opt_out_exception=str(body.get("opt_out_exception", "")),
                 aggregation=Aggregation.from_dict(body.get("aggregation", {})),
+                environment=Did.parse(body["environment"]) if body.get("environment") else None,
+                differential_privacy=Demand.of(told) if (told := body.get("differential_privacy")) else None,
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, BadInput) as error:
             raise BadMessage(f"this is not a data permit: {error!r}") from error
 
     def dataset_of(self, holder: str) -> str | None:
@@ -194,6 +209,10 @@ def decide(permit: Permit, state: PermitState, use: Use, on: datetime) -> Decisi
         reasons.append(f"EHDS 61(2) R-73-NOT-LISTED: the permit was given to {permit.user}")
     if permit.dataset_of(use.holder) != use.dataset:
         reasons.append(f"EHDS 73(1)(d) R-73-DATASET: the permit does not name {use.dataset!r} here")
+    if permit.legal_regime == "ehds" and permit.environment is None:
+        reasons.append("EHDS 73(1) [memory]: access under a permit is given in a secure processing environment only")
+    if permit.environment in (permit.user, *(h for h, _ in permit.datasets)):
+        reasons.append("EHDS 73(1): the environment may be neither the permit's user nor one of its holders")
     if use.purpose != permit.purpose:
         reasons.append(f"EHDS 61(1), 68(10)(b) R-53-PURPOSE: the permit is for {permit.purpose}, not for {use.purpose}")
     if use.method and use.method not in permit.methods:

@@ -22,6 +22,7 @@ CURVES = "curve"
 VECTORS = "gene vector"
 WEIGHTS = "model weights"
 TIMES = "exact times"
+NOISY = "noisy sum"
 
 #: The classes of output, with what they are.
 CLASSES: dict[str, str] = {
@@ -32,6 +33,7 @@ CLASSES: dict[str, str] = {
     VECTORS: "sums, coefficients or tests of many features, one by one",
     WEIGHTS: "the weights of a model that predicts: penalised paths, panels, loadings",
     TIMES: "the set of distinct times, where a permit allows it",
+    NOISY: "sums to which every holder has added its share of noise (differential privacy)",
 }
 
 #: Beside these, a result holds what is not of persons: settings of the study, numbers of features and of sites.
@@ -54,6 +56,7 @@ class Rule:
 
 
 _ALL = frozenset(CLASSES)
+_EXACT = _ALL - {NOISY}
 _MODELS = frozenset({SCORES, VECTORS, WEIGHTS})
 
 RULES = (
@@ -76,10 +79,18 @@ RULES = (
     Rule(
         "differencing",
         "two studies of a user cover the same persons, or at a site so many others",
-        _ALL,
+        _EXACT,
         ("min_difference",),
         ("gate",),
         "IHDS; DataSHIELD and SACRO leave it to people",
+    ),
+    Rule(
+        "noise",
+        "the noise fits what one person moves the sum by; its rho is left in the budgets of permit and dataset",
+        frozenset({NOISY}),
+        (),
+        ("gate",),
+        "Dwork et al. 2006; Kairouz, Liu & Steinke 2021",
     ),
     Rule(
         "numbers_only",
@@ -92,7 +103,7 @@ RULES = (
     Rule(
         "cell",
         "a cell, group, level, feature or event count holds nobody or so many persons; else it is hidden or refused",
-        _ALL - {TIMES},
+        _EXACT - {TIMES},
         ("min_cell",),
         ("agreement", "method", "release"),
         "DataSHIELD nfilter.tab (3); SACRO safe_threshold (10)",
@@ -100,7 +111,7 @@ RULES = (
     Rule(
         "level_sites",
         "a category, or the values of a number, are those of so many sites",
-        _ALL - {TIMES},
+        _EXACT - {TIMES},
         ("min_level_sites",),
         ("agreement", "method"),
         "IHDS",
@@ -118,7 +129,7 @@ RULES = (
         "an empty cell of a table by groups is hidden like a small one, if so asked",
         frozenset({COUNTS}),
         ("hide_empty",),
-        ("method", "release"),
+        ("method",),
         "SACRO zeros_are_disclosive (true, for a person to look at)",
     ),
     Rule(
@@ -126,7 +137,7 @@ RULES = (
         "a line of which one cell holds everybody is hidden, if so asked: it tells something of each person",
         frozenset({COUNTS}),
         ("hide_full",),
-        ("method", "release"),
+        ("method",),
         "Brandt et al. 2010, group disclosure; SACRO zeros_are_disclosive",
     ),
     Rule(

@@ -24,6 +24,8 @@ Sums = NDArray[np.float64]
 
 #: Cells above which a table is hidden whole instead of searched.
 MOST_CELLS = 400
+#: Seconds after which a search is given up.
+_IN_TIME = 2.0
 #: Where every cell that is hidden is safe but for rounding.
 _ALMOST = 1e-6
 
@@ -96,6 +98,7 @@ def _extreme(matrix: Sums, totals: Cells, j: int, sign: float, least: int) -> Ce
         constraints=LinearConstraint(matrix, totals, totals),
         integrality=np.ones(matrix.shape[1], dtype=np.int64),
         bounds=Bounds(least),
+        options={"time_limit": _IN_TIME},
     )
     return np.rint(done.x) if done.status == 0 else np.full(matrix.shape[1], np.nan)
 

@@ -44,7 +44,7 @@ class AccessBody(OffersNothing):
         config = node.config
         calendar = CALENDARS.get(config.country, CALENDARS["EU"])
         self.cases = Cases(node.log, node.did, config.legal_regime, calendar)
-        self.grants = Grants(self.cases, self._issue)
+        self.grants = Grants(self.cases, self._issue, config.environment)
         self.officers = Officers(node.log, node.did)
         self.agreements = Agreements(node)
         self.opt_outs = Registry(node)
@@ -189,7 +189,7 @@ class AccessBody(OffersNothing):
         return credentials.issue(self.node.identity, permit.user, PERMIT, claims, permit.expires_at, entry)
 
     def revoke(self, identifier: str, reason: str) -> dict[str, Any]:
-        """Revoke a permit (EHDS Art. 63(3)) and tell its holders to look.
+        """Revoke a permit (EHDS Art. 63(3)) and tell its holders and its environment to look.
 
         Raises:
             NotFound: there is no such permit.
@@ -209,11 +209,11 @@ class AccessBody(OffersNothing):
         return {"permit": identifier, "state": str(after)}
 
     def _tell(self, permit: Permit) -> None:
-        """Tell holders to fetch the status list again; they would find out by themselves in seconds."""
-        for holder, _dataset in permit.datasets:
+        """Tell holders and environment to fetch the status list again; they would find out by themselves in seconds."""
+        for who in (*(holder for holder, _dataset in permit.datasets), permit.asker):
             with contextlib.suppress(IhdsError):
-                url = self.node.resolver.service(holder, "DataService").removesuffix("/.well-known/dspace-version")
-                self.node.http.call("POST", f"{url}/permits/changed", {}, self.node.identity.token(holder))
+                url = self.node.resolver.service(who, "DataService").removesuffix("/.well-known/dspace-version")
+                self.node.http.call("POST", f"{url}/permits/changed", {}, self.node.identity.token(who))
 
     def started(self) -> None:
         """Go on with what a crash interrupted."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ihds.analysis.plan import Plan
 from ihds.errors import BadInput, NotFound, Refused
+from ihds.federation import promises
 from ihds.federation.gate import Gate
 from ihds.privacy.disclosure import Thresholds
 
@@ -30,6 +31,7 @@ class Approvals:
             "study.preview": self.preview,
             "study.approve": self.approve,
             "study.decline": self.decline,
+            "study.budget": lambda _a: self.budget(),
         }
 
     def studies(self) -> list[dict[str, Any]]:
@@ -44,6 +46,11 @@ class Approvals:
             }
             for r in self.node.store.list("gate.study")
         ]
+
+    def budget(self) -> list[dict[str, Any]]:
+        """Return what noisy studies may still tell of the persons here, and of each permit that was charged."""
+        self._must_hold_rows()
+        return promises.left(self.node.log, self.gate.promises)
 
     def preview(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Return what a study would take from here: one that came, by its id, or one that somebody thinks of.

@@ -61,7 +61,7 @@ class Bundle:
             self.documents: dict[str, Any] = dict(body["documents"])
             self.facts: dict[str, Any] = dict(body["facts"])
             self.events: list[dict[str, Any]] = [dict(e["entry"]) for e in body["log"]["events"]]
-            told = body["log"]["checkpoint"]
+            told, _ = body["log"]["checkpoint"], len(body["witnesses"])
             self.checkpoint = Checkpoint(str(told["log"]), int(told["size"]), str(told["root"]), str(told["signature"]))
             self.thumbs = [digest(k["jwk"])[:16] for k in body["keys"]]
             if body["format"] != FORMAT:
@@ -120,6 +120,7 @@ class Auditor:
         self.credential = permits[0]
         self.permit = Permit.from_dict(self.credential.subject["permit"])
         self.by_did = {b.did: b for b in bundles}
+        self.runner = self.by_did.get(self.permit.asker)  # the environment, or else the user
         self.holders = [self.by_did[h] for h in self.study.holders if h in self.by_did]
         self.authorities = [b for b in bundles if b.role == "authority"]
 
@@ -128,8 +129,9 @@ class Auditor:
         yield _check("every party's bundle is here", "study", self._parties(), f"{len(self.bundles)} bundles")
         for b in self.bundles:
             yield _check("bundle is signed by its maker", b.name, self._seal(b), self._thumb(b))
-            yield _check("events stand in the signed log", b.name, self._log(b), _span(b))
-            yield _check("witnesses saw this log", b.name, self._witnessed(b), _seen(b))
+            span = f"{len(b.events)} of {b.checkpoint.size} entries"
+            yield _check("events stand in the signed log", b.name, self._log(b), span)
+            yield _check("witnesses saw this log", b.name, self._witnessed(b), f"{len(b.body['witnesses'])} statements")
         body = self.by_did.get(self.permit.access_body)
         yield _check("access body and parties are trusted", "authority", self._trust(), "by the signed trust list")
         yield _check("permit was granted by the body it names", "permit", self._granted(body), self.permit.id)
@@ -147,7 +149,7 @@ class Auditor:
     # -- each bundle by itself ---------------------------------------------------------------------
 
     def _parties(self) -> Found:
-        named = {"user": self.study.user, "access body": self.permit.access_body}
+        named = {"user": self.study.user, "environment": self.permit.asker, "access body": self.permit.access_body}
         named |= {f"holder {n + 1}": h for n, h in enumerate(self.study.holders)}
         yield from (
             f"the bundle of the {what} {did} is missing" for what, did in named.items() if did not in self.by_did
@@ -252,6 +254,10 @@ class Auditor:
         issuers = self._listed()["issuers"].get(PERMIT, [])
         if self.permit.access_body not in issuers:
             yield f"{self.permit.access_body} is not trusted to issue permits"
+        for b in self.bundles:
+            asked = str(read_unverified(str(b.body["trust"]))[1].get("iss"))
+            if asked != self.authorities[0].did or "issuers" not in self._claims(b.body["trust"], asked, b.did):
+                yield f"{b.name} shows no trust list of this data space but one of {asked}"
 
     def _granted(self, body: Bundle | None) -> Found:
         self._claims(self.credential.token, self.permit.access_body, self.user.did)
@@ -267,7 +273,7 @@ class Auditor:
         granted = body.of("permit.granted", permit=self.permit.id)
         if len(granted) != 1:
             yield f"its log holds {len(granted)} grants of this permit"
-        begun = self.user.of("study.started", study=self.study.id)
+        begun = self._run("study.started")
         if granted and begun and _at(begun[0]) + LEEWAY < _at(granted[0]):
             yield "the study began before the grant"
 
@@ -285,9 +291,13 @@ class Auditor:
                 yield from (f"round {entry['details']['round']}: {reason}" for reason in decision.reasons)
 
     def _revoked(self, b: Bundle, body: Bundle | None) -> Found:
-        for revoked in body.of("permit.revoked", permit=self.permit.id) if body else []:
-            late = [e for e in b.of("round.answered", permit=self.permit.id) if _at(e) > _at(revoked) + LEEWAY]
-            yield from (f"round {e['details']['round']} at {e['at']}, revoked at {revoked['at']}" for e in late)
+        if body is None:
+            yield "the access body's bundle is missing"
+            return
+        ends = body.of("permit.revoked", permit=self.permit.id) + body.of("permit.granted", supersedes=self.permit.id)
+        for end in ends:
+            late = [e for e in b.of("round.answered", permit=self.permit.id) if _at(e) > _at(end) + LEEWAY]
+            yield from (f"round {e['details']['round']} at {e['at']}, {end['kind']} at {end['at']}" for e in late)
 
     # -- the study -----------------------------------------------------------------------------------
 
@@ -302,29 +312,31 @@ class Auditor:
                 yield f"the log of {b.name} names another study"
             if b.of("study.asked", study=self.study.id) and not b.of("study.approved", study=self.study.id):
                 yield f"no person of {b.name} approved the study"
-        if [e["details"].get("digest") for e in self.user.of("study.started", study=self.study.id)] != [name]:
-            yield "the log of the user names another study"
+        if [e["details"].get("digest") for e in self._run("study.started")] != [name]:
+            yield "the log of who ran it names another study"
 
     def _thresholds(self) -> Found:
         if self.study.thresholds.strictest(self.permit.thresholds) != self.study.thresholds:
             yield "the study was run under weaker thresholds"
 
     def _rounds(self, b: Bundle) -> Found:
-        lost = [e for e in self.user.of(*_ROUND, study=self.study.id) if b.did in e["details"].get("missing", ())]
-        told = [e for e in self.user.of(*_ROUND, study=self.study.id) if e not in lost]
-        opened = [(_attempt(e), e["details"].get("digest")) for e in told]
+        lost = [e for e in self._run(*_ROUND) if b.did in e["details"].get("missing", ())]
+        opened = [(_attempt(e), e["details"].get("digest")) for e in self._run(*_ROUND) if e not in lost]
         answered = [(_attempt(e), e["details"]["digest"]) for e in b.of(*_ANSWER, study=self.study.id)]
         if [n for n, _ in answered] != list(range(len(answered))):
             yield f"the rounds answered are {[n for n, _ in answered]}: some are missing or twice"
         if missing := [n for n, _ in opened if n not in dict(answered)]:
             yield f"the user opened the rounds {missing}, which are not here"
-        ended = bool(self.user.of("study.finished", study=self.study.id))
-        known = {*dict(opened), *(_attempt(e) for e in self.user.of("study.restarted", study=self.study.id))}
-        if surplus := [n for n, _ in answered if n not in known][0 if ended and not lost else 1 :]:
+        known = {*dict(opened), *(_attempt(e) for e in self._run("study.restarted"))}
+        may = 0 if self._run("study.finished") and not lost else 1
+        if surplus := [n for n, _ in answered if n not in known][may:]:
             yield f"the rounds {surplus} were answered but are not in the user's log"
         for number, asked in opened:
             if dict(answered).get(number, asked) != asked:
                 yield f"round {number} asked something else here"
+
+    def _run(self, *kinds: str) -> list[dict[str, Any]]:
+        return self.runner.of(*kinds, study=self.study.id) if self.runner else []
 
     def _spent(self, b: Bundle) -> str:
         return f"{len(b.of(*_ANSWER, permit=self.permit.id))} of {self.permit.max_rounds} rounds"
@@ -334,16 +346,13 @@ class Auditor:
             yield f"more than {self.permit.max_rounds} rounds were answered"
 
     def _members(self) -> Found:
-        authority = self.authorities[0] if self.authorities else None
         instants = [_at(e) for b in self.holders for e in b.of(*_ANSWER, study=self.study.id)]
-        if authority is None:
+        if not self.authorities:
             yield "the bundle of the authority is missing"
             return
-        for did in (self.study.user, self.permit.access_body, *self.study.holders):
-            states = [
-                (_at(e), str(e["details"]["state"]))
-                for e in authority.of("member.advanced", "motion.decided", member=did)
-            ]
+        for did in (self.study.user, self.permit.asker, self.permit.access_body, *self.study.holders):
+            advanced = self.authorities[0].of("member.advanced", "motion.decided", member=did)
+            states = [(_at(e), str(e["details"]["state"])) for e in advanced]
             for at in instants:
                 before = [state for when, state in states if when <= at]
                 if not before or before[-1] != "MEMBER":
@@ -351,7 +360,11 @@ class Auditor:
                     break
 
     def _result(self) -> Found:
-        ended = self.user.of("study.finished", "study.witnessed", study=self.study.id)
+        ended = self.user.of("study.finished", "study.received", "study.witnessed", study=self.study.id)
+        released = [e["details"].get("result") for e in self._run("study.finished")]
+        got = [e["details"].get("result") for e in self.user.of("study.received", study=self.study.id)]
+        if self.permit.environment and (len(got) != 1 or got != released):
+            yield "the user received another result than the environment released"
         if self.fact["result"] is None or not ended:
             yield f"the study has no result; it is {self.fact['status']}"
             return
@@ -378,14 +391,6 @@ def _check(check: str, of: str, found: Found, well: str) -> Check:
 
 def _at(entry: dict[str, Any]) -> datetime:
     return datetime.fromisoformat(str(entry["at"]))
-
-
-def _span(b: Bundle) -> str:
-    return f"{len(b.events)} of {b.checkpoint.size} entries"
-
-
-def _seen(b: Bundle) -> str:
-    return f"{len(b.body.get('witnesses', []))} witnesses"
 
 
 def _attempt(entry: dict[str, Any]) -> int:

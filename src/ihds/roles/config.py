@@ -16,12 +16,13 @@ from ihds.errors import BadInput, SetupFailed
 from ihds.governance.jurisdiction import unknown_evidence
 from ihds.governance.rule import Artefact
 from ihds.ids import Did
+from ihds.privacy.accountant import Promise
 from ihds.privacy.disclosure import Thresholds
 from ihds.store.store import sqlite_url
 from ihds.wire.did import did_of
 from ihds.wire.guard import LOOPBACK
 
-Role = Literal["holder", "access_body", "authority", "user"]
+Role = Literal["holder", "access_body", "authority", "user", "environment"]
 FILE = "node.toml"
 #: What may be moved as a file; rows never (rule X0).
 MOVABLE = ("METADATA", "AGGREGATE", "MODEL")
@@ -39,10 +40,12 @@ class DatasetConfig:
     path or URL) makes it a file that is moved instead of rows that are studied; then ``artefact`` says
     what it is. ``evidence`` is what the holder vouches for under the law: approvals, checks, and, with the
     DID of the recipient they are about, clauses and screenings ("recipient_screened did:web:…").
-    ``approval`` of contracts, and of each study in ``studies``, is by rule or by hand. ``thresholds`` are
-    the holder's own ("min_cell": 10): of these, the permit's and the law's, the strictest holds. ``national_id``
-    names the column of national identifiers, by which people who opted out are left out; where nobody can be
-    identified, ``unidentified`` says why (EHDS Art. 71(8)).
+    ``approval`` of contracts, and of each study in ``studies``, is by rule or by hand. With
+    ``environment_required`` no study is answered whose permit names no secure processing environment.
+    ``thresholds`` are the holder's own ("min_cell": 10): of these, the permit's and the law's, the strictest holds.
+    ``privacy_epsilon`` and ``privacy_delta`` bound what noisy studies of all permits together may tell of a person.
+    ``national_id`` names the column of national identifiers, by which people who opted out are left out; where
+    nobody can be identified, ``unidentified`` says why (EHDS Art. 71(8)).
     """
 
     id: str
@@ -62,7 +65,15 @@ class DatasetConfig:
     studies: Literal["rule", "hand"] = "rule"
     national_id: str = ""
     unidentified: str = ""
+    environment_required: bool = False
     thresholds: dict[str, Any] = field(default_factory=dict)
+    privacy_epsilon: float = 10.0
+    privacy_delta: float = 1e-6
+
+    @property
+    def privacy(self) -> Promise:
+        """What studies may tell of a person of this dataset, under all permits together."""
+        return Promise.of({"epsilon": self.privacy_epsilon, "delta": self.privacy_delta})
 
     def __post_init__(self) -> None:
         try:
@@ -79,6 +90,10 @@ class DatasetConfig:
         for name, chosen in (("approval", self.approval), ("studies", self.studies)):
             if chosen not in ("rule", "hand"):
                 raise SetupFailed(f"dataset {self.id!r}: {name} is {chosen!r}", remedy="write rule or hand")
+        try:
+            _ = self.privacy
+        except BadInput as error:
+            raise SetupFailed(f"dataset {self.id!r}: {error.message}", remedy=error.remedy) from error
 
     @property
     def limits(self) -> Thresholds | None:
@@ -94,6 +109,7 @@ class NodeConfig:
     names the file with the bodies that decide from then on; it and ``members`` are read once, at the founding.
     ``opt_out_registry`` is whose list of opt-outs a holder follows; it may be ``opt_out_hours`` old when it is
     fixed for a permit. ``engine`` empty computes studies in the node, ``dask`` or ``dask:ADDRESS`` over a cluster.
+    ``environment`` is the one an access body names in a permit unless its officer decides otherwise.
     """
 
     name: str
@@ -109,6 +125,7 @@ class NodeConfig:
     members: tuple[str, ...] = ()
     charter: str = ""
     legal_regime: str = "contract"
+    environment: str = ""
     permit_status_seconds: float = 5.0
     membership_seconds: float = 3600.0
     witness_seconds: float = 60.0

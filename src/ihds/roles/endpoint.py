@@ -15,9 +15,14 @@ from ihds.wire.serve import MAX_BODY, MAX_JSON, Answer, Call, Handler, endpoint,
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Carries messages to ``gate``; ``transfer`` returns the transfer of a call's token, or raises."""
+    """Carries messages to ``gate``; ``transfer`` returns the transfer of a call, or raises.
+
+    ``known`` tells by the transfer's token alone whether a large body is worth reading: what an environment
+    shows is good for one look.
+    """
 
     gate: Threshold
+    known: Callable[[Call], object]
     transfer: Callable[[Call], str]
 
     def routes(self) -> list[Route]:
@@ -36,7 +41,7 @@ class Endpoint:
         ]
 
     def _known(self, call: Call) -> Answer:
-        self.transfer(call)
+        self.known(call)
         return Answer()
 
     def _open(self, call: Call) -> Answer:

@@ -107,6 +107,9 @@ class Evidence:
             for record in self.node.store.list(kind):
                 if record.id in ids:
                     ids = ids | {str(record.body["study"]["permit"])}
+        for record in self.node.store.list("study.request"):  # all that an environment keeps
+            if record.id in ids and record.body["permit"]:
+                ids = ids | {str(record.body["permit"])}
         for record in self.node.store.list("permit"):
             if ids & {record.id, str(record.body["application"])}:
                 ids = ids | {record.id, str(record.body["application"])}
@@ -161,4 +164,5 @@ def _dids(facts: dict[str, Any]) -> set[str]:
     named = {str(s["user"]) for s in studies} | {str(h) for s in studies for h in s["holders"]}
     for permit in facts.get("permits", []):
         named |= {str(permit["user"]), str(permit["access_body"]), *(str(h) for h, _ in permit["datasets"])}
+        named.add(str(permit["environment"] or permit["user"]))
     return named

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,15 @@ def begin_log(folder: Path, did: Did, ring: Keyring, details: dict[str, Any], ur
     store = Store(url or sqlite_url(folder))
     Log(store, did, ring).commit(Event("node.created", did, details))
     store.close()
+
+
+def entries(folder: Path) -> list[dict[str, Any]]:
+    """Return the entries of a folder's log, as they stand there."""
+    store = Store(whose(folder)[1])
+    try:
+        return [json.loads(text) for text in store.read()]
+    finally:
+        store.close()
 
 
 def whose(folder: Path) -> tuple[Did, str]:

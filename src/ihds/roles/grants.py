@@ -18,7 +18,8 @@ from ihds.governance.duties import Actor, Role, taken_on
 from ihds.governance.lives import CaseAction, CaseState, Kind
 from ihds.governance.permit import Permit, PermitState
 from ihds.governance.policy import Refused as No
-from ihds.ids import PermitId
+from ihds.ids import Did, PermitId
+from ihds.privacy.accountant import Demand
 from ihds.privacy.disclosure import Thresholds
 from ihds.roles.amendments import Amending
 from ihds.roles.cases import REMEDY, Cases, settled
@@ -30,10 +31,14 @@ DEFAULT_ROUNDS = 200
 
 @dataclass
 class Grants:
-    """Decides the cases of an access body; ``issue`` makes the signed credential of a permit."""
+    """Decides the cases of an access body; ``issue`` makes the signed credential of a permit.
+
+    ``environment`` is the secure processing environment a permit names unless the officer decides otherwise.
+    """
 
     cases: Cases
     issue: Callable[[Permit], str]
+    environment: str = ""
 
     def assess(self, identifier: str, actor: Actor, question: str, answer: str, justification: str) -> dict[str, Any]:
         """Record a verdict, or with the question "all" the same one on every question.
@@ -87,6 +92,8 @@ class Grants:
     def grant(self, identifier: str, actor: Actor, conditions: dict[str, Any]) -> Record:
         """Grant a case: issue the permit, or for a request the right to its answer.
 
+        ``conditions`` may set ``max_rounds``, any threshold, and the ``environment``: another DID, or "none".
+
         Raises:
             IllegalTransition: it is not at that point.
             Refused: not by this actor, or a verdict, the fee notice or eligibility is missing.
@@ -105,6 +112,8 @@ class Grants:
                 "purpose": case.application.purpose,
             }
             details["legal_regime"] = case.legal_regime
+            if case.kind is Kind.AMENDMENT:
+                details["supersedes"] = case.amends
             body = {**record.body, **after.to_dict(), "decision": "Positive", "conditions": conditions}
             if case.kind is Kind.REQUEST:
                 put = Put("application", record.id, record.version, body)
@@ -164,6 +173,7 @@ class Grants:
 
     def _permit(self, case: Case, conditions: dict[str, Any], index: int) -> Permit:
         asked = case.application
+        environment = str(conditions.get("environment") or self.environment or "none")
         issued = self.cases.log.clock().replace(microsecond=0)
         expires = wait_months(issued, asked.period_months)
         if case.kind is Kind.AMENDMENT:
@@ -187,6 +197,8 @@ class Grants:
             issued_at=issued,
             expires_at=expires,
             status_index=index,
+            environment=None if environment == "none" else Did.parse(environment),
+            differential_privacy=_demand(conditions),
         )
 
     def _agreed_until(self, case: Case, at: datetime) -> datetime:
@@ -199,7 +211,19 @@ class Grants:
 
 def _thresholds(conditions: dict[str, Any]) -> Thresholds:
     limits = {f.name for f in fields(Thresholds)}
-    unknown = sorted(set(conditions) - limits - {"max_rounds"})
+    others = ("max_rounds", "environment", *_PRIVACY)
+    unknown = sorted(set(conditions) - limits - set(others))
     if unknown:
-        raise BadInput(f"unknown condition {unknown[0]!r}", remedy=f"use: max_rounds, {', '.join(sorted(limits))}")
+        known = ", ".join((*others, *sorted(limits)))
+        raise BadInput(f"unknown condition {unknown[0]!r}", remedy=f"use: {known}")
     return Thresholds(**{k: v for k, v in conditions.items() if k in limits})
+
+
+def _demand(conditions: dict[str, Any]) -> Demand | None:
+    """Return the differential privacy that a permit demands, if a condition names it: then no sum is without noise."""
+    asked = {name: conditions[key] for key, name in _PRIVACY.items() if key in conditions}
+    return Demand.of(asked) if asked else None
+
+
+#: Conditions of a grant, and what they are of a demand.
+_PRIVACY = {"privacy_epsilon": "epsilon", "privacy_delta": "delta", "privacy_per_study": "per_study"}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.routing import Route
 
 from ihds.analysis.method import methods
-from ihds.audit.log import Event, now
+from ihds.audit.log import now
 from ihds.catalogue import healthdcat
 from ihds.catalogue.record import DatasetRecord
 from ihds.connector.dataplane.http import PULL, PUSH
@@ -23,8 +23,9 @@ from ihds.data.codebook import Codebook
 from ihds.data.source import NoRows, Scope, Source
 from ihds.data.sources.tabular import TabularSource
 from ihds.errors import CannotVerify, IllegalTransition, NotAuthenticated, NotFound, Refused
+from ihds.federation.channel import ENVIRONMENT
 from ihds.federation.engine import engine_of
-from ihds.federation.gate import Gate, Grant, Threshold
+from ihds.federation.gate import Grant, Threshold
 from ihds.governance.jurisdiction import applying
 from ihds.governance.permit import Permit, PermitState, Use, decide
 from ihds.governance.policy import Granted, evaluate
@@ -34,10 +35,10 @@ from ihds.roles.approvals import Approvals
 from ihds.roles.config import data_file
 from ihds.roles.endpoint import Endpoint
 from ihds.roles.files import Files
+from ihds.roles.gates import gate_of
 from ihds.roles.offers import offer
 from ihds.roles.proofs import Proofs
 from ihds.roles.relay import Relay
-from ihds.store.store import Put
 from ihds.wire.did import Method
 from ihds.wire.serve import Answer, Call, endpoint
 
@@ -54,7 +55,7 @@ class Holder:
     def __init__(self, node: Node) -> None:
         """Work on a node whose folder holds the data file."""
         self.node = node
-        self.proof = Proofs(node.verifier)
+        self.proof = Proofs(node.verifier, node.log)
         self.relay = Relay(node) if node.config.worker else None
         rows = self.relay is None and any(not d.file for d in node.config.datasets)
         self.source: Source = TabularSource(data_file(node.folder)) if rows else NoRows()
@@ -62,19 +63,7 @@ class Holder:
         self._configs = {d.id: d for d in config.datasets}
         self.files = Files(node, {d.id: d for d in config.datasets if d.file}, self.proof)
         self.engine = engine_of(config.engine)
-        gate = Gate(
-            node.did,
-            config.country,
-            self.source,
-            node.log,
-            self,
-            node.signatures,
-            engine=self.engine,
-            by_hand=frozenset(d.id for d in config.datasets if d.studies == "hand"),
-            attested={d.id: d.evidence for d in config.datasets},
-            opt_outs=choices.of_node(node, self.source),
-            own={d.id: d.limits for d in config.datasets if d.limits},
-        )
+        gate = gate_of(node, self.source, self, self.engine)
         self.approvals = Approvals(node, gate)
         self.gate: Threshold = self.relay or gate
         self._entries: list[dict[str, Any]] = []
@@ -199,7 +188,7 @@ class Holder:
                 continue
             verdict = self._judge_permit(process, permit, state, dataset, member)
             if isinstance(verdict, Granted):
-                self._remember(permit, credential, member)
+                self.proof.keep(permit.id, credential, member)
                 return verdict
             reasons += verdict.reasons
         return No(tuple(reasons) or (f"EHDS 61(1), 68(10): the data permit {process.permit} was not presented",))
@@ -229,14 +218,6 @@ class Holder:
             "role": str(member.subject.get("role", "")),
             "jurisdiction": tuple(sorted(applying(self.node.config.country))),
         }
-
-    def _remember(self, permit: Permit, credential: Credential, membership: Credential) -> None:
-        """Keep the signed permit and membership for later rounds; signatures and status are checked each time."""
-        found = self.node.log.get("held.permit", permit.id)
-        body = {"token": credential.token, "membership": membership.token, "user": credential.holder}
-        if found is None or found.body != body:
-            event = Event("permit.received", self.node.did, {"permit": permit.id})
-            self.node.log.commit(event, Put("held.permit", permit.id, found.version if found else 0, body))
 
     def may_start(self, process: Transfer, agreement: dict[str, Any]) -> Granted | No:
         """Judge a transfer request: membership and permit must still be in force."""
@@ -286,11 +267,8 @@ class Holder:
         return grant
 
     def _grant(self, agreement: dict[str, Any]) -> Grant:
-        record = self.node.log.get("held.permit", agreement["permit"])
-        if record is None:
-            raise Refused("the agreement names a permit that was never shown here")
-        body = record.body
-        permit, state = self.proof.check(str(body["token"]), str(body["membership"]), str(body["user"]))
+        kept = self.proof.kept(agreement["permit"])
+        permit, state = self.proof.check(kept["token"], kept["membership"], kept["user"])
         self.approvals.versions(str(agreement["dataset"]), self.relay)
         return Grant(permit, state, str(agreement["dataset"]), str(agreement["policy"]["@id"]))
 
@@ -314,7 +292,7 @@ class Holder:
     def routes(self) -> list[Route]:
         """Return the study endpoint and the public catalogue."""
         return [
-            *Endpoint(self.gate, self._transfer).routes(),
+            *Endpoint(self.gate, self._transfer, self._asked).routes(),
             Route("/catalogue", endpoint(self._public), methods=["GET"]),
             Route("/permits/changed", endpoint(self._permits_changed), methods=["POST"]),
             *(self.relay.routes() if self.relay else []),
@@ -335,16 +313,26 @@ class Holder:
         """Keep no accounts."""
         raise NotAuthenticated("the management key is wrong", remedy="run the command on the node's folder")
 
-    def _transfer(self, call: Call) -> str:
+    def _transfer(self, call: Call) -> Transfer:
         pid = self.node.studies.check(call.bearer).id
         process, _ = self.node.connector.by_pid("transfer", pid)
+        assert isinstance(process, Transfer)
         if process.state is not transfer.State.STARTED:
             raise Refused(
                 f"the transfer is {process.state}",
                 reasons=process.reason or ("DSP: only a started transfer carries a study",),
                 remedy="request a new transfer under a permit in force",
             )
-        return pid
+        return process
+
+    def _asked(self, call: Call) -> str:
+        """Return the transfer of a call; where the permit names an environment, nobody else may call, not its user."""
+        process = self._transfer(call)
+        environment = self.proof.environment(self.node.connector.agreement(process.agreement_id)["permit"])
+        shown = call.headers.get(ENVIRONMENT.lower(), "")
+        if environment and self.node.members.check(shown)["iss"] != environment:
+            raise NotAuthenticated(f"studies under this permit are asked by {environment}, by nobody else")
+        return process.pid
 
     def _public(self, _call: Call) -> Answer:
         base, offered = self.node.config.base_url, {entry["@id"] for entry in self._entries}

@@ -27,6 +27,7 @@ from ihds.federation.channel import MemoryChannel
 from ihds.federation.coordinator import Coordinator, Report, quiet
 from ihds.federation.engine import engine_of
 from ihds.federation.gate import Gate, Grant
+from ihds.federation.promises import refuse_useless
 from ihds.federation.study import Study, used
 from ihds.governance.jurisdiction import SIMULATION
 from ihds.governance.permit import Permit, PermitState
@@ -155,6 +156,7 @@ class LocalFederation:
                 reasons=("min_holders: with fewer, one site could subtract itself and see the other",),
                 remedy="add a site, or allow it: permit={'min_holders': 2}",
             )
+        refuse_useless(study.plan(), sum(map(self._persons, self.tables.values())))
         self.logs = {name: Log(Store("sqlite://"), i.did, i.key) for name, i in sites.items()}
         self.logs["user"] = Log(Store("sqlite://"), user.did, user.key)
         channels, engine = [], engine_of(self.engine)
@@ -173,6 +175,9 @@ class LocalFederation:
         assert result is not None
         named = [{"did": i.did, "name": n} for n, i in sites.items()]
         return result.with_provenance(result.rounds, {**result.provenance, "holders": named})
+
+    def _persons(self, table: pd.DataFrame) -> int:
+        return table[self.codebook.person].nunique() if self.codebook.person in table.columns else len(table)
 
     def _permit(self, user: Did, holders: tuple[Did, ...]) -> Permit:
         at = now()

@@ -28,6 +28,7 @@ _log = logging.getLogger("ihds.membership")
 #: The property of a credential request in which an applicant says, signed, who it is.
 REGISTRATION = "ihds:registration"
 _TRUST_SECONDS = 30.0
+_AGAIN_SECONDS = 1.0
 _RENEW_DAYS = 30.0
 
 
@@ -173,7 +174,7 @@ class TrustList:
         until, kept = self._kept
         if until < time.monotonic():
             kept = self._fetch()
-            self._kept = (time.monotonic() + _TRUST_SECONDS, kept)
+            self._kept = (time.monotonic() + (_TRUST_SECONDS if kept else _AGAIN_SECONDS), kept)
         return kept
 
     def _fetch(self) -> dict[str, Any]:

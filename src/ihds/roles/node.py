@@ -42,6 +42,7 @@ from ihds.roles.conversations import conversations
 from ihds.roles.evidence import Evidence
 from ihds.roles.gaiax import GaiaX
 from ihds.roles.membership import Membership, TrustList
+from ihds.roles.processing import Processing
 from ihds.roles.relay import WORKER_KEY_FILE
 from ihds.roles.seat import Seat
 from ihds.roles.signatures import KeySignatures
@@ -121,6 +122,14 @@ _ROLES = {
     "access_body": ("access_body", "AccessBody"),
     "authority": ("authority", "Authority"),
     "user": ("user", "User"),
+    "environment": ("environment", "SecureEnvironment"),
+}
+
+#: The services, with their paths, at which members reach an institution of a role.
+_DESKS = {
+    "access_body": {"AccessBody": "access", "OptOutRegistry": "opt-outs"},
+    "authority": {"IssuerService": "issuer", "TrustList": "members/trust", "Committee": "committee"},
+    "environment": {"SecureEnvironment": "environment"},
 }
 
 
@@ -192,7 +201,7 @@ class Node:
         self.signaling.load()
         self.gaiax = GaiaX(self)
         self.witness = Witness(self)
-        self.parts = (self.gaiax, self.witness, Evidence(self), Seat(self))
+        self.parts = (self.gaiax, self.witness, Evidence(self), Seat(self), Processing(self))
         self.outboxes.append(self.connector.outbox)
 
     def _institution(self) -> Institution:
@@ -231,11 +240,7 @@ class Node:
             "CatalogService": f"{base}/dsp/2025-1/catalog",
             SERVICE: f"{base}/checkpoint",
         }
-        if self.config.role == "access_body":
-            services |= {"AccessBody": f"{base}/access", "OptOutRegistry": f"{base}/opt-outs"}
-        if self.config.role == "authority":
-            services |= {"IssuerService": f"{base}/issuer", "TrustList": f"{base}/members/trust"}
-            services["Committee"] = f"{base}/committee"
+        services |= {name: f"{base}/{path}" for name, path in _DESKS.get(self.config.role, {}).items()}
         own = [
             (kid, self.gaiax.chained(jwk) if kid == self.keys.kid else jwk, fresh)
             for kid, jwk, fresh in self.keys.methods()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ihds.audit.log import now
-from ihds.connector.dcp.credentials import MEMBERSHIP, PERMIT, Credential
+from ihds.audit.log import Event, Log, now
+from ihds.connector.dcp.credentials import MEMBERSHIP, PERMIT, Credential, read
 from ihds.connector.dcp.presentation import Verifier
 from ihds.errors import NotAuthenticated, Refused
 from ihds.governance.jurisdiction import SIMULATION
 from ihds.governance.permit import Permit, PermitState
+from ihds.store.store import Put
 
 
 @dataclass
@@ -17,7 +18,33 @@ class Proofs:
     """Believes kept credentials: each is verified when first seen, its end and status are looked up each time."""
 
     verifier: Verifier
+    log: Log
     _believed: dict[str, Credential] = field(default_factory=dict)
+
+    def keep(self, permit: str, credential: Credential, membership: Credential) -> None:
+        """Keep the signed permit and membership for later use; signatures and status are checked each time."""
+        found = self.log.get("held.permit", permit)
+        body = {"token": credential.token, "membership": membership.token, "user": credential.holder}
+        if found is None or found.body != body:
+            event = Event("permit.received", self.log.origin, {"permit": permit})
+            self.log.commit(event, Put("held.permit", permit, found.version if found else 0, body))
+
+    def kept(self, permit: str) -> dict[str, str]:
+        """Return a permit that was shown here: its token, the membership beside it, its user.
+
+        Raises:
+            Refused: it never was.
+
+        """
+        found = self.log.get("held.permit", permit)
+        if found is None:
+            raise Refused(f"the permit {permit} was never shown here", remedy="negotiate a new agreement")
+        return {name: str(value) for name, value in found.body.items()}
+
+    def environment(self, permit: str) -> str | None:
+        """Return the environment that a kept permit names. Raises Refused."""
+        found = read(self.kept(permit)["token"]).subject["permit"].get("environment")
+        return str(found) if found else None
 
     def ask(self, counterparty: str, access: str) -> tuple[Credential, list[Credential]]:
         """Return the membership of a counterparty in good standing and the permits it shows.

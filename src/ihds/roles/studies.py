@@ -1,11 +1,9 @@
-"""A researcher's studies on one node: agreed with each holder, run in rounds, resumed after a crash."""
+"""A researcher's studies on one node: agreed with each holder, run here or in an environment, resumed after a crash."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ihds.analysis.result import Result
@@ -15,35 +13,23 @@ from ihds.catalogue.record import DatasetRecord
 from ihds.connector.dsp import negotiation, transfer
 from ihds.connector.dsp.negotiation import Negotiation
 from ihds.connector.dsp.transfer import STUDY_FORMAT, Transfer, read_address
-from ihds.data import codebook as codebooks
-from ihds.errors import BadInput, IhdsError, NotAuthenticated, NotFound, PeerFailed, Refused, SiteMissing
+from ihds.errors import BadInput, IhdsError, NotAuthenticated, NotFound, Refused
 from ihds.federation.channel import HttpChannel
 from ihds.federation.coordinator import Coordinator
-from ihds.federation.study import Study, used
-from ihds.governance import jurisdiction
-from ihds.ids import Did, PermitId, StudyId
+from ihds.federation.promises import refuse_useless
+from ihds.federation.runs import Run, RunEvent, Runs, RunState
+from ihds.federation.study import study_of
+from ihds.ids import Did, StudyId
+from ihds.roles.away import Away
+from ihds.roles.records import described
 from ihds.store.store import Put, Record
 from ihds.wire.http import Line
 
 if TYPE_CHECKING:
     from ihds.roles.user import User
 
-_log = logging.getLogger("ihds.studies")
-
 _AGREE_SECONDS = 60.0
 _SETTLED = frozenset({"STARTED", "TERMINATED", "COMPLETED"})
-
-
-@dataclass
-class Run:
-    """A study on its way: what was reported so far, and how it ended."""
-
-    steps: list[dict[str, Any]] = field(default_factory=list)
-    thread: threading.Thread | None = None
-
-    def report(self, what: str, details: dict[str, Any]) -> None:
-        """Add a step."""
-        self.steps.append({"step": what, **details})
 
 
 class Studies:
@@ -53,8 +39,8 @@ class Studies:
         """Work for a user."""
         self.user, self.node = user, user.node
         self.coordinator = Coordinator(self.node.log, self.node.signatures)
-        self._runs: dict[str, Run] = {}
-        self._lock = threading.Lock()
+        self.away = Away(self.node)
+        self.runs = Runs(self.node.log, self.node.did, self.run_study)
         self._connecting = threading.Lock()
 
     def start_study(self, arguments: dict[str, Any]) -> dict[str, Any]:
@@ -62,13 +48,11 @@ class Studies:
         resume = arguments.get("resume")
         if resume:
             identifier = StudyId.parse(resume)
-            if self.node.log.get("study.request", identifier) is None:
-                raise NotFound(f"no study {identifier}", remedy="ihds study show lists them")
-            self._mark(identifier, "running", None)
+            self.runs.move(identifier, RunEvent.RESUME)
         else:
             identifier = StudyId.new()
             self._prepare(identifier, arguments)
-        self._launch(identifier, arguments.get("max_rounds"))
+        self.runs.launch(identifier, arguments.get("max_rounds"))
         return {"study": identifier}
 
     def _prepare(self, identifier: StudyId, arguments: dict[str, Any]) -> None:
@@ -88,7 +72,7 @@ class Studies:
             "method": str(arguments.get("method", "")),
             "params": dict(arguments.get("params", {})),
             "datasets": datasets,
-            "status": "running",
+            "status": str(RunState.RUNNING),
             "error": None,
         }
         details = {"permit": permit, "study": identifier, "method": body["method"]}
@@ -96,66 +80,34 @@ class Studies:
             Event("study.requested", self.node.did, details), Put("study.request", identifier, 0, body)
         )
 
-    def _launch(self, identifier: str, max_rounds: int | None = None) -> None:
-        with self._lock:
-            run = self._runs.get(identifier)
-            if run is not None and run.thread is not None and run.thread.is_alive():
-                return
-            run = self._runs[identifier] = Run()
-            run.thread = threading.Thread(
-                target=self._run, args=(identifier, run, max_rounds), name=f"study-{identifier[-6:]}", daemon=True
-            )
-            run.thread.start()
-
-    def _run(self, identifier: str, run: Run, max_rounds: int | None) -> None:
-        try:
-            result = self.run_study(identifier, run, max_rounds)
-            status = "finished" if result is not None else "paused"
-            self._mark(identifier, status, None)
-            run.report(status, {"study": identifier})
-        except (SiteMissing, PeerFailed, NotAuthenticated) as error:
-            self._mark(identifier, "waiting", error)
-            run.report("waiting", {"study": identifier, "error": error.to_dict()})
-        except IhdsError as error:
-            self._mark(identifier, "failed", error)
-            run.report("failed", {"study": identifier, "error": error.to_dict()})
-        except Exception:  # noqa: BLE001 - a bug must not leave a study "running" for ever
-            _log.exception("study %s failed", identifier)
-            failure = IhdsError("this node failed", remedy="tell its operator the time")
-            self._mark(identifier, "failed", failure)
-            run.report("failed", {"study": identifier, "error": failure.to_dict()})
-
-    def _mark(self, identifier: str, status: str, error: IhdsError | None) -> None:
-        record = self.node.log.get("study.request", identifier)
-        if record is None or record.body["status"] == status:
-            return
-        body = {**record.body, "status": status, "error": error.to_dict() if error else None}
-        details = {"permit": body["permit"], "study": identifier, "status": status}
-        if error is not None:
-            details["reasons"] = [error.message, *error.reasons]
-        self.node.log.commit(
-            Event("study.settled", self.node.did, details), Put("study.request", identifier, record.version, body)
-        )
-
     def run_study(self, identifier: str, run: Run, max_rounds: int | None = None) -> Result | None:
         """Take a study through agreements, transfers and rounds; every step may be repeated."""
-        record = self.node.log.get("study.request", identifier)
-        if record is None:
-            raise NotFound(f"no study {identifier}")
+        record = self.runs.record(identifier)
         body = record.body
         self.node.membership.join()
-        records = self._records(body["datasets"])
+        records = described(self.node.connector, body["datasets"])
         with self._connecting:  # two studies must not take up the same open transfer
             agreements, transfers = self._connect(record, records, run)
-        if self.node.log.get("study", identifier) is None:
-            self.coordinator.start(self._study(identifier, body, records))
+        if not body["permit"]:
+            raise Refused("a study needs a data permit", reasons=("EHDS 61(1), 68(10)",), remedy="ihds apply")
+        permit = self.user.held(body["permit"])
+        if permit.environment is None and self.node.log.get("study", identifier) is None:
+            study = study_of(StudyId.parse(identifier), permit, body, records)
+            refuse_useless(study.plan(), sum(r.persons for r in records))
+            self.coordinator.start(study)
+
+        def ask() -> Result | None:
+            if permit.environment is None:
+                return self._rounds(identifier, transfers, run, max_rounds)
+            ways = {holder: self._address(pid)[1] for holder, pid in transfers.items()}
+            return self.away.run(permit.environment, identifier, body, ways, run, max_rounds)
+
         try:
-            result = self._rounds(identifier, transfers, run, max_rounds)
+            result = ask()
         except NotAuthenticated:  # a token expired: ask for fresh ones and go on, once
             for pid in transfers.values():
                 self.node.connector.renew(pid)
-                self.node.connector.wait("transfer", pid, _SETTLED, _AGREE_SECONDS)
-            result = self._rounds(identifier, transfers, run, max_rounds)
+            result = ask()
         if result is None:
             return None
         full = self._add_provenance(identifier, result, records, agreements, transfers)
@@ -195,39 +147,6 @@ class Studies:
         finally:
             for channel in channels:
                 channel.line.close()
-
-    def _records(self, datasets: list[list[str]]) -> list[DatasetRecord]:
-        found = []
-        for holder, dataset in datasets:
-            listed = {r.id: r for r in self.user.fetch(holder)}
-            if dataset not in listed:
-                raise NotFound(f"{holder} no longer lists {dataset!r}", remedy="ihds catalogue search")
-            found.append(listed[dataset])
-        return found
-
-    def _study(self, identifier: str, body: dict[str, Any], records: list[DatasetRecord]) -> Study:
-        book = codebooks.agree({r.holder_name: r.codebook for r in records})
-        if body["permit"]:
-            permit = self.user.permit(body["permit"])
-            limits = permit.thresholds
-            for entry in records:
-                limits = limits.strictest(jurisdiction.thresholds(entry.country, permit.legal_regime, limits))
-                limits = limits.strictest(entry.thresholds or limits)
-        else:
-            raise Refused("a study needs a data permit", reasons=("EHDS 61(1), 68(10)",), remedy="ihds apply")
-        book = used(body["method"], body["params"], book, limits, len(records))
-        return Study(
-            id=StudyId.parse(identifier),
-            permit=PermitId.parse(body["permit"]),
-            user=self.node.did,
-            purpose=body["purpose"],
-            method=body["method"],
-            params=body["params"],
-            codebook=book.to_dict(),
-            thresholds=limits,
-            holders=tuple(Did.parse(r.holder) for r in records),
-            aggregation=permit.aggregation,
-        )
 
     def _ensure_agreement(self, entry: DatasetRecord, permit: str, run: Run) -> str:
         """Return a finalised agreement, using one at hand before negotiating another."""
@@ -288,11 +207,13 @@ class Studies:
             raise NotFound(f"no transfer {pid}")
         return Transfer.from_dict(record.body)
 
+    def _address(self, pid: str) -> tuple[str, str]:
+        """Return endpoint and token of a started transfer; a renewed one may be on its way."""
+        waited = self.node.connector.wait("transfer", pid, _SETTLED, _AGREE_SECONDS)
+        return read_address(waited.address if isinstance(waited, Transfer) else None)
+
     def _channel(self, holder: str, pid: str) -> HttpChannel:
-        waited = self.node.connector.wait(
-            "transfer", pid, _SETTLED, _AGREE_SECONDS
-        )  # a renewed address may be on its way
-        endpoint, token = read_address(waited.address if isinstance(waited, Transfer) else None)
+        endpoint, token = self._address(pid)
         return HttpChannel(Did.parse(holder), self.node.http, endpoint, token, Line(endpoint, self.node.http.guard))
 
     def _complete(self, transfers: dict[str, str]) -> None:
@@ -339,13 +260,15 @@ class Studies:
             )
         return full
 
-    def steps(self, identifier: str, after: int) -> dict[str, Any]:
-        """Return what a running study reported after a step, and whether it runs."""
-        run = self._runs.get(identifier)
-        if run is None:
-            return {"steps": [], "running": False}
-        running = run.thread is not None and run.thread.is_alive()
-        return {"steps": run.steps[after:], "running": running}
+    def cancel(self, identifier: str) -> dict[str, Any]:
+        """End a study for good, here, where it runs and at its holders."""
+        record = self.runs.record(StudyId.parse(identifier))
+        status = self.runs.move(record.id, RunEvent.CANCEL)
+        environment = self.user.held(record.body["permit"]).environment if record.body["permit"] else None
+        if environment is not None:
+            self.away.end(environment, record.id)
+        self._complete(record.body.get("transfers", {}))
+        return {"study": record.id, "status": str(status)}
 
     def studies(self) -> list[dict[str, Any]]:
         """Return all studies."""
@@ -364,17 +287,9 @@ class Studies:
 
     def show_study(self, identifier: str) -> dict[str, Any]:
         """Return a study with its result, if there is one."""
-        record = self.node.log.get("study.request", StudyId.parse(identifier))
-        if record is None:
-            raise NotFound(f"no study {identifier}", remedy="ihds study show lists them")
+        record = self.runs.record(StudyId.parse(identifier))
         found = self.node.log.get("study", identifier)
         return {**self._summary(record), "result": found.body["result"] if found else None}
-
-    def go_on(self) -> None:
-        """Go on with studies that a crash interrupted."""
-        for record in self.node.store.list("study.request"):
-            if record.body["status"] == "running":
-                self._launch(record.id)
 
     def stop(self) -> None:
         """End the threads of the coordinator."""

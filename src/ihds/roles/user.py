@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.routing import Route
 
 from ihds.audit.log import Event, now
-from ihds.catalogue.record import DatasetRecord, read_entry
+from ihds.catalogue.record import DatasetRecord
 from ihds.connector.dcp.credentials import PERMIT, Credential, read
 from ihds.connector.dsp.negotiation import Negotiation
 from ihds.errors import (
@@ -24,6 +24,7 @@ from ihds.governance.policy import Granted, explained
 from ihds.governance.policy import Refused as No
 from ihds.ids import ApplicationId, PermitId
 from ihds.roles.authority import OffersNothing
+from ihds.roles.records import catalogue
 from ihds.store.store import Put
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ class User(OffersNothing):
             "permit.list": lambda _a: self.permits(),
             "permit.show": lambda a: self.permit(str(a["id"])).to_dict(),
             "study.run": lambda a: self.studies.start_study(a),
-            "study.steps": lambda a: self.studies.steps(str(a["study"]), int(a.get("after", 0))),
+            "study.cancel": lambda a: self.studies.cancel(str(a["study"])),
+            "study.steps": lambda a: self.studies.runs.steps(str(a["study"]), int(a.get("after", 0))),
             "study.list": lambda _a: self.studies.studies(),
             "study.show": lambda a: self.studies.show_study(str(a["study"])),
         }
@@ -89,8 +91,7 @@ class User(OffersNothing):
     def fetch(self, holder: str) -> list[DatasetRecord]:
         """Return the datasets of one holder's catalogue."""
         self.node.membership.join()  # holders show their catalogue to members
-        entries = self.node.connector.catalog(holder, self.node.connector.find_address(holder))
-        return [read_entry(entry, holder) for entry in entries]
+        return catalogue(self.node.connector, holder)
 
     def search(self, text: str) -> list[DatasetRecord]:
         """Return the datasets that match every word."""
@@ -217,12 +218,16 @@ class User(OffersNothing):
     def permit(self, identifier: str) -> Permit:
         """Return a permit this node holds."""
         self.refresh()
+        return self.held(identifier)
+
+    def held(self, identifier: str) -> Permit:
+        """Return a permit this node holds by now."""
         return Permit.from_dict(self._credential(identifier).subject["permit"])
 
     def started(self) -> None:
         """Go on with studies that a crash interrupted."""
         if any(r.body["status"] == "running" for r in self.node.store.list("study.request")):
-            self.studies.go_on()
+            self.studies.runs.go_on()
 
     def stopped(self) -> None:
         """End what runs."""

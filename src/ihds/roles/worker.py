@@ -35,6 +35,7 @@ from ihds.federation.engine import engine_of
 from ihds.federation.gate import Gate, Grant
 from ihds.governance.permit import PermitState
 from ihds.ids import Did
+from ihds.privacy.accountant import Promise
 from ihds.privacy.disclosure import Thresholds
 from ihds.roles import choices, folders
 from ihds.roles.config import data_file
@@ -62,6 +63,8 @@ class WorkerConfig:
 
     ``evidence`` is what the holder vouches for under the law, for every dataset that lies here, and
     ``thresholds`` are its own: the node's file is to name the same, for users learn them there.
+    ``environment_required`` answers no study outside a secure processing environment.
+    ``privacy_epsilon`` and ``privacy_delta`` bound what noisy studies of all permits together may tell of a person.
     """
 
     did: str
@@ -74,6 +77,9 @@ class WorkerConfig:
     engine: str = ""
     evidence: tuple[str, ...] = ()
     opt_out_registry: str = ""
+    environment_required: bool = False
+    privacy_epsilon: float = 10.0
+    privacy_delta: float = 1e-6
     thresholds: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -183,12 +189,12 @@ class Worker:
         verifier = Verifier(
             identity, resolver, self.http, lambda kind: trusted.get(kind, frozenset()), StatusLists(resolver, self.http)
         )
-        self.proofs = Proofs(verifier)
+        self.proofs = Proofs(verifier, self.log)
         self.source = TabularSource(data_file(folder))
         signatures = KeySignatures(identity, resolver, keys.sealing)
         self.engine = engine_of(config.engine)
-        attested = dict.fromkeys(self.source.datasets(), config.evidence)
-        own = dict.fromkeys(self.source.datasets(), config.limits) if config.limits else {}
+        here = self.source.datasets()
+        promise = Promise.of({"epsilon": config.privacy_epsilon, "delta": config.privacy_delta})
         told = _opt_outs(folder, config)
         opt_outs = choices.of_worker(told, self.source, self.log, config.country, self._page, signatures.verify)
         self.gate = Gate(
@@ -199,9 +205,11 @@ class Worker:
             self,
             signatures,
             engine=self.engine,
-            attested=attested,
             opt_outs=opt_outs,
-            own=own,
+            in_environment=frozenset(here if config.environment_required else ()),
+            attested=dict.fromkeys(here, config.evidence),
+            promises=dict.fromkeys(here, promise),
+            own=dict.fromkeys(here, config.limits) if config.limits else {},
         )
         self._life = uuid.uuid4().hex
         self._stopping = threading.Event()

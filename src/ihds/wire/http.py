@@ -106,6 +106,7 @@ class Http:
         token: str | None = None,
         authorization: str | None = None,
         seconds: float | None = None,
+        headers: dict[str, str] | None = None,
     ) -> tuple[int, Any]:
         """Send JSON with a bearer token or a whole Authorization header; return status and JSON (None if empty).
 
@@ -113,11 +114,11 @@ class Http:
             PeerFailed: no answer came, or it was not JSON.
 
         """
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        sent = {"Content-Type": "application/json", "Accept": "application/json", **(headers or {})}
         if token or authorization:
-            headers["Authorization"] = authorization or f"Bearer {token}"
+            sent["Authorization"] = authorization or f"Bearer {token}"
         data = None if body is None else json.dumps(body).encode()
-        answer = self.send(method, url, body=data, headers=headers, seconds=seconds)
+        answer = self.send(method, url, body=data, headers=sent, seconds=seconds)
         return answer.status_code, _read(answer, url)
 
     def page(self, method: str, url: str, body: Any, authorization: str) -> tuple[dict[str, Any], str | None]:
