@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from datetime import UTC, date, datetime, timedelta
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from ihds.audit.log import Log
+from ihds.catalogue import citizens
 from ihds.data.genotypes import read_genotypes
 from ihds.data.source import FrameSource, Scope
 from ihds.data.sources import tabular
@@ -620,3 +622,22 @@ class Histories(RuleBasedStateMachine):
 
 Histories.TestCase.settings = settings(max_examples=8, stateful_step_count=12, deadline=None)
 test_histories = Histories.TestCase
+
+
+def test_every_language_has_the_same_words_and_says_if_nobody_reviewed_them():
+    def shape(value, path=""):
+        if isinstance(value, dict):
+            return {s for k, v in value.items() for s in shape(v, f"{path}/{k}")}
+        return {(path, tuple(sorted(re.findall(r"{\w+}", value))))}
+
+    english = shape({**citizens.texts("en"), "language": ""})
+    for language in citizens.LANGUAGES:
+        words = citizens.texts(language)
+        assert shape({**words, "language": ""}) == english
+        assert bool(words["review"]) == (language != "en")
+        page = citizens.registry_page(language, "HDAB <b>", "https://body.example", {"choice": Choice.OPTED_OUT})
+        assert f'<html lang="{language}">' in page
+        assert words["review"] in page
+        assert "<b>" not in page
+    assert citizens.chosen("", "xx, ko;q=0.8, de") == "ko"
+    assert citizens.chosen("../x", "") == "en"

@@ -1,4 +1,4 @@
-"""What people read about their health data: receipts, notices and pages, in their language.
+"""What people read about their choice on their health data: the receipt and the registry's page, in their language.
 
 The words lie in ``texts/``, one file per language with the same entries. English is the original; a translation
 that no native speaker has reviewed says so on every page.
@@ -59,19 +59,6 @@ def registry_page(language: str, body: str, base_url: str, answer: Mapping[str, 
     return _page(
         "registry.html", language, f"{base_url}/opt-outs?lang={{}}", body=body, base_url=base_url, answer=answer
     )
-
-
-def notice_page(language: str, facts: Mapping[str, str], sections: tuple[tuple[str, str], ...]) -> str:
-    """Return a holder's notice on one dataset; ``sections`` are headings and texts by their names."""
-    own = texts(language)["notice"]
-    told = [(own.get(heading, ""), own[text].format(**facts)) for heading, text in sections]
-    return _page("notice.html", language, "{}.html", sections=told, facts=facts)
-
-
-def register_page(language: str, body: str, base_url: str, register: Mapping[str, Any]) -> str:
-    """Return the public register (EHDS Art. 57(1)(j), 58)."""
-    here = f"{base_url}/register?lang={{}}"
-    return _page("register.html", language, here, body=body, base_url=base_url, register=register)
 
 
 def _page(template: str, language: str, here: str, **values: Any) -> str:

@@ -66,6 +66,7 @@ def ticket(node: Node) -> dict[str, Any]:
     config = node.config
     if not config.opt_out_registry:
         return {}
+    node.membership.join()  # the registry gives keys to members only
     columns = {d.id: d.national_id for d in config.datasets if d.national_id}
     return {
         "registry": config.opt_out_registry,

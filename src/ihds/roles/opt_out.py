@@ -69,7 +69,6 @@ class Registry:
             "citizen.opt_out": lambda a: self.record(Choice.OPTED_OUT, a),
             "citizen.reverse": lambda a: self.record(Choice.REVERSED, a),
             "citizen.status": self.status,
-            "citizen.totals": lambda _a: self.totals(),
         }
 
     # -- at the counter --------------------------------------------------------------------------
@@ -167,13 +166,6 @@ class Registry:
         with self._lock:
             entries = self._known()
         return [entries[v - 1][0] for v in versions]
-
-    def totals(self) -> dict[str, Any]:
-        """Return how many entries there are, and for whom lists were made."""
-        with self._lock:
-            version = len(self._known())
-        pairs = [r.body for r in self.node.store.list(_PAIR)]
-        return {"version": version, "pairs": pairs}
 
     def _subject(self, arguments: dict[str, Any]) -> str:
         identifier = str(arguments.get("id") or "").strip()
