@@ -39,9 +39,11 @@ def test_the_demo_tells_the_whole_story_and_leaves_nothing_behind(tmp_path):
     process = demo(tmp_path)
     said = process.communicate(timeout=180)[0]
     assert process.returncode == 0, said
-    assert said.count("   refused: ") == 4
+    assert said.count("   refused: ") == 5
     for words in (
         "no data permit was presented",
+        "refused: EHDS 105",
+        "is granted under the EHDS, in simulated time only",
         "R-53-PURPOSE",
         "REVOKED",
         "entries, proved",

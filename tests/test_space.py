@@ -73,6 +73,29 @@ def test_revocation_in_the_middle_of_a_study_stops_the_next_round_at_every_holde
     assert [p for p in researcher.permits() if p["permit"] == permit][0]["permit_state"] == "REVOKED"
 
 
+def test_a_permit_revoked_while_its_body_is_down_stops_at_every_holder(space):
+    """Whoever cannot learn a permit's status says no: nobody goes on for longer than the status is kept."""
+    permit = space.permit()
+    researcher = space.space("researcher")
+    study = researcher.start("cox", {"formula": COX}, permit=permit, max_rounds=3)
+    for _ in researcher.steps(study):
+        pass
+    space.kill("access-body")
+    try:
+        kept = max(NodeConfig.read(space.folder / name).permit_status_seconds for name in HOLDERS)
+        assert kept < 60
+        time.sleep(kept + 0.5)
+        with pytest.raises(errors.IhdsError) as caught:
+            researcher.resume(study)
+        assert "not knowing means no" in str(caught.value)
+    finally:
+        space.start("access-body")
+        space.wait()
+    space.space("access-body").call("permit.revoke", id=permit, reason="misuse, found while it was down")
+    with pytest.raises(errors.Refused, match="REVOKED"):
+        researcher.resume(study)
+
+
 def test_agreements_are_reused_by_the_next_study(space):
     permit = space.permit()
     researcher = space.space("researcher")
@@ -334,6 +357,8 @@ def test_an_officer_works_a_case_by_the_commands_of_the_page(space, capsys, monk
             assert "under the agreement" in out
             assert "permit" not in out
     assert len(names) == 3
+    shown = space.space("researcher").call("permit.list")
+    assert [r["permit_state"] for r in shown if r["permit"] == names["urn:uuid:PERMIT"]] == ["REVOKED"]
 
 
 def test_an_officers_key_gives_commands_in_that_officers_name_only(space):
@@ -346,6 +371,12 @@ def test_an_officers_key_gives_commands_in_that_officers_name_only(space):
     assert {v["assessor"] for v in body.call("permit.show", id=application)["verdicts"].values()} == {"C"}
     with pytest.raises(errors.Refused, match="55\\(3\\)"):
         own.call("permit.decide", id=application, grant=True, by=OFFICER)
+    for name, arguments in (
+        ("permit.revoke", {"id": application, "reason": "because"}),
+        ("officer.assign", {"id": application, "name": "C", "role": "assessor"}),
+    ):
+        with pytest.raises(errors.Refused, match="no officer"):
+            own.call(name, **arguments)
     for name, arguments in (("officer.add", {"name": "D", "roles": ["officer"]}), ("key.rotate", {})):
         with pytest.raises(errors.Refused, match="administrator"):
             own.call(name, **arguments)

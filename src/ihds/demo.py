@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,13 @@ from ihds.analysis.result import Result
 from ihds.cohorts import bladder_cancer
 from ihds.data.codebook import Codebook
 from ihds.errors import IhdsError, PeerFailed
+from ihds.governance.application import Application
 from ihds.privacy.disclosure import Thresholds
 from ihds.reports.html import write_report
 from ihds.roles import node
 from ihds.roles.config import REVIEWED, DatasetConfig, NodeConfig, free_port
 from ihds.roles.node import verify_folder
-from ihds.roles.simulated import APPLICATION, OFFICER, agree, grant
+from ihds.roles.simulated import APPLICATION, OFFICER, agree, grant, under_ehds
 from ihds.roles.space import Space
 from ihds.wire.http import Http
 
@@ -90,10 +92,8 @@ class Offered:
     def dataset(self, holder: str, evidence: Sequence[str] = ()) -> DatasetConfig:
         """Return what a holder says of its part, and what it would vouch for under its law."""
         shared = {k: getattr(self, k) for k in ("description", "keywords", "health_category", "methods")}
-        title = f"{self.title}, {holder}"
-        person = self.codebook.person  # invented, so as good as a national identifier
-        shared |= {"national_id": person, "unidentified": "" if person else "the table names nobody"}
-        return DatasetConfig(id=f"{self.id}-{holder}", title=title, evidence=tuple(evidence), **shared)
+        shared |= {"national_id": self.codebook.person, "unidentified": "" if self.codebook.person else "no names"}
+        return DatasetConfig(f"{self.id}-{holder}", f"{self.title}, {holder}", evidence=tuple(evidence), **shared)
 
 
 BYAR = Offered(
@@ -250,6 +250,12 @@ def play(nodes: Nodes, say: Say, report_file: Path) -> bool:
         _reasons(say, error)
     permit = nodes.grant(answer["application"])
     say.line(f"authorisation {permit} is granted under the agreement: scientific research, 24 months")
+
+    say.step("The same application under the EHDS, on simulated clocks: refused today, granted from Chapter IV on")
+    shown = officer.call("permit.show", id=answer["application"])["application"]
+    asked = Application.from_dict({**shown, "datasets": shown["datasets"][:1]})  # only its own country's data
+    for instant in (datetime.now(UTC), datetime(2029, 4, 3, 9, tzinfo=UTC)):
+        say.line("\n".join(under_ehds(asked, nodes.configs["access-body"].did, instant)))
 
     say.step("Contracts are agreed with each holder; the environment runs the study in rounds of masked sums")
     cox = researcher.run("cox", permit=permit, report=lambda s: tell(say, s), formula=COX)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from ihds.analysis.plan import Plan, run
+from ihds.analysis.rows import pieces
 from ihds.data.codebook import Codebook, Variable
 from ihds.data.wide import Table
 from ihds.errors import SetupFailed
@@ -73,6 +74,66 @@ def alike(one, two) -> bool:
     if isinstance(one, float) and isinstance(two, (int, float)):
         return bool(np.isclose(one, two, rtol=1e-9, atol=1e-10, equal_nan=True))
     return bool(one == two)
+
+
+class Watched:
+    """Rows in memory, of which it is noted how many are asked for at once."""
+
+    def __init__(self, frame):
+        self.names, self.height, self.frame, self.most = tuple(frame.columns), len(frame), frame, 0
+
+    def read(self, names, rows):
+        part = self.frame.iloc[rows][list(names)].reset_index(drop=True)
+        self.most = max(self.most, len(part) if len(names) > 1 else 0)  # single columns, of persons, are read whole
+        return part
+
+
+PLANS = {n: Plan(n, calls[0], BOOK, Thresholds.none(), 2) for n, calls in CALLS.items()}
+DIVIDED = sorted(n for n, plan in PLANS.items() if plan.together is not None and not plan.agreement.ask.features)
+
+
+@pytest.mark.parametrize("name", DIVIDED)
+def test_rows_in_pieces_give_the_same_digits(name, monkeypatch):
+    tables = [ROWS.iloc[:120].sort_values("patient", kind="stable").reset_index(drop=True), ROWS.iloc[120:]]
+    tables[1] = tables[1].reset_index(drop=True)  # persons here and there: these rows stay whole
+    plan = PLANS[name]
+    whole, persons = rounds(plan, Here(), tables)
+    monkeypatch.setattr("ihds.analysis.rows.PIECE", 16)
+    assert alike(rounds(plan, Here(), tables)[0].to_dict(), whole.to_dict())
+    monkeypatch.setattr("ihds.federation.engine.PIECE", 16)
+    streamed, counted = rounds(plan, Here(keep=0), tables)
+    assert alike(streamed.to_dict(), whole.to_dict())
+    assert counted == persons
+
+
+def test_methods_that_are_not_sums_over_pieces_are_not_divided():
+    assert {"meta_analysis", "glm_imputed", "validate_panel"}.isdisjoint(DIVIDED)
+    assert {"cox", "glm", "lmm", "kaplan_meier", "describe", "multinomial"} <= set(DIVIDED)
+
+
+def test_rows_that_take_too_much_memory_are_read_piece_by_piece(monkeypatch):
+    monkeypatch.setattr("ihds.federation.engine.PIECE", 16)
+    frame = ROWS.sort_values("patient", kind="stable").reset_index(drop=True)
+    plan = Plan("glm", {"formula": "size ~ age"}, BOOK, Thresholds.none(), 1)
+    for keep, most in ((0, 16 + int(frame["patient"].value_counts().max())), (1 << 29, len(frame))):
+        watched = Watched(frame)
+        work = Here(keep).work(plan, Table(watched, Table.of(frame, ()).wide))
+        work.local(plan.begin())
+        assert 0 < watched.most <= most
+        assert (watched.most == len(frame)) == (keep > 0)
+
+
+def test_persons_are_whole_in_every_piece():
+    rng = np.random.default_rng(3)
+    person = np.repeat(np.arange(60), rng.integers(1, 9, 60))
+    for size in (1, 5, 16, 1000):
+        found = pieces(person, size)
+        assert np.array_equal(np.concatenate([person[rows] for rows in found]), person)
+        held = [set(person[rows]) for rows in found]
+        assert all(a.isdisjoint(b) for i, a in enumerate(held) for b in held[:i])
+    assert len(pieces(person, 16)) > 5
+    assert len(pieces(rng.permutation(person), 16)) == 1
+    assert len(pieces(np.append(person, -1), 16)) == 1
 
 
 def test_persons_and_clusters_stay_whole():

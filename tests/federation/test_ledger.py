@@ -14,6 +14,7 @@ from ihds.analysis.coverage import coverage
 from ihds.analysis.plan import Plan
 from ihds.audit.log import Log
 from ihds.canonical import pack
+from ihds.data.frames import InMemory
 from ihds.data.source import FrameSource
 from ihds.data.table import conform, draft_codebook
 from ihds.data.wide import Table, Wide
@@ -317,7 +318,7 @@ def test_groups_of_a_table_and_single_features_have_populations_too():
     plan = Plan("causal_effect", {"formula": "arm ~ age", "outcome": "weight"}, book, Thresholds(), 3)
     lacking = conform(rows(lack=2), book, "x")
     table = Table.of(lacking, plan.agreement.ask.features)
-    told = coverage(plan.agreement.ask, plan.agreement.begin().levels, table, marks(b"s", lacking["person"], 120))
+    told = coverage(plan.agreement.ask, plan.agreement.begin().levels, table, marks(b"s", [lacking["person"]], 120))
     assert [sorted(p.variables) for p in told.populations] == [["age", "arm"], ["weight"]]
     assert not np.array_equal(told.populations[0].words, told.populations[1].words)
 
@@ -337,7 +338,7 @@ def test_a_model_with_gaps_covers_the_persons_of_each_number():
     plan = Plan("glm_imputed", {"formula": NARROW}, book, Thresholds(), 3)
     lacking = conform(rows(lack=2), book, "x")
     told = coverage(
-        plan.agreement.ask, plan.agreement.begin().levels, Table.of(lacking, ()), marks(b"s", lacking["person"], 120)
+        plan.agreement.ask, plan.agreement.begin().levels, Table.of(lacking, ()), marks(b"s", [lacking["person"]], 120)
     )
     assert [(sorted(p.variables), p.whole) for p in told.populations] == [
         (["size"], True),
@@ -490,9 +491,9 @@ def test_a_row_must_have_a_feature_that_is_read_in_blocks():
     plan = Plan("differential_expression", call, book, Thresholds(), 3)
     lacking = conform(rows(lack=2), book, "x")
     beside = Wide.held(("weight",), lacking[["weight"]].to_numpy())
-    table = Table(lacking.drop(columns="weight"), beside)
+    table = Table(InMemory(lacking.drop(columns="weight")), beside)
     levels = plan.agreement.begin().levels
-    whole, feature = coverage(plan.agreement.ask, levels, table, marks(b"s", lacking["person"], 120)).populations
+    whole, feature = coverage(plan.agreement.ask, levels, table, marks(b"s", [lacking["person"]], 120)).populations
     assert np.array_equal(whole.words, feature.words)
     assert plan.agreement.rows(plan.begin().agreement, table).left_out == 6
 

@@ -30,7 +30,7 @@ def names(n: int) -> np.ndarray:
 def test_the_number_of_differing_persons_is_exact_below_the_threshold(size, gone, come, least, seed):
     rng = np.random.default_rng(seed)
     people = names(size + come)
-    marked = marks(SECRET, people, len(people))
+    marked = marks(SECRET, [people], len(people))
     first = np.arange(size + come) < size
     second = np.ones(size + come, dtype=bool)
     second[rng.choice(size, min(gone, size), replace=False)] = False
@@ -43,7 +43,7 @@ def test_the_number_of_differing_persons_is_exact_below_the_threshold(size, gone
 def test_a_person_differs_once_however_many_of_its_rows_do(persons, visits, seed):
     rng = np.random.default_rng(seed)
     who = rng.integers(0, persons, persons * visits)
-    marked = marks(SECRET, names(persons)[who], len(who))
+    marked = marks(SECRET, [names(persons)[who]], len(who))
     one, two = rng.random(len(who)) < 0.9, rng.random(len(who)) < 0.97
     truth = len(np.unique(who[one != two]))
     assert differing(fingerprint(marked, one), fingerprint(marked, two), 32) == min(truth, 32)
@@ -51,7 +51,7 @@ def test_a_person_differs_once_however_many_of_its_rows_do(persons, visits, seed
 
 @pytest.mark.parametrize(("differ", "told"), [(0, 0), (1, 1), (9, 9), (10, 10), (50_000, 10)])
 def test_a_hundred_thousand_persons(differ, told):
-    marked = marks(SECRET, names(100_000), 100_000)
+    marked = marks(SECRET, [names(100_000)], 100_000)
     some = np.ones(100_000, dtype=bool)
     some[np.random.default_rng(differ).choice(100_000, differ, replace=False)] = False
     whole = fingerprint(marked, np.ones(100_000, dtype=bool))
@@ -65,27 +65,27 @@ def test_neither_order_nor_other_rows_matter_but_the_secret_does():
     people = names(50)
     back = people[::-1].copy()
     everybody = np.ones(50, dtype=bool)
-    here = fingerprint(marks(SECRET, people, 50), everybody)
-    assert np.array_equal(here, fingerprint(marks(SECRET, back, 50), everybody))
-    elsewhere = fingerprint(marks(bytes(32), people, 50), everybody)
+    here = fingerprint(marks(SECRET, [people], 50), everybody)
+    assert np.array_equal(here, fingerprint(marks(SECRET, [back], 50), everybody))
+    elsewhere = fingerprint(marks(bytes(32), [people], 50), everybody)
     assert differing(here, elsewhere, 32) == 32
 
 
 def test_who_has_no_name_is_one_by_its_position():
     people = names(20)
     people[[3, 4]] = None
-    marked = marks(SECRET, pd.Series(people), 20)
+    marked = marks(SECRET, [pd.Series(people)], 20)
     assert len(np.unique(marked.person)) == 20
     nobody = marks(SECRET, None, 20)
     assert len(np.unique(nobody.person)) == 20
     assert np.array_equal(marked.person[[3, 4]], nobody.person[[3, 4]])
-    assert len(marks(SECRET, names(0), 0).person) == len(marks(SECRET, None, 0).person) == 0
+    assert len(marks(SECRET, [names(0)], 0).person) == len(marks(SECRET, None, 0).person) == 0
 
 
 def test_marks_are_the_same_with_every_release_of_what_makes_them():
     """Else an update would make all earlier populations look foreign, and the ledger blind."""
-    assert marks(SECRET, names(2), 2).person.tolist() == MARKS
-    assert marks(SECRET, np.array([1.0, 2.0]), 2).person.tolist() != MARKS
+    assert marks(SECRET, [names(2)], 2).person.tolist() == MARKS
+    assert marks(SECRET, [pd.Series([1.0, 2.0])], 2).person.tolist() != MARKS
 
 
 MARKS = [1989219945, 79184087]

@@ -18,6 +18,7 @@ from ihds.analysis import design as designs
 from ihds.analysis.design import Ask, Frame, Weighting
 from ihds.analysis.features import MOST, outweighed, resting, weights
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
+from ihds.analysis.numerics import blocks
 from ihds.analysis.rows import Rows, distinct, per_person, persons_with, read_rows
 from ihds.analysis.timeset import TimeSet, bloom, peel
 from ihds.data.codebook import Codebook
@@ -611,15 +612,20 @@ def _marked(persons: Vector, alone: NDArray[np.bool_]) -> tuple[float, ...]:
 
 def _magnitude(column: NDArray[np.float64]) -> tuple[float, float]:
     """Return how many values are neither missing nor 0, and the sum of log2 of their sizes."""
-    size = np.abs(column)
-    present = np.isfinite(size) & (size > 0)
-    size = size if present.all() else size[present]
-    return float(len(size)), float(np.log2(size).sum())
+    found = np.zeros(2)
+    for rows in blocks(len(column)):
+        size = np.abs(column[rows])
+        size = size[np.isfinite(size) & (size > 0)]
+        found += np.array([len(size), np.log2(size).sum()])
+    return float(found[0]), float(found[1])
 
 
 def _moments_of(column: NDArray[np.float64], centre: float, scale: float) -> tuple[float, float, float]:
     """Return count, sum and sum of squares of the present values about a centre, in units of a scale."""
-    z = (column - centre) / scale
-    present = np.isfinite(z)
-    z = z if present.all() else z[present]
-    return float(len(z)), float(z.sum()), float(z @ z)
+    found = np.zeros(3)
+    for rows in blocks(len(column)):
+        z = (column[rows] - centre) / scale
+        present = np.isfinite(z)
+        z = z if present.all() else z[present]
+        found += np.array([len(z), z.sum(), z @ z])
+    return float(found[0]), float(found[1]), float(found[2])

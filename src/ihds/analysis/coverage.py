@@ -42,7 +42,10 @@ class Coverage:
 def coverage(ask: Ask, levels: dict[str, tuple[str, ...]], table: Table, marks: Marks) -> Coverage:
     """Return what a study covers under the published levels."""
     rows = ~lacking(ask, levels, table)
-    codes = {name: level_codes(table.frame[name], known) for name, known in levels.items()}
+    codes = {
+        name: np.concatenate([level_codes(block[name], known) for _, block in table.blocks((name,))])
+        for name, known in levels.items()
+    }
     if ask.complete:
         for code in codes.values():
             rows &= code >= 0

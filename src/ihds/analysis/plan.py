@@ -21,7 +21,7 @@ from ihds.analysis.method import Contribution, Layout, flatten, leaves, make_par
 from ihds.analysis.noisy import Noise, PublicAgreement, Wanted, explained, noise_of, twin
 from ihds.analysis.release import released
 from ihds.analysis.result import Result
-from ihds.analysis.rows import Rows, build
+from ihds.analysis.rows import Rows, build, divided
 from ihds.canonical import pack, unpack
 from ihds.data.codebook import Codebook
 from ihds.data.wide import Table
@@ -85,6 +85,18 @@ class Plan:
     def variables(self) -> frozenset[str]:
         """The variables the study uses."""
         return self.agreement.ask.variables
+
+    @property
+    def together(self) -> str | None:
+        """The column, "" for none, whose values stay together where a site's sums are those over parts of its rows.
+
+        None where they are not: a model of the site's own, computed clusters, or such as cut through persons.
+        """
+        ask, person = self.agreement.ask, self.codebook.person
+        clusters = ask.formula.label(ask.formula.cluster)
+        if not ask.divisible or (clusters and clusters not in self.codebook.variables):
+            return None
+        return (clusters or person) if person in ("", clusters) or not clusters else None
 
     def begin(self) -> PlanState:
         """Return the first state; sees no data."""
@@ -192,7 +204,7 @@ class SiteWork:
     plan: Plan
     table: Table
     _rows: tuple[object, Rows] | None = None
-    _design: tuple[bytes, design.Design] | None = None
+    _design: tuple[bytes, list[design.Design]] | None = None
     _frame: design.Frame | None = None
     _twin: SiteWork | None = None
     _persons: int = 0
@@ -205,8 +217,8 @@ class SiteWork:
     def local(self, state: PlanState) -> Contribution:
         """Return this site's contribution to the round that ``state`` asks for."""
         if state.agreement.phase == "done":
-            placed = self._placed(state.agreement)
-            contribution: Contribution = self.plan.chosen.local(self.plan.params, self.plan.inner(state), placed)
+            pieces, inner = self._placed(state.agreement), self.plan.inner(state)
+            contribution = joined([self.plan.chosen.local(self.plan.params, inner, piece) for piece in pieces])
         else:
             contribution = self.plan.agreement.local(state.agreement, self._read(state.agreement))
         if self._twin is not None:
@@ -223,14 +235,16 @@ class SiteWork:
             self._persons = self._rows[1].persons
         return self._rows[1]
 
-    def _placed(self, agreed: AgreeState) -> design.Design:
+    def _placed(self, agreed: AgreeState) -> list[design.Design]:
         if self._design is not None and self._frame is agreed.frame:
             return self._design[1]
         key = pack(agreed.frame)
         if self._design is None or self._design[0] != key:
             if agreed.frame.columns != design.column_names(self.plan.agreement.ask, agreed.frame.levels):
                 raise BadMessage("the agreed columns are not those of the formula")
-            self._design = (key, build(self.plan.agreement.ask, agreed.frame, self._read(agreed)))
+            whole = build(self.plan.agreement.ask, agreed.frame, self._read(agreed))
+            apart = self.plan.together is not None and not self.plan.agreement.ask.features
+            self._design = (key, divided(whole) if apart else [whole])
             self._rows = None  # their matrix went into the design
         self._frame = agreed.frame
         return self._design[1]
@@ -249,6 +263,8 @@ def must_have_shape(contribution: Contribution, twin: Contribution) -> None:
 
 def joined(parts: list[Contribution]) -> Contribution:
     """Return a site's contribution from those of parts of its rows; what counts the site itself counts once."""
+    if len(parts) == 1:
+        return parts[0]
     kind = type(parts[0])
     values: dict[str, Any] = {}
     for name, declared in leaves(kind).items():

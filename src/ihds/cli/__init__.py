@@ -21,6 +21,7 @@ from ihds.cli import (
     participants,
     permits,
     policies,
+    publications,
     studies,
 )
 from ihds.cli.words import ERR, group, show_json
@@ -79,6 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
     studies.catalogue_commands(group(sub, "catalogue", "find datasets"))
     studies.apply_command(sub)
     permits.permit_commands(group(sub, "permit", "work cases: assess, decide, grant and revoke"))
+    publications.publication_commands(group(sub, "publication", "publish results, report findings, delete"))
     permits.officer_commands(group(sub, "officer", "accounts of an access body and their duties"))
     permits.agreement_commands(group(sub, "agreement", "agreements of institutions beside the EHDS"))
     study = group(sub, "study", "run and show studies; look at, approve and decline those that came to a holder")

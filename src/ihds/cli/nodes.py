@@ -11,10 +11,9 @@ from ihds.cli.words import ERR, command, open_space, show, show_rows
 from ihds.errors import BadInput
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from ihds.data.codebook import Codebook
     from ihds.data.sources.tabular import Beside
+    from ihds.data.table import Opened
     from ihds.roles.config import DatasetConfig
 
 
@@ -105,18 +104,19 @@ def _node_init(given: Any) -> None:
     show(given, answer, f"{name} is ready: {config.did}\nrun it with: ihds node run {given.folder}")
 
 
-def _read_holding(given: Any, name: str) -> tuple[DatasetConfig, pd.DataFrame, Codebook, Beside | None]:
+def _read_holding(given: Any, name: str) -> tuple[DatasetConfig, Opened, Codebook, Beside | None]:
     """Read and check a holder's table, and the genotypes beside it, before anything is made."""
     from ihds.data.codebook import Codebook
     from ihds.data.sources.tabular import Beside
-    from ihds.data.table import conform, draft_codebook, read_table
+    from ihds.data.table import Opened, conformed, draft_codebook
 
     if given.data is None:
         raise BadInput("a holder needs data", remedy="give --data TABLE.csv, or --file for a file it lets out")
-    table = read_table(given.data, name)
+    table = Opened(given.data, name)
     book = Codebook.read(given.codebook) if given.codebook else draft_codebook(name, table, given.person)
     settings = _settings(given, given.dataset or given.data.stem)
-    table = conform(table, book, name)
+    for _ in conformed(table, book, name):
+        pass
     beside = Beside(given.genotypes, given.build) if given.genotypes else None
     if beside:
         beside.join(table, book)
@@ -248,7 +248,7 @@ def _worker_ticket(given: Any) -> None:
 
 def _worker_init(given: Any) -> None:
     from ihds.data.codebook import Codebook
-    from ihds.data.table import conform, draft_codebook, read_table
+    from ihds.data.table import Opened, conformed, draft_codebook
     from ihds.roles import worker
 
     try:
@@ -257,13 +257,15 @@ def _worker_init(given: Any) -> None:
     except (OSError, ValueError, KeyError) as error:
         raise BadInput(f"{given.ticket} is no ticket: {error!r}", remedy="write one: ihds worker ticket") from error
     name = given.dataset or given.data.stem
-    table = read_table(given.data, name)
+    table = Opened(given.data, name)
     book = Codebook.read(given.codebook) if given.codebook else draft_codebook(name, table, given.person)
-    tables = {name: (conform(table, book, name), book)}
+    for _ in conformed(table, book, name):
+        pass
+    tables = {name: (table, book)}
     settings = {**ticket, "evidence": tuple(given.evidence), "thresholds": _thresholds(given.threshold)}
     config = worker.create(given.folder, key, given.connector or connector, settings, tables)
-    answer = {"folder": str(given.folder), "connector": config.connector, "rows": len(table)}
-    show(given, answer, f"{len(table)} rows are ready; run it with: ihds worker run {given.folder}")
+    answer = {"folder": str(given.folder), "connector": config.connector, "rows": table.height}
+    show(given, answer, f"{table.height} rows are ready; run it with: ihds worker run {given.folder}")
 
 
 def _worker_run(given: Any) -> None:

@@ -11,16 +11,18 @@ from typing import Any
 
 from ihds.cli.words import OUT, command, numbers, open_space, show, show_json, show_rows
 from ihds.errors import BadInput, SetupFailed
+from ihds.governance.lives import AppealAction
 from ihds.governance.rule import REGIMES
 
 
-def _acting(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def acting(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Let a command be given in an officer's name."""
     parser.add_argument("--by", default="", help="who acts: an account of this access body")
     parser.add_argument("--key", type=Path, help="file with your own key (default: the node's, with --by)")
     return parser
 
 
-def _space(given: Any) -> Any:
+def officer_space(given: Any) -> Any:
     """Return the node, spoken to with the officer's own key where one is given."""
     space = open_space(given)
     if getattr(given, "key", None) is None:
@@ -69,7 +71,7 @@ def _case_commands(sub: Any) -> None:
     which.add_argument("--all", metavar="ANSWER", help="this answer to every question")
     assess.add_argument("--answer", help="yes, no or 'not applicable', with --question")
     assess.add_argument("--because", required=True, help="the justification, kept with the verdict")
-    _acting(assess)
+    acting(assess)
     fees = command(
         sub,
         "fees",
@@ -78,7 +80,7 @@ def _case_commands(sub: Any) -> None:
         _fees,
     )
     fees.add_argument("id", help="application id")
-    _acting(fees)
+    acting(fees)
     decide = command(
         sub,
         "decide",
@@ -93,18 +95,21 @@ def _case_commands(sub: Any) -> None:
     decide.add_argument("--reason", action="append", default=[], help="of a refusal; may be repeated")
     decide.add_argument("--condition", action="append", default=[], help="NAME=NUMBER, for example min_cell=10")
     decide.add_argument("--environment", default="", help='DID of the environment that runs the studies, or "none"')
-    _acting(decide)
+    acting(decide)
     step = command(
         sub,
         "step",
         "take another step of a case's life, as docs/law/lives.md has it",
-        "ihds permit step urn:uuid:… ask --reason 'which ethics committee?' --by 'A. Assessor' --node hdab",
+        "ihds permit step urn:uuid:… ask --reason 'which ethics committee?' --by 'A. Assessor' --node hdab\n"
+        "  ihds permit step urn:uuid:… answer --change 'ethics=CNER 2026/1' --node researcher",
         _step,
     )
     step.add_argument("id", help="application id")
     step.add_argument("action", help="for example ask, extend, forward, 'offer statistics', 'set conditions'")
-    step.add_argument("--reason", action="append", default=[], help="told to the applicant; may be repeated")
-    _acting(step)
+    step.add_argument("--reason", action="append", default=[], help="told to the other side; may be repeated")
+    step.add_argument("--holder", default="", help="DID of the trusted holder to forward to")
+    step.add_argument("--change", action="append", default=[], help="FIELD=VALUE of an answer (on the user's node)")
+    acting(step)
     replay = command(
         sub,
         "replay",
@@ -115,6 +120,94 @@ def _case_commands(sub: Any) -> None:
     replay.add_argument("id", help="application id")
     replay.add_argument("--on", type=date.fromisoformat, required=True)
     replay.add_argument("--regime", choices=REGIMES, default="ehds", help="on what it would rest (default: ehds)")
+    _later_commands(sub)
+
+
+def _later_commands(sub: Any) -> None:
+    clock = command(
+        sub,
+        "clock",
+        "show the clocks of a case, or of a permit that ended",
+        "ihds permit clock urn:uuid:… --node hdab",
+        _clock,
+    )
+    clock.add_argument("id", help="application or permit id")
+    late = command(
+        sub,
+        "overdue",
+        "list what is late, or will be within some days",
+        "ihds permit overdue --days 14 --node hdab",
+        _overdue,
+    )
+    late.add_argument("--days", type=int, default=0, help="also what ends within so many days (default 0)")
+    amend = command(
+        sub,
+        "amend",
+        "ask for a change of a permit in force: persons, variables, a longer time (on the user's node)",
+        "ihds permit amend urn:uuid:… --person 'B. Researcher' --node researcher",
+        _amend,
+    )
+    amend.add_argument("id", help="permit id")
+    amend.add_argument("--person", action="append", default=[], help="to be added; may be repeated")
+    amend.add_argument("--variable", action="append", default=[], help="to be added; may be repeated")
+    amend.add_argument("--months", type=int, default=0, help="so many months longer; once")
+    appeal = command(
+        sub,
+        "appeal",
+        "lodge an appeal against a refusal (on the user's node), or dismiss or remit it",
+        "ihds permit appeal urn:uuid:… lodge --reason 'the purpose was misread' --node researcher\n"
+        "  ihds permit appeal urn:uuid:… 'remit to assessment' --reason '…' --by 'The Court' --node hdab",
+        _appeal,
+    )
+    appeal.add_argument("id", help="application id")
+    appeal.add_argument("action", choices=list(AppealAction))
+    appeal.add_argument("--reason", action="append", default=[], required=True)
+    acting(appeal)
+    exclude = command(
+        sub,
+        "exclude",
+        "exclude an applicant from access, for up to five years (EHDS Art. 63(3))",
+        "ihds permit exclude did:web:user.example --years 2 --reason misuse --by 'An Officer' --node hdab",
+        _exclude,
+    )
+    exclude.add_argument("user", help="DID")
+    exclude.add_argument("--years", type=int, required=True)
+    exclude.add_argument("--reason", required=True)
+    acting(exclude)
+
+
+def _clock(given: Any) -> None:
+    rows = open_space(given).call("permit.clock", id=given.id)
+    show_rows(given, rows, ("clock", "article", "who", "what", "standing", "last", "days_left", "consequence"))
+
+
+def _overdue(given: Any) -> None:
+    rows = open_space(given).call("permit.overdue", days=given.days)
+    show_rows(given, rows, ("about", "clock", "who", "what", "last", "days_left", "consequence"))
+
+
+def _amend(given: Any) -> None:
+    words = {"persons": given.person, "variables": given.variable, "months": given.months}
+    answer = open_space(given).call("permit.amend", id=given.id, **words)
+    show(given, answer, f"amendment {answer['application']} is {answer['state']}")
+
+
+def _appeal(given: Any) -> None:
+    space = officer_space(given)
+    if space.config.role == "access_body":
+        answer = space.call("permit.appeal", id=given.id, action=given.action, reasons=given.reason, by=given.by)
+    else:
+        withdraws = given.action == AppealAction.WITHDRAW
+        action = f"{given.action} appeal" if withdraws else given.action
+        answer = space.call("permit.act", id=given.id, action=action, reasons=given.reason)
+    again = f"; it is assessed anew as {answer['again']}" if answer["again"] else ""
+    show(given, answer, f"the appeal is {answer['state']}{again}")
+
+
+def _exclude(given: Any) -> None:
+    words = {"user": given.user, "years": given.years, "reason": given.reason, "by": given.by}
+    answer = officer_space(given).call("permit.exclude", **words)
+    show(given, answer, f"{answer['applicant']} is excluded until {answer['until']}")
 
 
 def _list(given: Any) -> None:
@@ -131,19 +224,19 @@ def _assess(given: Any) -> None:
     if given.question and not given.answer:
         raise BadInput("a question needs its answer", remedy="--answer yes")
     words = {"question": given.question or "all", "answer": given.answer or given.all, "because": given.because}
-    answer = _space(given).call("permit.assess", id=given.id, by=given.by, **words)
+    answer = officer_space(given).call("permit.assess", id=given.id, by=given.by, **words)
     lines = [f"{answer['answered']} verdicts on file", *(f"open: {q}" for q in answer["open"])]
     show(given, answer, "\n".join([*lines, *(f"failing: {q}" for q in answer["failing"])]))
 
 
 def _fees(given: Any) -> None:
-    answer = _space(given).call("permit.fees", id=given.id, by=given.by)
+    answer = officer_space(given).call("permit.fees", id=given.id, by=given.by)
     lines = [f"{x['euros']:>8} EUR  {x['what']} ({x['article']})" for x in answer["lines"]]
     show(given, answer, "\n".join([*lines, f"{answer['total_euros']:>8} EUR  together", answer["withdraw"]]))
 
 
 def _decide(given: Any) -> None:
-    answer = _space(given).call(
+    answer = officer_space(given).call(
         "permit.decide",
         id=given.id,
         grant=given.grant,
@@ -162,7 +255,9 @@ def called(legal_regime: str) -> str:
 
 
 def _step(given: Any) -> None:
-    answer = _space(given).call("permit.act", id=given.id, action=given.action, reasons=given.reason, by=given.by)
+    changes = dict(pair.partition("=")[::2] for pair in given.change)
+    words = {"action": given.action, "reasons": given.reason, "by": given.by, "holder": given.holder}
+    answer = officer_space(given).call("permit.act", id=given.id, changes=changes, **words)
     answer.pop("credential", None)
     show(given, answer, f"the case is {answer['stage']}")
 
@@ -244,7 +339,7 @@ def agreement_commands(sub: Any) -> None:
         _propose,
     )
     propose.add_argument("file", type=Path, help="JSON: title, purposes, parties, approvals, terms, since, until")
-    _acting(propose)
+    acting(propose)
     sign = command(
         sub,
         "sign",
@@ -263,7 +358,7 @@ def agreement_commands(sub: Any) -> None:
     )
     end.add_argument("id")
     end.add_argument("--reason", required=True)
-    _acting(end)
+    acting(end)
 
 
 def _agreements(given: Any) -> None:
@@ -279,7 +374,7 @@ def _propose(given: Any) -> None:
         body = json.loads(given.file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadInput(f"{given.file} is no JSON agreement: {error}", remedy="docs/how-to/work-a-case.md") from error
-    answer = _space(given).call("joint.propose", agreement=body, by=given.by)
+    answer = officer_space(given).call("joint.propose", agreement=body, by=given.by)
     show(given, answer, f"agreement {answer['agreement']} waits for {len(answer['unsigned'])} signatures")
 
 
@@ -291,5 +386,5 @@ def _sign(given: Any) -> None:
 
 
 def _end(given: Any) -> None:
-    answer = _space(given).call("joint.end", id=given.id, reason=given.reason, by=given.by)
+    answer = officer_space(given).call("joint.end", id=given.id, reason=given.reason, by=given.by)
     show(given, answer, f"the agreement is {answer['state']}")

@@ -107,6 +107,7 @@ def study_commands(sub: Any) -> None:
     run.add_argument("--permit", help="permit id (default: the only one in force)")
     run.add_argument("--dataset", action="append", default=[], help="without a permit: where to ask")
     run.add_argument("--purpose", help="default: the permit's")
+    run.add_argument("--person", help="who runs it, as the permit names persons (default: the only one it names)")
     run.add_argument("--stop-after", type=int, help="pause after so many rounds")
     param_options(run)
     shown = command(
@@ -191,7 +192,7 @@ def _study_run(given: Any) -> None:
         else:
             if not given.method:
                 raise BadInput("no method is named", remedy="write for example: ihds study run cox --formula …")
-            more = {"purpose": given.purpose, "max_rounds": given.stop_after}
+            more = {"purpose": given.purpose, "person": given.person, "max_rounds": given.stop_after}
             if given.permit or not given.dataset:
                 more["permit"] = given.permit or space.only_permit()
             else:

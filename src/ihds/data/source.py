@@ -74,7 +74,7 @@ class View:
         """Return the view without the rows flagged (n,): ``persons`` remain."""
         kept = np.flatnonzero(~rows)
         whole = self._rows
-        return replace(self, persons=persons, _rows=lambda features: whole(features).part(kept), kept=kept)
+        return replace(self, persons=persons, _rows=lambda features: whole(features).kept(kept), kept=kept)
 
     def __repr__(self) -> str:
         return f"View({self.scope.dataset!r}, {len(self.scope.variables)} variables)"

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ihds.data.frames import Frames, InMemory, Kept, Range, blocks
 from ihds.data.plink import Bed
 
 Floats = NDArray[np.float64]
@@ -173,25 +174,52 @@ class Wide:
 
 @dataclass(frozen=True)
 class Table:
-    """A site's rows: a table of columns, and beside it numbers that are read in blocks."""
+    """A site's rows: columns that are read row by row, and beside them numbers that are read column by column."""
 
-    frame: pd.DataFrame
+    rows: Frames
     wide: Wide
 
     @classmethod
     def of(cls, table: pd.DataFrame | Table, names: tuple[str, ...]) -> Table:
         """Return a table whose columns ``names`` are read in blocks."""
         if isinstance(table, Table):
-            return cls(table.frame, table.wide.named(names))
-        return cls(table, Wide.of_frame(table, names))
+            return cls(table.rows, table.wide.named(names))
+        return cls(InMemory(table), Wide.of_frame(table, names))
 
     def __len__(self) -> int:
-        return len(self.frame)
+        return self.rows.height
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are read row by row."""
+        return self.rows.names
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """These columns, read now."""
+        return self.rows.read(self.columns, slice(None))
+
+    def column(self, name: str) -> pd.Series:
+        """Return one of these columns, read now."""
+        return self.rows.read((name,), slice(None))[name]
+
+    def blocks(self, names: tuple[str, ...]) -> Iterator[tuple[slice, pd.DataFrame]]:
+        """Return columns block by block of rows, and which rows; one empty block if there are none."""
+        return ((rows, self.rows.read(names, rows)) for rows in blocks(len(self)))
 
     def empty(self) -> Table:
         """Return the same columns without a row."""
-        return Table(self.frame.iloc[:0], Wide.held(self.wide.names, np.zeros((0, self.wide.shape[1]))))
+        without = Wide.held(self.wide.names, np.zeros((0, self.wide.shape[1])))
+        return Table(InMemory(self.rows.read(self.columns, slice(0, 0))), without)
 
     def part(self, rows: Ints) -> Table:
         """Return rows by position."""
-        return Table(self.frame.iloc[rows].reset_index(drop=True), self.wide.of(rows))
+        return Table(InMemory(self.frame.iloc[rows].reset_index(drop=True)), self.wide.of(rows))
+
+    def kept(self, rows: Ints) -> Table:
+        """Return rows by position, in their order, read when they are needed."""
+        return Table(Kept(self.rows, rows), self.wide.of(rows))
+
+    def range(self, rows: slice) -> Table:
+        """Return neighbouring rows, read when they are needed."""
+        return Table(Range(self.rows, rows), self.wide.of(np.arange(rows.start, rows.stop)))

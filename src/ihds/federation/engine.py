@@ -13,13 +13,17 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
 
+from ihds.analysis.design import column_names
 from ihds.analysis.method import Contribution
 from ihds.analysis.plan import Plan, PlanState, SiteWork, joined, must_have_shape
+from ihds.analysis.rows import PIECE, numbered, pieces
 from ihds.canonical import pack, unpack
 from ihds.data.wide import Table
 from ihds.errors import SetupFailed, SiteMissing
+
+#: Numbers of a row besides its columns: outcome, time, person, codes.
+_BESIDE = 4
 
 
 class Work(Protocol):
@@ -46,15 +50,53 @@ class Engine(Protocol):
         ...
 
 
+@dataclass(frozen=True)
 class Here:
-    """The site's own process."""
+    """The site's own process. Rows of more bytes than ``keep`` are read anew in each round, a piece at a time."""
+
+    keep: int = 1 << 29
 
     def work(self, plan: Plan, table: Table) -> Work:
         """Return the computation; its twin without rows guards the shape of what leaves."""
+        ask = plan.agreement.ask
+        columns = len(column_names(ask, plan.agreement.begin().levels)) + _BESIDE
+        if plan.together is not None and not ask.features and 8 * len(table) * columns > self.keep:
+            rows = pieces(numbered(table, plan.together), PIECE)
+            if len(rows) > 1:
+                return _Streamed(plan, table, rows, SiteWork(plan, table.empty()))
         return plan.work(table).with_twin()
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+@dataclass
+class _Streamed:
+    """A study's rows in pieces that are read when they are needed, and not kept."""
+
+    plan: Plan
+    table: Table
+    rows: list[slice]
+    twin: SiteWork
+    held: int = 0
+
+    def local(self, state: PlanState) -> Contribution:
+        """Return the sum over the pieces."""
+        whole: Contribution | None = None
+        held = 0
+        for rows in self.rows:
+            work = SiteWork(self.plan, self.table.range(rows))
+            part = work.local(state)
+            held += work.persons()
+            whole = part if whole is None else joined([whole, part])
+        assert whole is not None
+        self.held = held
+        must_have_shape(whole, self.twin.local(state))
+        return whole
+
+    def persons(self) -> int:
+        """Return how many persons the present rows hold."""
+        return self.held
 
 
 @contextlib.contextmanager
@@ -172,13 +214,9 @@ def divide(plan: Plan, table: Table, count: int) -> list[Table]:
 
     Where clusters are others than persons, or computed, they are one part: thresholds count persons.
     """
-    formula = plan.agreement.ask.formula
-    frame = table.frame
-    person = plan.codebook.person if plan.codebook.person in frame.columns else ""
-    key = formula.label(formula.cluster) if formula.cluster else person
-    if formula.cluster and (key not in frame.columns or person not in ("", key)):
+    if plan.together is None:
         return [table]
-    code = pd.factorize(frame[key])[0] if key else np.arange(len(table))
+    code = numbered(table, plan.together)
     of_part = np.where(code >= 0, code % count, 0)
     parts = [table.part(np.flatnonzero(of_part == at)) for at in range(count)]
     return [part for part in parts if len(part)]

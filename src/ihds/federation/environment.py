@@ -59,6 +59,7 @@ class Request:
     asked: str
     ways: dict[str, str]
     max_rounds: int | None = None
+    person: str = ""
 
     @classmethod
     def from_dict(cls, study: str, body: dict[str, Any]) -> Request:
@@ -79,13 +80,15 @@ class Request:
                 asked=str(body["asked"]),
                 ways={str(holder): str(token) for holder, token in dict(body["ways"]).items()},
                 max_rounds=None if most is None else int(most),
+                person=str(body.get("person", "")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise BadMessage(f"this is not a request for a study: {error!r}") from error
 
     def question(self) -> dict[str, Any]:
         """Return what does not change while a study is asked for again."""
-        return {"permit": self.permit, "purpose": self.purpose, "method": self.method, "params": self.params}
+        names = ("permit", "purpose", "method", "params", "person")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass
@@ -115,11 +118,11 @@ class Environment:
             NotAuthenticated: the user did not sign it.
 
         """
-        permit = self._judged(user, request.permit, request.purpose, request.method, frozenset())
+        question = request.question()
+        permit = self._judged(user, question, frozenset())
         if set(request.ways) != {holder for holder, _ in permit.datasets}:
             raise Refused("the request does not lead to the holders of the permit, all of them and no other")
         claims = self.signatures.verify(request.asked, user)
-        question = request.question()
         if {k: claims.get(k) for k in ("study", "question")} != asked(request.study, **question):
             raise NotAuthenticated("the user's signature is for another study")
         found = self.log.get("study.request", request.study)
@@ -177,22 +180,22 @@ class Environment:
 
     # -- running ---------------------------------------------------------------------------------
 
-    def _judged(self, user: str, permit_id: str, purpose: str, method: str, variables: frozenset[str]) -> Permit:
+    def _judged(self, user: str, question: dict[str, Any], variables: frozenset[str]) -> Permit:
         """Return the permit of a request, which allows it now.
 
         Raises:
             Refused: it does not.
 
         """
-        permit, state = self.outside.permit(permit_id, user)
+        permit, state = self.outside.permit(question["permit"], user)
         reasons: list[str] = []
         if permit.environment != self.me:
             reasons.append(f"EHDS 68(10): the permit names {permit.environment or 'no environment'}, not this one")
         holders = frozenset(holder for holder, _ in permit.datasets)
         for holder, dataset in permit.datasets:
-            verdict = decide(
-                permit, state, Use(user, holder, dataset, purpose, method, variables, holders), self.clock()
-            )
+            purpose, method, person = (str(question[k]) for k in ("purpose", "method", "person"))
+            use = Use(user, holder, dataset, purpose, method, variables, holders, person)
+            verdict = decide(permit, state, use, self.clock())
             if isinstance(verdict, No):
                 reasons += [r for r in verdict.reasons if r not in reasons]
         if reasons:
@@ -203,10 +206,10 @@ class Environment:
     def _work(self, identifier: str, run: Run, max_rounds: int | None) -> Result | None:
         """Run a study; permit and cancellation are looked at before the first round and after each."""
         body = self.runs.record(identifier).body
-        question = {name: body[name] for name in ("permit", "purpose", "method", "params")}
+        question = {name: body[name] for name in ("permit", "purpose", "method", "params", "person")}
 
         def judged(variables: frozenset[str]) -> Permit:
-            return self._judged(body["user"], body["permit"], body["purpose"], body["method"], variables)
+            return self._judged(body["user"], question, variables)
 
         permit, found = judged(frozenset()), self.log.get("study", identifier)
         if found is not None:

@@ -451,6 +451,7 @@ class Gate:
             method=study.method,
             variables=plan.variables,
             holders=frozenset(study.holders),
+            person=study.person,
         )
         reasons: list[str] = []
         decision = decide(grant.permit, grant.state, use, self.clock())
@@ -542,8 +543,9 @@ class Gate:
         dataset, person = view.scope.dataset, plan.codebook.person
         if dataset not in self._marks:
             known = ledger.secret(self.log, self.signatures, self.me)
-            column = self.source.column(dataset, person) if person in table.frame.columns else None
-            self._marks[dataset] = marks(known, column, len(table) if column is None else len(column))
+            column = self.source.column(dataset, person) if person in table.columns else None
+            rows = len(table) if column is None else len(column)
+            self._marks[dataset] = marks(known, None if column is None else [column], rows)
         marked = self._marks[dataset]
         return coverage(plan.agreement.ask, levels, table, marked if view.kept is None else marked.of(view.kept))
 

@@ -28,7 +28,8 @@ class Study:
 
     ``codebook`` is what the holders' dictionaries agree on; ``thresholds`` the strictest that
     apply; both are public and part of what every holder signs up to. Where the permit names an
-    ``environment``, ``word`` is what the user signed to have it ask: see ``asked``.
+    ``environment``, ``word`` is what the user signed to have it ask: see ``asked``. ``person`` is who runs it:
+    the user vouches for that.
     """
 
     id: StudyId
@@ -41,6 +42,7 @@ class Study:
     thresholds: Thresholds
     holders: tuple[Did, ...]
     aggregation: Aggregation = field(default_factory=Aggregation)
+    person: str = ""
     environment: Did | None = None
     word: str = ""
 
@@ -73,6 +75,7 @@ class Study:
                 thresholds=Thresholds(**body["thresholds"]),
                 holders=tuple(Did.parse(h) for h in body["holders"]),
                 aggregation=Aggregation.from_dict(body.get("aggregation", {})),
+                person=str(body.get("person", "")),
                 environment=Did.parse(body["environment"]) if body.get("environment") else None,
                 word=str(body.get("word", "")),
             )
@@ -81,7 +84,7 @@ class Study:
 
     def asked(self) -> dict[str, Any]:
         """Return what its user signs where an environment signs the study."""
-        return asked(self.id, self.permit, self.purpose, self.method, self.params)
+        return asked(self.id, self.permit, self.purpose, self.method, self.params, self.person)
 
     def digest(self) -> str:
         """Return the digest that names the study in keys and masks."""
@@ -92,9 +95,11 @@ class Study:
         return Plan(self.method, self.params, Codebook.from_dict(self.codebook), self.thresholds, len(self.holders))
 
 
-def asked(study: str, permit: str, purpose: str, method: str, params: dict[str, Any]) -> dict[str, Any]:
+def asked(
+    study: str, permit: str, purpose: str, method: str, params: dict[str, Any], person: str = ""
+) -> dict[str, Any]:
     """Return what a user signs of a question that an environment puts to holders: the digest, for it may be long."""
-    question = {"permit": permit, "purpose": purpose, "method": method, "params": params}
+    question = {"permit": permit, "purpose": purpose, "method": method, "params": params, "person": person}
     return {"study": study, "question": digest(question)}
 
 
@@ -128,6 +133,7 @@ def study_of(identifier: StudyId, permit: Permit, question: dict[str, Any], reco
         holders=tuple(Did.parse(r.holder) for r in records),
         aggregation=permit.aggregation,
         environment=permit.environment,
+        person=str(question.get("person", "")),
     )
 
 

@@ -110,16 +110,46 @@ class Application:
             )
         try:
             ready = dict(body)
+            for name in _TEXTS:
+                _text(name, body[name])
+            if not isinstance(body["public_body"], bool):
+                raise BadInput("public_body is neither true nor false", remedy="write true or false")
             for name in ("variables", "methods", "persons"):
-                ready[name] = tuple(map(str, body[name]))
+                if not isinstance(body[name], (list, tuple)):
+                    raise BadInput(f"{name} is no list", remedy="write a list of texts")
+                ready[name] = tuple(_text(name, item) for item in body[name])
             ready["id"] = ApplicationId.parse(body["id"])
             ready["applicant"] = Did.parse(body["applicant"])
             ready["datasets"] = tuple((Did.parse(h), str(d)) for h, d in body["datasets"])
             ready["submitted_at"] = datetime.fromisoformat(body["submitted_at"])
-            ready["period_months"] = int(body["period_months"])
-        except (TypeError, ValueError) as error:
+            if ready["submitted_at"].tzinfo is None:
+                raise BadInput("submitted_at has no time zone", remedy="write it with its offset from UTC")
+            if type(body["period_months"]) is not int:
+                raise BadInput("period_months is no whole number", remedy="write a number of months")
+        except (TypeError, ValueError, OverflowError) as error:
             raise BadInput(f"the application cannot be read: {error}") from error
         return cls(**ready)
+
+
+_TEXTS = (
+    "applicant_country",
+    "title",
+    "purpose",
+    "intended_use",
+    "benefit",
+    "legal_basis",
+    "ethics",
+    "safeguards",
+    "submitted_at",
+)
+_LONGEST = 20_000
+
+
+def _text(name: str, value: object) -> str:
+    """Return a text that can be kept and shown. Raises BadInput."""
+    if not isinstance(value, str) or len(value) > _LONGEST or any(0xD800 <= ord(c) <= 0xDFFF for c in value):
+        raise BadInput(f"{name} is no text of at most {_LONGEST} characters", remedy="see `ihds apply --help`")
+    return value
 
 
 #: The fields of the common form that must be answered, with their ground.

@@ -52,6 +52,15 @@ class Clock:
         """Return it with one more mark."""
         return replace(self, entries=(*self.entries, entry))
 
+    def written(self) -> list[Any]:
+        """Return the JSON form."""
+        return [self.id, [_written(e) for e in self.entries]]
+
+    @classmethod
+    def read(cls, body: list[Any]) -> Clock:
+        """Read the JSON form that ``written`` made."""
+        return cls(str(body[0]), tuple(map(_read, body[1])))
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -117,7 +126,7 @@ class Case:
             "changes": list(self.changes),
             "statistics": self.statistics,
             "forwarded_to": self.forwarded_to,
-            "clocks": [[c.id, [_written(e) for e in c.entries]] for c in self.clocks],
+            "clocks": [c.written() for c in self.clocks],
             "reasons": list(self.reasons),
         }
 
@@ -142,7 +151,7 @@ class Case:
             changes=tuple(body["changes"]),
             statistics=body["statistics"],
             forwarded_to=body["forwarded_to"],
-            clocks=tuple(Clock(i, tuple(map(_read, entries))) for i, entries in body["clocks"]),
+            clocks=tuple(map(Clock.read, body["clocks"])),
             reasons=tuple(body["reasons"]),
         )
 
@@ -163,9 +172,17 @@ def judge(case: Case, action: CaseAction, role: Role, shown: frozenset[Shown]) -
 
 
 def take(case: Case, action: CaseAction, on: date, calendar: Calendar, reasons: tuple[str, ...] = ()) -> Case:
-    """Return the case after a step that was judged allowed, with its clocks; reasons given replace those before."""
+    """Return the case after a step that was judged allowed, with its clocks; reasons given replace those before.
+
+    Raises:
+        BadInput: a clock cannot bear it: it was extended before, or ran out already.
+
+    """
     to = LIFE[case.legal_regime, case.kind][case.stage][action].to
-    return replace(_marked(case, action, on, calendar, "; ".join(reasons)), stage=to, reasons=reasons)
+    after = replace(_marked(case, action, on, calendar, "; ".join(reasons)), stage=to, reasons=reasons)
+    for run in after.clocks:
+        run.stands(calendar, on)
+    return after
 
 
 def revised(case: Case, application: Application) -> Case:
@@ -239,9 +256,9 @@ def _marked(case: Case, action: CaseAction, on: date, calendar: Calendar, reason
     return start(case, decides, on) if action is begins else case
 
 
-def overdue(case: Case, calendar: Calendar, on: date, warn_days: int) -> tuple[Due, ...]:
-    """Return the clocks of a case that ran out, or will within some days."""
-    found = [c.stands(calendar, on) for c in case.clocks]
+def pressing(clocks: tuple[Clock, ...], calendar: Calendar, on: date, warn_days: int) -> tuple[Due, ...]:
+    """Return the clocks that ran out, or will within some days."""
+    found = [c.stands(calendar, on) for c in clocks]
     return tuple(
         d
         for d in found

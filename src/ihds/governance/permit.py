@@ -158,6 +158,15 @@ class Permit:
         """Return the dataset of one holder that the permit names, or None."""
         return next((d for h, d in self.datasets if h == holder), None)
 
+    @property
+    def noun(self) -> str:
+        """What it is called: a grant beside the EHDS is never called a permit of it."""
+        return "permit" if self.legal_regime == "ehds" else "authorisation"
+
+    def by(self, article: str) -> str:
+        """Return what a reason rests on: the article, or beside the EHDS the agreement."""
+        return f"EHDS {article}" if self.legal_regime == "ehds" else "agreement"
+
     def evidence(self, on: date) -> frozenset[str]:
         """Return what the permit itself shows to the law, while it is in force."""
         shown = {"permit"}
@@ -194,35 +203,42 @@ class Use:
     method: str
     variables: frozenset[str]
     holders: frozenset[str]
+    person: str = ""
 
 
 def decide(permit: Permit, state: PermitState, use: Use, on: datetime) -> Decision:
     """Judge a use against a permit, its state and the instant; every reason cites its rule."""
+    noun, by = permit.noun, permit.by
+
     reasons = []
     if state is not PermitState.GRANTED:
-        reasons.append(f"EHDS 68(10): the permit is {state}")
+        reasons.append(f"{by('68(10)')}: the {noun} is {state}")
     if on >= permit.expires_at:
-        reasons.append(f"EHDS 68(12) R-73-OUT-OF-PERIOD: the permit expired at {permit.expires_at:%Y-%m-%d}")
+        reasons.append(f"{by('68(12)')} R-73-OUT-OF-PERIOD: the {noun} expired at {permit.expires_at:%Y-%m-%d}")
     if on < permit.issued_at:
-        reasons.append("EHDS 68(10) R-73-OUT-OF-PERIOD: the permit is not valid yet")
+        reasons.append(f"{by('68(10)')} R-73-OUT-OF-PERIOD: the {noun} is not valid yet")
     if use.user != permit.user:
-        reasons.append(f"EHDS 61(2) R-73-NOT-LISTED: the permit was given to {permit.user}")
+        reasons.append(f"{by('61(2)')} R-73-NOT-LISTED: the {noun} was given to {permit.user}")
+    if use.method and permit.persons and use.person not in permit.persons:
+        reasons.append(f"{by('73(1)(a)')} R-73-NOT-LISTED: the {noun} does not name {use.person or 'who runs this'}")
     if permit.dataset_of(use.holder) != use.dataset:
-        reasons.append(f"EHDS 73(1)(d) R-73-DATASET: the permit does not name {use.dataset!r} here")
+        reasons.append(f"{by('73(1)(d)')} R-73-DATASET: the {noun} does not name {use.dataset!r} here")
     if permit.legal_regime == "ehds" and permit.environment is None:
         reasons.append("EHDS 73(1) [memory]: access under a permit is given in a secure processing environment only")
     if permit.environment in (permit.user, *(h for h, _ in permit.datasets)):
         reasons.append("EHDS 73(1): the environment may be neither the permit's user nor one of its holders")
     if use.purpose != permit.purpose:
-        reasons.append(f"EHDS 61(1), 68(10)(b) R-53-PURPOSE: the permit is for {permit.purpose}, not for {use.purpose}")
+        reasons.append(
+            f"{by('61(1), 68(10)(b)')} R-53-PURPOSE: the {noun} is for {permit.purpose}, not for {use.purpose}"
+        )
     if use.method and use.method not in permit.methods:
-        reasons.append(f"EHDS 68(10)(f) FCR-4: the permit does not name the method {use.method!r}")
+        reasons.append(f"{by('68(10)(f)')} FCR-4: the {noun} does not name the method {use.method!r}")
     beyond = sorted(use.variables - permit.variables)
     if beyond:
-        reasons.append(f"EHDS 68(10)(a): the permit does not open {', '.join(beyond)}")
+        reasons.append(f"{by('68(10)(a)')}: the {noun} does not open {', '.join(beyond)}")
     strangers = sorted(use.holders - {h for h, _ in permit.datasets})
     if strangers:
-        reasons.append(f"EHDS 68(10)(a): the permit does not name the holder {', '.join(strangers)}")
+        reasons.append(f"{by('68(10)(a)')}: the {noun} does not name the holder {', '.join(strangers)}")
     if use.holders and len(use.holders) < permit.thresholds.min_holders:
         reasons.append(
             f"min_holders X8: a study needs {permit.thresholds.min_holders} holders, so that none "

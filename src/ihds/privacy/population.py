@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import hmac
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,21 +41,29 @@ class Marks:
         return Marks(self.person[rows], self.row[rows])
 
 
-def marks(secret: bytes, persons: Any, rows: int) -> Marks:
+def marks(secret: bytes, persons: Iterable[Any] | None, rows: int) -> Marks:
     """Return the marks of a table's rows, under a secret of the site.
 
-    ``persons`` (rows,) are identifiers, or None where nobody is named: then a row is a person by
-    its position, as is a row without an identifier.
+    ``persons`` are identifiers, block by block of the rows, or None where nobody is named: then a row is a
+    person by its position, as is a row without an identifier.
     """
     if persons is None:
-        person = _hashed(secret, "position", np.arange(rows))
+        person = np.concatenate([_hashed(secret, "position", part) for part in _positions(rows)])
         return Marks(person, np.broadcast_to(_hashed(secret, "row", np.zeros(1, dtype=int)), rows))
-    column = pd.Series(persons).reset_index(drop=True)
-    nobody = np.flatnonzero(column.isna())
-    person = _hashed(secret, "person", column.mask(column.isna(), "").to_numpy() if len(nobody) else column.to_numpy())
-    person[nobody] = _hashed(secret, "position", nobody)
+    person, at = np.empty(rows, dtype=np.uint64), 0
+    for identifiers in persons:
+        block = pd.Series(identifiers).reset_index(drop=True)
+        nobody = np.flatnonzero(block.isna())
+        named = block.mask(block.isna(), "") if len(nobody) else block
+        person[at : at + len(block)] = _hashed(secret, "person", named.to_numpy())
+        person[at + nobody] = _hashed(secret, "position", at + nobody)
+        at += len(block)
     place = pd.Series(person).groupby(person).cumcount().to_numpy()
     return Marks(person, _hashed(secret, "row", np.arange(place.max(initial=0) + 1))[place])
+
+
+def _positions(rows: int) -> Iterator[NDArray[np.intp]]:
+    return (np.arange(at, min(at + _CHUNK, rows)) for at in range(0, max(rows, 1), _CHUNK))
 
 
 def _hashed(secret: bytes, kind: str, values: NDArray[Any]) -> Words:

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import contextlib
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.routing import Route
 
-from ihds.audit.log import Event, now
+from ihds.audit.log import now
 from ihds.connector.dcp import credentials, status
-from ihds.connector.dcp.credentials import PERMIT
+from ihds.connector.dcp.credentials import permission_type
 from ihds.errors import BadInput, IhdsError, NotFound, Refused
-from ihds.governance import permit as permits
 from ihds.governance.duties import Actor, Role
 from ihds.governance.holidays import CALENDARS
-from ihds.governance.lifecycle import advance
-from ihds.governance.lives import CaseAction
+from ihds.governance.lives import AppealAction, CaseAction
 from ihds.governance.permit import Permit, PermitEvent, PermitState
 from ihds.ids import PermitId
 from ihds.roles.agreements import Agreements
+from ihds.roles.applicants import Applicants
 from ihds.roles.authority import OffersNothing
-from ihds.roles.cases import Asked, Cases
+from ihds.roles.cases import REMEDY, Cases
 from ihds.roles.grants import Grants
 from ihds.roles.officers import Officers
 from ihds.roles.opt_out import Registry
-from ihds.store.store import Put, Record
+from ihds.roles.publications import Publications
+from ihds.roles.redress import Redress
+from ihds.roles.timekeeper import Timekeeper
 from ihds.wire.serve import Answer, Call, endpoint
 
 if TYPE_CHECKING:
@@ -48,6 +50,10 @@ class AccessBody(OffersNothing):
         self.officers = Officers(node.log, node.did)
         self.agreements = Agreements(node)
         self.opt_outs = Registry(node)
+        self.redress = Redress(self.cases)
+        self.publications = Publications(node.log, node.did, calendar)
+        self.applicants = Applicants(node, self.cases, self.redress, self.publications)
+        self.time = Timekeeper(self.cases, self.publications, self._tell, self.applicants.forward)
 
     @property
     def list_url(self) -> str:
@@ -57,9 +63,8 @@ class AccessBody(OffersNothing):
     def routes(self) -> list[Route]:
         """Return the applicant's endpoints and the public status list."""
         return [
-            Route("/access/applications", endpoint(self._submit), methods=["POST"]),
-            Route("/access/applications/{id}", endpoint(self._follow), methods=["GET"]),
             Route("/access/status", endpoint(self._status_list), methods=["GET"]),
+            *self.applicants.routes(),
             *self.agreements.routes(),
             *self.opt_outs.routes(),
         ]
@@ -79,12 +84,19 @@ class AccessBody(OffersNothing):
         def by(arguments: dict[str, Any]) -> Actor:
             return self.officers.actor(str(arguments.get("by", "")))
 
+        def headed(arguments: dict[str, Any]) -> str:
+            """Return who does what only officers may; the node's own key needs no name for it."""
+            if not arguments.get("by"):
+                return str(self.node.did)
+            actor = by(arguments)
+            if Role.OFFICER not in actor.roles:
+                raise Refused(f"{actor.name} is no officer here", reasons=("EHDS 55(3), 63(3)",), remedy=REMEDY)
+            return actor.name
+
         return {
             **self.opt_outs.commands(),
             "officer.list": lambda _a: self.officers.list(),
-            "officer.assign": lambda a: self.cases.assign(
-                str(a["id"]), self.officers.actor(str(a["name"])), _role(a["role"])
-            ),
+            "officer.assign": lambda a: self._assign(a, headed(a)),
             "permit.list": self.list,
             "permit.show": lambda a: self.show(str(a["id"])),
             "permit.act": lambda a: self._act(a, by(a)),
@@ -96,50 +108,25 @@ class AccessBody(OffersNothing):
             "permit.replay": lambda a: self.grants.replay(
                 str(a["id"]), date.fromisoformat(str(a["on"])), str(a.get("regime", self.node.config.legal_regime))
             ),
-            "permit.revoke": lambda a: self.revoke(str(a["id"]), str(a.get("reason", ""))),
+            "permit.clock": lambda a: self.time.clock(str(a["id"])),
+            "permit.overdue": lambda a: self.time.overdue(int(a.get("days", 0))),
+            "permit.look": lambda _a: {"done": self.time.look()},
+            "permit.appeal": lambda a: self.redress.appeal(
+                str(a["id"]), _word(AppealAction, a["action"]), by(a), tuple(map(str, a.get("reasons", ())))
+            ),
+            "permit.exclude": lambda a: self.redress.exclude(
+                str(a["user"]), by(a), int(a.get("years", 5)), str(a.get("reason", ""))
+            ),
+            "publication.list": lambda _a: self.publications.list(),
+            "publication.extend": lambda a: self.publications.extend(
+                str(a["id"]), by(a), date.fromisoformat(str(a["until"])), str(a.get("reason", ""))
+            ),
+            "publication.deleted": lambda a: self.publications.deleted(str(a["id"]), by(a)),
+            "permit.revoke": lambda a: self.revoke(str(a["id"]), str(a.get("reason", "")), headed(a)),
             "joint.list": lambda _a: self.agreements.list(),
             "joint.show": lambda a: self.agreements.show(str(a["id"])),
             "joint.propose": lambda a: self.agreements.propose(dict(a["agreement"]), by(a)),
             "joint.end": lambda a: self.agreements.end(str(a["id"]), by(a), str(a.get("reason", ""))),
-        }
-
-    # -- for applicants --------------------------------------------------------------------------
-
-    def _submit(self, call: Call) -> Answer:
-        applicant = str(self.node.members.check(call.headers.get("authorization", ""))["iss"])
-        asked = Asked.read(call.json())
-        if asked.application.applicant != applicant:
-            raise Refused("the application is not in the name of its sender", remedy="apply for yourself")
-        admitted = self.node.members.country(applicant)
-        if asked.application.applicant_country != admitted:
-            raise Refused(
-                f"the applicant is a member from {admitted or 'no country'}, "
-                f"not from {asked.application.applicant_country}",
-                reasons=("EHDS 67(2)(a), 91: the law depends on where the applicant is established",),
-                remedy="apply from the country of your membership",
-            )
-        return Answer(self._public(self.cases.submit(asked)), status=201)
-
-    def _follow(self, call: Call) -> Answer:
-        who = str(self.node.members.check(call.headers.get("authorization", ""))["iss"])
-        record = self.cases.record(call.path["id"])
-        if record.body["application"]["applicant"] != who:
-            raise NotFound("there is no such application of yours")
-        return Answer(self._public(record))
-
-    def _public(self, record: Record) -> dict[str, Any]:
-        """Return what the applicant is shown."""
-        body = record.body
-        held = self.node.log.get("permit", body["permit"]) if body["permit"] else None
-        return {
-            "application": record.id,
-            "legal_regime": body["legal_regime"],
-            "state": body["state"],
-            "stage": body["stage"],
-            "reasons": body["reasons"],
-            "fee_notice": body["fee_notice"],
-            "permit": body["permit"],
-            "credential": held.body["credential"] if held else None,
         }
 
     # -- for officers ----------------------------------------------------------------------------
@@ -173,22 +160,30 @@ class AccessBody(OffersNothing):
         if action not in words:
             raise BadInput(f"{action!r} is no step", remedy=f"one of: {', '.join(words)}")
         reasons = tuple(map(str, arguments.get("reasons", ())))
-        return self._public(self.cases.act(str(arguments["id"]), words[action], actor, reasons=reasons))
+        if words[action] is CaseAction.FORWARD:
+            holder = str(arguments.get("holder", ""))
+            return self.applicants.public(self.applicants.to_trusted(str(arguments["id"]), actor, holder, reasons))
+        return self.applicants.public(self.cases.act(str(arguments["id"]), words[action], actor, reasons=reasons))
 
     def _decide(self, arguments: dict[str, Any], actor: Actor) -> dict[str, Any]:
         identifier = str(arguments["id"])
         if not arguments["grant"]:
             reasons = tuple(map(str, arguments.get("reasons", ())))
-            return self._public(self.grants.refuse(identifier, actor, reasons))
-        return self._public(self.grants.grant(identifier, actor, dict(arguments.get("conditions", {}))))
+            return self.applicants.public(self.grants.refuse(identifier, actor, reasons))
+        return self.applicants.public(self.grants.grant(identifier, actor, dict(arguments.get("conditions", {}))))
 
     def _issue(self, permit: Permit) -> str:
         """Return the signed credential of a permit."""
         entry = status.entry(self.list_url, permit.status_index)
         claims = {"permit": permit.to_dict()}
-        return credentials.issue(self.node.identity, permit.user, PERMIT, claims, permit.expires_at, entry)
+        kind = permission_type(permit.legal_regime)
+        return credentials.issue(self.node.identity, permit.user, kind, claims, permit.expires_at, entry)
 
-    def revoke(self, identifier: str, reason: str) -> dict[str, Any]:
+    def _assign(self, arguments: dict[str, Any], _by: str) -> dict[str, Any]:
+        actor = self.officers.actor(str(arguments["name"]))
+        return self.cases.assign(str(arguments["id"]), actor, _word(Role, arguments["role"]))
+
+    def revoke(self, identifier: str, reason: str, by: str) -> dict[str, Any]:
         """Revoke a permit (EHDS Art. 63(3)) and tell its holders and its environment to look.
 
         Raises:
@@ -199,14 +194,8 @@ class AccessBody(OffersNothing):
         record = self.node.log.get("permit", PermitId.parse(identifier))
         if record is None:
             raise NotFound(f"there is no permit {identifier}", remedy="ihds permit list shows them")
-        after = advance(permits.NEXT, "the permit", PermitState(record.body["state"]), PermitEvent.REVOKE)
-        body = {**record.body, "state": str(after), "reason": reason}
-        details = {"permit": identifier, "reason": reason}
-        self.node.log.commit(
-            Event("permit.revoked", self.node.did, details), Put("permit", identifier, record.version, body)
-        )
-        self._tell(Permit.from_dict(record.body["permit"]))
-        return {"permit": identifier, "state": str(after)}
+        ended = self.time.end(record, PermitEvent.REVOKE, "permit.revoked", {"reason": reason, "by": by})
+        return {"permit": ended.id, "state": str(PermitState.REVOKED)}
 
     def _tell(self, permit: Permit) -> None:
         """Tell holders and environment to fetch the status list again; they would find out by themselves in seconds."""
@@ -216,8 +205,14 @@ class AccessBody(OffersNothing):
                 self.node.http.call("POST", f"{url}/permits/changed", {}, self.node.identity.token(who))
 
     def started(self) -> None:
-        """Go on with what a crash interrupted."""
+        """Go on with what a crash interrupted, and watch the clocks."""
         self.cases.resume()
+        self.redress.resume()
+        self.time.keep()
+
+    def stopped(self) -> None:
+        """Stop watching the clocks."""
+        self.time.stop()
 
     def _status_list(self, _call: Call) -> Answer:
         revoked = {
@@ -230,8 +225,12 @@ class AccessBody(OffersNothing):
         return Answer(raw=token.encode(), media_type="application/vc+jwt")
 
 
-def _role(text: object) -> Role:
-    words = {str(role): role for role in Role}
-    if str(text) not in words:
-        raise BadInput(f"{text!r} is no duty", remedy=f"one of: {', '.join(words)}")
-    return words[str(text)]
+W = TypeVar("W", bound=StrEnum)
+
+
+def _word(words: type[W], text: object) -> W:
+    """Read a duty or an action. Raises BadInput."""
+    try:
+        return words(str(text))
+    except ValueError as error:
+        raise BadInput(f"{text!r} is unknown here", remedy=f"one of: {', '.join(words)}") from error

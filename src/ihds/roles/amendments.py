@@ -43,7 +43,7 @@ class Amending:
         if record.body["state"] != PermitState.GRANTED:
             return frozenset()
         before, asked = Permit.from_dict(record.body["permit"]), case.application
-        changes = _changes(case)
+        changes = read_changes(case.changes)
         declared = {
             Change.PERSONS: asked.persons != before.persons,
             Change.VARIABLES: not set(asked.variables) <= before.variables,
@@ -63,7 +63,7 @@ class Amending:
     def ends(log: Log, case: Case) -> datetime:
         """Return when the new permit ends: where the old one does, or its extension."""
         before = Permit.from_dict(Amending.held(log, case.amends).body["permit"])
-        longer = Change.DURATION in _changes(case)
+        longer = Change.DURATION in read_changes(case.changes)
         end: datetime = wait_months(before.expires_at, case.application.period_months) if longer else before.expires_at
         return end
 
@@ -72,13 +72,14 @@ class Amending:
         """Return the write that supersedes the old permit, and how often it was extended by now."""
         record = Amending.held(log, case.amends)
         after = advance(NEXT, "the permit", PermitState(record.body["state"]), PermitEvent.SUPERSEDE)
-        extensions = int(record.body["extensions"]) + (Change.DURATION in _changes(case))
+        extensions = int(record.body["extensions"]) + (Change.DURATION in read_changes(case.changes))
         return (Put("permit", record.id, record.version, {**record.body, "state": str(after)}),), extensions
 
 
-def _changes(case: Case) -> frozenset[Change]:
-    words = {c.name.lower(): c for c in Change}
-    unknown = [c for c in case.changes if c not in words]
+def read_changes(words: tuple[str, ...]) -> frozenset[Change]:
+    """Read what is to be amended. Raises BadInput."""
+    known = {c.name.lower(): c for c in Change}
+    unknown = [w for w in words if w not in known]
     if unknown:
-        raise BadInput(f"{unknown[0]!r} cannot be amended", remedy=f"one of: {', '.join(words)}")
-    return frozenset(words[c] for c in case.changes)
+        raise BadInput(f"{unknown[0]!r} cannot be amended", remedy=f"one of: {', '.join(known)}")
+    return frozenset(known[w] for w in words)

@@ -15,7 +15,7 @@ from typing import Any
 from ihds.audit import merkle
 from ihds.audit.witnessing import Checkpoint, grown, witnesses
 from ihds.canonical import canonical_json, digest
-from ihds.connector.dcp.credentials import PERMIT, read
+from ihds.connector.dcp.credentials import PERMIT, permission_type, read
 from ihds.errors import BadMessage, IhdsError, NotAuthenticated
 from ihds.federation.study import Study
 from ihds.governance.permit import Permit, PermitState, Use, decide
@@ -261,7 +261,9 @@ class Auditor:
 
     def _granted(self, body: Bundle | None) -> Found:
         self._claims(self.credential.token, self.permit.access_body, self.user.did)
-        if self.credential.issuer != self.permit.access_body or PERMIT not in self.credential.types:
+        if self.credential.issuer != self.permit.access_body or (
+            permission_type(self.permit.legal_regime) not in self.credential.types
+        ):
             yield f"the permit was issued by {self.credential.issuer}"
         if self.credential.holder != self.permit.user:
             yield f"the credential was given to {self.credential.holder}"
@@ -282,7 +284,7 @@ class Auditor:
         variables = frozenset(self.study.plan().variables)
         holders = frozenset(map(str, self.study.holders))
         words = (self.study.user, b.did, dataset or "", self.study.purpose, self.study.method)
-        use = Use(*words, variables=variables, holders=holders)
+        use = Use(*words, variables=variables, holders=holders, person=self.study.person)
         for entry in b.of("round.answered", study=self.study.id):
             at = _at(entry)
             issued = replace(self.permit, issued_at=self.permit.issued_at - LEEWAY)

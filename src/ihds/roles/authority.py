@@ -38,6 +38,11 @@ _MEMBERSHIP_DAYS = 365
 _LIST_HOURS = 24
 
 
+def no_account(_key: str, _command: str) -> str:
+    """Keep no accounts: only the node's own key gives commands. Raises NotAuthenticated."""
+    raise NotAuthenticated("the management key is wrong", remedy="run the command on the node's folder")
+
+
 class OffersNothing:
     """The connector decisions of an institution that holds no data."""
 
@@ -78,9 +83,7 @@ class OffersNothing:
     def admit(self, flow: Flow) -> None:
         """Nobody receives anything from here."""
 
-    def account(self, key: str, command: str) -> str:
-        """Keep no accounts."""
-        raise NotAuthenticated("the management key is wrong", remedy="run the command on the node's folder")
+    account = staticmethod(no_account)
 
     def started(self) -> None:
         """Nothing was interrupted."""

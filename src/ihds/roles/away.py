@@ -47,7 +47,7 @@ class Away:
         found = self.node.log.get("study", identifier)
         if found is not None:  # received before a crash
             return Result.from_dict(found.body["result"])
-        question = {name: body[name] for name in ("permit", "purpose", "method", "params")}
+        question = {name: body[name] for name in ("permit", "purpose", "method", "params", "person")}
         signed = self.node.signatures.sign(asked(identifier, **question))
         request = {**question, "asked": signed, "ways": ways, "max_rounds": max_rounds}
         run.report("environment", {"environment": environment})

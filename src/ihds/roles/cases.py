@@ -7,7 +7,7 @@ process or two, give one decision: the second reads again and finds the case dec
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ from ihds.governance.holidays import Calendar
 from ihds.governance.lives import LIFE, CaseAction, CaseState, Kind
 from ihds.governance.policy import Refused as No
 from ihds.ids import AgreementId, ApplicationId, Did
-from ihds.roles.amendments import Amending
+from ihds.roles.amendments import Amending, read_changes
 from ihds.store.store import Put, Record
 
 _TRIES = 5
@@ -34,15 +34,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What arrives: the application and what goes with it."""
+    """What arrives: the application and what goes with it.
+
+    ``children`` are the parts that other access bodies decide, ``agreements`` what those rest on, by body.
+    """
 
     application: Application
     kind: Kind = Kind.APPLICATION
     agreement: str = ""
     amends: str = ""
     changes: tuple[str, ...] = ()
-    statistics: Mapping[str, Any] | None = None
-    parent: Mapping[str, str] | None = None
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+    parent: Mapping[str, str] = field(default_factory=dict)
+    children: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    agreements: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def read(cls, body: dict[str, Any]) -> Asked:
@@ -60,10 +65,12 @@ class Asked:
                 "amends": str(form.pop("amends", "")),
                 "changes": tuple(map(str, form.pop("changes", ()))),
                 "statistics": dict(form.pop("statistics", {})),
-                "parent": dict(form.pop("parent", {})),
+                "parent": {str(k): str(v) for k, v in dict(form.pop("parent", {})).items()},
+                "agreements": {str(k): str(v) for k, v in dict(form.pop("agreements", {})).items()},
             }
         except (TypeError, ValueError) as error:
             raise BadInput(f"the form cannot be read: {error}", remedy="see `ihds apply --help`") from error
+        read_changes(more["changes"])
         if more["agreement"]:
             AgreementId.parse(more["agreement"])
         return cls(Application.from_dict(form), **more)
@@ -108,7 +115,7 @@ class Cases:
             agreement=asked.agreement,
             amends=asked.amends,
             changes=asked.changes,
-            statistics=dict(asked.statistics or {}),
+            statistics=dict(asked.statistics),
         )
         case = cases.take(case, CaseAction.SUBMIT, self.today, self.calendar)
         body = {
@@ -116,8 +123,9 @@ class Cases:
             "permit": None,
             "decision": "",
             "told": [],
-            "children": {},
-            "parent": dict(asked.parent or {}),
+            "children": {child: dict(held) for child, held in asked.children.items()},
+            "parent": dict(asked.parent),
+            "agreements": dict(asked.agreements),
         }
         details = {"application": application.id, "title": application.title, "purpose": application.purpose}
         event = Event("application.submitted", application.applicant, {**details, "kind": str(asked.kind)})

@@ -109,6 +109,8 @@ class NodeConfig:
     names the file with the bodies that decide from then on; it and ``members`` are read once, at the founding.
     ``opt_out_registry`` is whose list of opt-outs a holder follows; it may be ``opt_out_hours`` old when it is
     fixed for a permit. ``engine`` empty computes studies in the node, ``dask`` or ``dask:ADDRESS`` over a cluster.
+    ``other_bodies`` says, holder by holder, which other access body decides on its data; ``trusted_holders``
+    are those designated to assess applications themselves (EHDS Art. 72).
     ``environment`` is the one an access body names in a permit unless its officer decides otherwise.
     """
 
@@ -142,6 +144,8 @@ class NodeConfig:
     notaries: tuple[str, ...] = ()
     opt_out_registry: str = ""
     opt_out_hours: float = 24.0
+    other_bodies: dict[str, str] = field(default_factory=dict)
+    trusted_holders: tuple[str, ...] = ()
     counter_offers: Literal["refuse", "hand"] = "refuse"
     datasets: tuple[DatasetConfig, ...] = field(default=())
 

@@ -16,7 +16,7 @@ from starlette.routing import Route
 from ihds.audit.log import Event, now
 from ihds.audit.witnessing import Checkpoint, witnesses
 from ihds.canonical import canonical_json
-from ihds.connector.dcp.credentials import PERMIT
+from ihds.connector.dcp.credentials import PERMISSIONS
 from ihds.errors import IhdsError, NotFound
 from ihds.store.store import Record
 from ihds.wire.jose import read_unverified
@@ -123,7 +123,7 @@ class Evidence:
 
         studies = [{k: r.body[k] for k in ("study", "status", "result")} for r in named("study")]
         gates = [{k: r.body[k] for k in ("study", "approved", "closed")} for r in named("gate.study")]
-        tokens = [r.body["token"] for r in named("credential") if r.body["type"] == PERMIT]
+        tokens = [r.body["token"] for r in named("credential") if r.body["type"] in PERMISSIONS]
         held = [r.body for r in named("permit")]
         issued = [r.body for r in named("application")]
         facts = {

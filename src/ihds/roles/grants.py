@@ -105,6 +105,7 @@ class Grants:
             record = self.cases.record(identifier)
             case = Case.from_dict(record.body)
             after, role, duties = self.cases.judged(case, CaseAction.GRANT, actor, ())
+            stated = {**self._before(case), **conditions}
             details = {
                 "application": record.id,
                 "role": str(role),
@@ -114,13 +115,13 @@ class Grants:
             details["legal_regime"] = case.legal_regime
             if case.kind is Kind.AMENDMENT:
                 details["supersedes"] = case.amends
-            body = {**record.body, **after.to_dict(), "decision": "Positive", "conditions": conditions}
+            body = {**record.body, **after.to_dict(), "decision": "Positive", "conditions": stated}
             if case.kind is Kind.REQUEST:
                 put = Put("application", record.id, record.version, body)
                 self.cases.log.commit(Event("request.granted", self.cases.me, details), put, *duties)
                 return self.cases.record(record.id)
             counter = self.cases.log.get("counter", "permit")
-            permit = self._permit(case, conditions, counter.body["next"] if counter else 0)
+            permit = self._permit(case, stated, counter.body["next"] if counter else 0)
             credential = self.issue(permit)
             replaced, extensions = Amending.puts(self.cases.log, case) if case.kind is Kind.AMENDMENT else ((), 0)
             held = {
@@ -200,6 +201,13 @@ class Grants:
             environment=None if environment == "none" else Did.parse(environment),
             differential_privacy=_demand(conditions),
         )
+
+    def _before(self, case: Case) -> dict[str, Any]:
+        """Return the conditions of the permit that is amended: they hold on, unless the officer sets others."""
+        if case.kind is not Kind.AMENDMENT:
+            return {}
+        held = Amending.held(self.cases.log, case.amends)
+        return dict(self.cases.record(str(held.body["application"])).body.get("conditions", {}))
 
     def _agreed_until(self, case: Case, at: datetime) -> datetime:
         """Return when the agreement ends: no grant under it lasts longer."""

@@ -32,11 +32,13 @@ from ihds.governance.policy import Granted, evaluate
 from ihds.governance.policy import Refused as No
 from ihds.roles import choices
 from ihds.roles.approvals import Approvals
+from ihds.roles.authority import no_account
 from ihds.roles.config import data_file
 from ihds.roles.endpoint import Endpoint
 from ihds.roles.files import Files
 from ihds.roles.gates import gate_of
 from ihds.roles.offers import offer
+from ihds.roles.parties import Parties
 from ihds.roles.proofs import Proofs
 from ihds.roles.relay import Relay
 from ihds.wire.did import Method
@@ -74,6 +76,8 @@ class Holder:
         """Describe anew what is offered; rows of a worker are offered once it has told of them."""
         told = self.relay.described() if self.relay else None
         self._entries = [self._entry(d) for d in self.node.config.datasets if d.file or told is None or d.id in told]
+
+    account = staticmethod(no_account)
 
     def methods(self) -> list[Method]:
         """Return the keys of the worker in the inner zone, if there is one."""
@@ -234,7 +238,7 @@ class Holder:
         except Refused as error:
             return No((error.message, *error.reasons))
         if grant.state is not PermitState.GRANTED or now() >= grant.permit.expires_at:
-            return No((f"EHDS 68(10): the permit is {grant.state}",))
+            return No((f"{grant.permit.by('68(10)')}: the {grant.permit.noun} is {grant.state}",))
         return Granted((f"permit {grant.permit.id}",))
 
     def ended(self, process: Transfer) -> None:
@@ -260,7 +264,7 @@ class Holder:
         agreement = self.node.connector.agreement(process.agreement_id)
         grant = self._grant(agreement)
         if grant.state is PermitState.REVOKED:
-            reasons = (f"EHDS 63(3), 68(10): the permit {grant.permit.id} is REVOKED",)
+            reasons = (f"{grant.permit.by('63(3), 68(10)')}: the {grant.permit.noun} {grant.permit.id} is REVOKED",)
             with contextlib.suppress(IllegalTransition):  # it ended by itself meanwhile
                 self.node.connector.move_transfer(pid, transfer.Event.TERMINATE, reasons)
             raise Refused("the permit was revoked, so the transfer is terminated", reasons=reasons)
@@ -300,18 +304,14 @@ class Holder:
 
     def commands(self) -> dict[str, Command]:
         """Return the data engineer's commands."""
-        relay = self.relay
-        relayed: dict[str, Command] = {"worker.ticket": lambda _a: relay.ticket()} if relay else {}
+        relayed: dict[str, Command] = {"worker.ticket": lambda _a: relay.ticket()} if (relay := self.relay) else {}
         return {
             **relayed,
+            "permit.act": Parties(self.node).step,
             **self.approvals.commands(),
             "negotiation.approve": lambda a: self.approve(str(a["pid"])),
             "datasets": lambda _a: [self.record(d).summary() for d in self.node.config.datasets if not d.file],
         }
-
-    def account(self, key: str, command: str) -> str:
-        """Keep no accounts."""
-        raise NotAuthenticated("the management key is wrong", remedy="run the command on the node's folder")
 
     def _transfer(self, call: Call) -> Transfer:
         pid = self.node.studies.check(call.bearer).id

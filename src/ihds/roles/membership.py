@@ -12,7 +12,7 @@ from typing import Any
 
 from ihds.audit.log import Log, now
 from ihds.canonical import digest
-from ihds.connector.dcp.credentials import MEMBERSHIP, PERMIT, ROLE
+from ihds.connector.dcp.credentials import MEMBERSHIP, PERMISSIONS, PERMIT, ROLE
 from ihds.connector.dcp.wallet import CredentialService
 from ihds.data.codebook import Codebook
 from ihds.errors import CannotVerify, IhdsError, PeerFailed, Refused
@@ -138,6 +138,8 @@ class TrustList:
         """Return the DIDs trusted to issue a credential type; not knowing means nobody."""
         if kind in (MEMBERSHIP, ROLE):
             return frozenset({self.config.authority} - {""})
+        if kind in PERMISSIONS:  # who may issue the one may issue the other
+            kind = PERMIT
         if kind == PERMIT and self.config.access_bodies:
             return frozenset(self.config.access_bodies)
         return frozenset(map(str, self._claims().get("issuers", {}).get(kind, ())))

@@ -62,6 +62,7 @@ if TYPE_CHECKING:
     from ihds.connector.outbox import Outbox
     from ihds.data.codebook import Codebook
     from ihds.data.sources.tabular import Beside
+    from ihds.data.table import Opened
 
 _log = logging.getLogger("ihds.node")
 
@@ -353,7 +354,9 @@ def create(folder: Path, config: NodeConfig) -> None:
     folders.begin_log(folder, config.did, ring, details, config.store_url(folder))
 
 
-def load_dataset(folder: Path, dataset: str, table: pd.DataFrame, book: Codebook, beside: Beside | None = None) -> int:
+def load_dataset(
+    folder: Path, dataset: str, table: pd.DataFrame | Opened, book: Codebook, beside: Beside | None = None
+) -> int:
     """Load a table into a holder's data file and say so in its log; return the number of rows.
 
     Genotypes ``beside`` it stay where they lie.

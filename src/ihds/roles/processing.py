@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.routing import Route
 
 from ihds.audit.log import now
-from ihds.connector.dcp.credentials import PERMIT, read
+from ihds.connector.dcp.credentials import PERMISSIONS, read
 from ihds.governance.permit import Permit
 from ihds.governance.retention import standing
 
@@ -84,7 +84,7 @@ class Processing:
         """Return the permits this node issued, holds or was shown."""
         bodies = [r.body["permit"] for r in self.node.store.list("permit")]
         kept = [r.body["token"] for r in self.node.store.list("held.permit")]
-        kept += [r.body["token"] for r in self.node.store.list("credential") if r.body["type"] == PERMIT]
+        kept += [r.body["token"] for r in self.node.store.list("credential") if r.body["type"] in PERMISSIONS]
         bodies += [read(token).subject["permit"] for token in kept]
         found = {p.id: p for p in map(Permit.from_dict, bodies)}
         return [

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ihds.audit.log import Event, Log, now
-from ihds.connector.dcp.credentials import MEMBERSHIP, PERMIT, Credential, read
+from ihds.connector.dcp.credentials import (
+    MEMBERSHIP,
+    PERMISSIONS,
+    Credential,
+    permission,
+    permission_type,
+    read,
+)
 from ihds.connector.dcp.presentation import Verifier
 from ihds.errors import NotAuthenticated, Refused
 from ihds.governance.jurisdiction import SIMULATION
@@ -56,11 +63,11 @@ class Proofs:
             PeerFailed: it does not answer now.
 
         """
-        found = self.verifier.ask(counterparty, access, [MEMBERSHIP, PERMIT])
+        found = self.verifier.ask(counterparty, access, [MEMBERSHIP, *PERMISSIONS])
         if len(found[MEMBERSHIP]) != 1:
             raise NotAuthenticated("membership: no membership credential was presented")
         self.verifier.standing(found[MEMBERSHIP][0])
-        return found[MEMBERSHIP][0], found[PERMIT]
+        return found[MEMBERSHIP][0], [c for kind in PERMISSIONS for c in found[kind]]
 
     def check(self, permit: str, membership: str, user: str) -> tuple[Permit, PermitState]:
         """Return the permit of a member in good standing, and its present state.
@@ -72,7 +79,7 @@ class Proofs:
 
         """
         self.standing(membership, user)
-        return self.read(self._believe(permit, user, PERMIT))
+        return self.read(self._believe(permit, user, permission(permit)))
 
     def standing(self, membership: str, user: str) -> Credential:
         """Return a kept membership that still holds.
@@ -99,6 +106,11 @@ class Proofs:
         permit = Permit.from_dict(credential.subject.get("permit", {}))
         if permit.access_body != credential.issuer or permit.legal_regime == SIMULATION:
             raise Refused("the permit was not issued by the body it names")
+        if permission_type(permit.legal_regime) not in credential.types:
+            raise Refused(
+                "this credential is of another kind than what it grants",
+                reasons=("EHDS 1(8): what is granted under an agreement is no data permit, nor the reverse",),
+            )
         revoked = self.verifier.revoked(credential)
         return permit, PermitState.REVOKED if revoked else PermitState.GRANTED
 

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
-from ihds.audit.log import now
+from ihds.audit.log import Log, now
+from ihds.errors import Refused
+from ihds.governance.access import QUESTIONS
 from ihds.governance.agreement import BOARDS
+from ihds.governance.application import Application
 from ihds.governance.calendar import wait_months
+from ihds.governance.cases import Case
+from ihds.governance.duties import Actor, Role
+from ihds.governance.holidays import CALENDARS
+from ihds.ids import Did
+from ihds.roles.cases import Asked, Cases
+from ihds.roles.grants import Grants
 from ihds.roles.space import Space
+from ihds.store.store import Store
+from ihds.wire.jose import SigningKey
 
 ASSESSOR, OFFICER = "Demo Assessor", "Demo Officer"
 _MONTHS = 36
@@ -67,8 +80,36 @@ def agree(body: Space, holders: Sequence[Space], researcher: Space) -> str:
     }
     proposed = str(body.call("joint.propose", by=OFFICER, agreement=agreement)["agreement"])
     for party, _ in duties:
-        party.call("joint.sign", id=proposed)
+        party.call("joint.sign", id=proposed, body=body.config.did)
     return proposed
+
+
+def under_ehds(asked: Application, body: Did, on: datetime) -> Iterator[str]:
+    """Work an application by the machinery of the access body under the EHDS, on a clock that stands at an instant.
+
+    Nothing of it leaves memory: the permit is no node's, and no holder would take it today.
+    """
+    store = Store("sqlite://")
+    log = Log(store, body, SigningKey.new(f"{body}#simulated"), lambda: on)
+    cases = Cases(log, body, "ehds", CALENDARS["LU"])
+    grants = Grants(cases, lambda permit: f"unsigned credential of {permit.id}")
+    assessor, officer = Actor(ASSESSOR, frozenset({Role.ASSESSOR})), Actor(OFFICER, frozenset({Role.OFFICER}))
+    case = cases.submit(Asked(replace(asked, submitted_at=on))).id
+    yield f"{on:%Y-%m-%d}: {cases.case(case).stage}; the decision is due by {_due(cases.case(case), on)}"
+    grants.assess(case, assessor, "all", "yes", "simulated")
+    notice = grants.fee_notice(case, officer)
+    yield f"{len(QUESTIONS['ehds'])} verdicts are given, a notice of {notice['total_euros']} EUR is sent"
+    try:
+        record = grants.grant(case, officer, {})
+        yield f"data permit {record.body['permit']} is granted under the EHDS, in simulated time only"
+    except Refused as error:
+        yield f"refused: {next(r for r in error.reasons if 'EHDS 105' in r)}"
+    store.close()
+
+
+def _due(case: Case, on: datetime) -> str:
+    found = [c.stands(CALENDARS["LU"], on.date()).last for c in case.clocks]
+    return f"{found[0]}" if found and found[0] else "no clock of the EHDS"
 
 
 def grant(body: Space, researcher: Space, application: str, conditions: Mapping[str, Any]) -> str:

@@ -61,14 +61,16 @@ class Studies:
             held = self.user.permit(permit)
             datasets = [[h, d] for h, d in held.datasets]
             purpose = str(arguments.get("purpose") or held.purpose)
+            person = str(arguments.get("person") or (held.persons[0] if len(held.persons) == 1 else ""))
         else:
             datasets = [[r.holder, r.id] for r in self.user.search("") if r.id in arguments.get("datasets", [])]
-            purpose = str(arguments.get("purpose") or "scientific_research")
+            purpose, person = str(arguments.get("purpose") or "scientific_research"), ""
         if not datasets:
             raise BadInput("the study names no dataset", remedy="give --permit, or --dataset")
         body = {
             "permit": permit,
             "purpose": purpose,
+            "person": person,
             "method": str(arguments.get("method", "")),
             "params": dict(arguments.get("params", {})),
             "datasets": datasets,

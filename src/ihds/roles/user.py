@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Route
 
-from ihds.audit.log import Event, now
+from ihds.audit.log import Event
 from ihds.catalogue.record import DatasetRecord
-from ihds.connector.dcp.credentials import PERMIT, Credential, read
+from ihds.connector.dcp.credentials import Credential, permission, read
 from ihds.connector.dsp.negotiation import Negotiation
 from ihds.errors import (
     BadInput,
@@ -22,8 +22,9 @@ from ihds.governance import jurisdiction
 from ihds.governance.permit import Permit, PermitState
 from ihds.governance.policy import Granted, explained
 from ihds.governance.policy import Refused as No
-from ihds.ids import ApplicationId, PermitId
+from ihds.ids import PermitId
 from ihds.roles.authority import OffersNothing
+from ihds.roles.parties import Parties
 from ihds.roles.records import catalogue
 from ihds.store.store import Put
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("ihds.user")
 
+#: Where a case has ended, so that it need not be asked for again.
+_LAST = frozenset({"REFUSED", "CONVERTED", "ANSWERED", "CLOSED_INCOMPLETE", "WITHDRAWN"})
+
 
 class User(OffersNothing):
     """Acts for the researchers of one institution."""
@@ -40,6 +44,7 @@ class User(OffersNothing):
     def __init__(self, node: Node) -> None:
         """Work on a node."""
         self.node = node
+        self.parties = Parties(node)
         self._harvest: dict[str, list[DatasetRecord]] = {}
         self._studies: Studies | None = None
         self._lock = threading.Lock()
@@ -67,6 +72,7 @@ class User(OffersNothing):
             "apply": self.apply,
             "permit.list": lambda _a: self.permits(),
             "permit.show": lambda a: self.permit(str(a["id"])).to_dict(),
+            **self.parties.commands(),
             "study.run": lambda a: self.studies.start_study(a),
             "study.cancel": lambda a: self.studies.cancel(str(a["study"])),
             "study.steps": lambda a: self.studies.runs.steps(str(a["study"]), int(a.get("after", 0))),
@@ -140,42 +146,34 @@ class User(OffersNothing):
         unknown = sorted(set(wanted) - set(holders))
         if unknown:
             raise BadInput(f"no catalogue lists {unknown}", remedy="ihds catalogue search")
-        identifier = ApplicationId.new()
-        application = {
-            "id": identifier,
+        form = {
             "applicant": self.node.did,
             "applicant_country": self.node.config.country,
             "public_body": False,
-            "submitted_at": now().isoformat(),
             "datasets": [[holders[d], d] for d in wanted],
             **body,
         }
-        service = self.node.resolver.service(access_body, "AccessBody")
-        answer = self.node.http.call(
-            "POST", f"{service}/applications", application, self.node.wallet.token(access_body)
-        )
-        details = {"application": identifier, "access_body": access_body}
-        record = {"application": application, "access_body": access_body, "state": answer["state"]}
-        self.node.log.commit(
-            Event("application.submitted", self.node.did, details), Put("my.application", identifier, 0, record)
-        )
-        return answer
+        return self.parties.send(form, access_body)
 
     def refresh(self) -> None:
         """Ask the access bodies what became of open applications; keep permits that were issued."""
         for record in self.node.store.list("my.application"):
-            if record.body["state"] in ("DECISION_ISSUED", "WITHDRAWN"):
+            if record.body["state"] == "WITHDRAWN" or record.body.get("stage") in _LAST:
                 continue
             access_body = record.body["access_body"]
             service = self.node.resolver.service(access_body, "AccessBody")
             url = f"{service}/applications/{record.id}"
-            answer = self.node.http.get_json(url, self.node.wallet.token(access_body))
-            if answer["state"] == record.body["state"]:
+            try:
+                answer = self.node.http.get_json(url, self.node.wallet.token(access_body))
+            except NotFound:
+                continue  # another body did not take its part in yet
+            if (answer["state"], answer["stage"]) == (record.body["state"], record.body.get("stage")):
                 continue
             if answer.get("credential"):
-                credential = self.node.verifier.credential(answer["credential"], self.node.did, PERMIT)
-                self.node.wallet.keep(PERMIT, str(credential.subject["permit"]["id"]), credential.token)
-            body = {**record.body, **{k: answer[k] for k in ("state", "reasons", "permit")}}
+                kind = permission(answer["credential"])
+                credential = self.node.verifier.credential(answer["credential"], self.node.did, kind)
+                self.node.wallet.keep(kind, str(credential.subject["permit"]["id"]), credential.token)
+            body = {**record.body, **{k: answer[k] for k in ("state", "stage", "reasons", "permit", "answer")}}
             details = {"application": record.id, "state": answer["state"], "permit": answer.get("permit")}
             self.node.log.commit(
                 Event("application.advanced", access_body, details),
@@ -196,6 +194,7 @@ class User(OffersNothing):
                     "title": body["application"]["title"],
                     "purpose": body["application"]["purpose"],
                     "state": body["state"],
+                    "stage": body.get("stage", ""),
                     "reasons": body.get("reasons", []),
                     "permit": permit,
                     "permit_state": self._permit_state(permit) if permit else None,

@@ -12,6 +12,7 @@ import threading
 import time
 import tomllib
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import pandas as pd
 
 from ihds.analysis.method import methods
 from ihds.audit.log import Log
-from ihds.connector.dcp.credentials import MEMBERSHIP, PERMIT
+from ihds.connector.dcp.credentials import MEMBERSHIP, PERMISSIONS
 from ihds.connector.dcp.presentation import Verifier
 from ihds.connector.dcp.status import StatusLists
 from ihds.connector.dcp.tokens import Identity
@@ -30,6 +31,7 @@ from ihds.data.codebook import Codebook
 from ihds.data.source import Scope
 from ihds.data.sources import tabular
 from ihds.data.sources.tabular import TabularSource
+from ihds.data.table import Opened
 from ihds.errors import BadInput, IhdsError, PeerFailed, Refused, SetupFailed
 from ihds.federation.engine import engine_of
 from ihds.federation.gate import Gate, Grant
@@ -137,7 +139,11 @@ class Tunnel(Http):
 
 
 def create(
-    folder: Path, key: str, connector: str, body: dict[str, Any], tables: dict[str, tuple[pd.DataFrame, Codebook]]
+    folder: Path,
+    key: str,
+    connector: str,
+    body: dict[str, Any],
+    tables: Mapping[str, tuple[pd.DataFrame | Opened, Codebook]],
 ) -> WorkerConfig:
     """Make a worker: folder, keys, pinned documents and data.
 
@@ -185,7 +191,8 @@ class Worker:
         pinned = {name: (lambda d=document: d) for name, document in config.pinned.items()}
         resolver = Resolver(self.http, pinned)
         identity = Identity(did, keys)
-        trusted = {MEMBERSHIP: frozenset({config.authority}), PERMIT: frozenset(config.access_bodies)}
+        trusted = {MEMBERSHIP: frozenset({config.authority})}
+        trusted |= dict.fromkeys(PERMISSIONS, frozenset(config.access_bodies))
         verifier = Verifier(
             identity, resolver, self.http, lambda kind: trusted.get(kind, frozenset()), StatusLists(resolver, self.http)
         )

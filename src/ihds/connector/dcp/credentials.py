@@ -20,6 +20,9 @@ PROFILES: tuple[Profile, ...] = get_args(Profile)
 VC11, VC20 = PROFILES
 MEMBERSHIP = "MembershipCredential"
 PERMIT = "DataPermitCredential"
+#: What a grant beside the EHDS is: no data permit, and never called one.
+AUTHORISATION = "DataUseAuthorisationCredential"
+PERMISSIONS = (PERMIT, AUTHORISATION)
 ROLE = "DataspaceRoleCredential"
 _VC1 = "https://www.w3.org/2018/credentials/v1"
 _VC2 = "https://www.w3.org/ns/credentials/v2"
@@ -46,6 +49,16 @@ class Credential:
     def holder(self) -> str:
         """The DID the credential is about."""
         return str(self.subject.get("id", ""))
+
+
+def permission_type(legal_regime: str) -> str:
+    """Return the type of the credential that carries a grant, by what the grant rests on."""
+    return PERMIT if legal_regime == "ehds" else AUTHORISATION
+
+
+def permission(token: str) -> str:
+    """Return which type of permission a credential claims to be; nothing is believed by that."""
+    return next((kind for kind in PERMISSIONS if kind in read(token).types), PERMIT)
 
 
 def read(token: str) -> Credential:

@@ -12,7 +12,7 @@ from typing import Any
 from starlette.routing import Route
 
 from ihds.audit.log import Event, Log, now
-from ihds.connector.dcp.credentials import MEMBERSHIP, PERMIT, PROFILES, ROLE, Profile, present, read
+from ihds.connector.dcp.credentials import MEMBERSHIP, PERMISSIONS, PROFILES, ROLE, Profile, present, read
 from ihds.connector.dcp.issuer import ISSUED, RECEIVED, REJECTED
 from ihds.connector.dcp.message import check, message
 from ihds.connector.dcp.presentation import Verifier, scope_of, wanted
@@ -67,9 +67,9 @@ class CredentialService:
 
     def keep(self, kind: str, identifier: str, token: str) -> None:
         """Store a verified credential, once; a fresh one of a membership takes the place of the old."""
-        event = "permit.received" if kind == PERMIT else "credential.received"
-        details = {"permit" if kind == PERMIT else "credential": identifier, "type": kind}
-        puts = [] if kind == PERMIT else self._older(kind, token, identifier)
+        event = "permit.received" if kind in PERMISSIONS else "credential.received"
+        details = {"permit" if kind in PERMISSIONS else "credential": identifier, "type": kind}
+        puts = [] if kind in PERMISSIONS else self._older(kind, token, identifier)
         found = self.log.get("credential", identifier)
         if found is not None and read(found.body["token"]).issuer != read(token).issuer:
             raise NotAuthenticated("another issuer's credential has this id already")
@@ -98,7 +98,7 @@ class CredentialService:
 
     def access(self, verifier: str, scopes: list[str] | None = None) -> str:
         """Return the access token for one verifier and some scopes: a statement by this node about it."""
-        opened = scopes or [scope_of(kind) for kind in (MEMBERSHIP, ROLE, PERMIT)]
+        opened = scopes or [scope_of(kind) for kind in (MEMBERSHIP, ROLE, *PERMISSIONS)]
         at = int(now().timestamp())
         claims = {"iss": self.identity.did, "sub": verifier, "scope": opened, "exp": at + TOKEN_SECONDS}
         return self.identity.key.sign_jwt(claims, typ=_ACCESS)
@@ -200,7 +200,7 @@ class CredentialService:
             if not isinstance(item.get("payload"), str):
                 raise BadMessage("CredentialMessage: a credential needs credentialType, payload and format")
             kind = str(item.get("credentialType"))
-            if kind in (MEMBERSHIP, ROLE, PERMIT) and issuer not in self.verifier.trusted(kind):
+            if kind in (MEMBERSHIP, ROLE, *PERMISSIONS) and issuer not in self.verifier.trusted(kind):
                 raise NotAuthenticated(f"{issuer} is not trusted to issue a {kind}")
             found = self.verifier.credential(item["payload"], self.identity.did, kind, issuer)
             self.keep(kind, found.id, found.token)
@@ -232,7 +232,7 @@ class CredentialService:
             if o.get("profile", PROFILES[0]) in PROFILES
             and issuer in self.verifier.trusted(str(o.get("credentialType")))
         ]
-        if not any(issuer in self.verifier.trusted(kind) for kind in (MEMBERSHIP, ROLE, PERMIT)):
+        if not any(issuer in self.verifier.trusted(kind) for kind in (MEMBERSHIP, ROLE, *PERMISSIONS)):
             raise Refused(f"{issuer} is not trusted to issue anything here")
         if not believed:
             return Answer({})
