@@ -6,7 +6,7 @@ DEV := $(VENV)/.ready-dev
 KEEP ?=
 ROUNDS ?= 10
 
-.PHONY: all setup setup-dev check fix test fuzz demo docs conformance bench bench-connector tck-dsp tck-dcp interop-edc clean
+.PHONY: all setup setup-dev check fix test fuzz demo docs conformance bench bench-privacy bench-connector tck-dsp tck-dcp interop-edc clean
 
 all: check test
 
@@ -65,6 +65,9 @@ conformance: $(DEV)  ## every method against R on real patients; CHECK=1 only co
 bench: $(DEV)  ## ratios against peers in the same run
 	$(PY) benchmarks/run.py
 	$(PY) benchmarks/methods.py
+
+bench-privacy: $(DEV)  ## secure sums against a plain sum and Flower's SecAgg+ in the same run (installs flwr below .cache)
+	$(PY) benchmarks/privacy.py
 
 bench-connector: $(DEV)  ## the connector against Eclipse EDC in the same run (Java 17, Maven)
 	$(PY) benchmarks/connector.py

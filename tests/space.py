@@ -14,6 +14,7 @@ from ihds.demo import COX, Nodes, build
 from ihds.roles.simulated import APPLICATION, ASSESSOR, OFFICER
 
 CRASHING = Path(__file__).parent / "crashing_node.py"
+VANISHING = Path(__file__).parent / "vanishing_node.py"
 
 
 class Space(Nodes):
@@ -63,9 +64,16 @@ class Space(Nodes):
 
     def start_crashing(self, name: str, mode: str) -> None:
         """Start a node that dies again and again: see crashing_node.py."""
+        self._start(name, CRASHING, mode)
+
+    def start_vanishing(self, name: str, method: str, last: int) -> None:
+        """Start a node that dies once: see vanishing_node.py."""
+        self._start(name, VANISHING, method, str(last))
+
+    def _start(self, name: str, script: Path, *more: str) -> None:
         log = (self.folder / name / "node.log").open("ab")
         self.processes[name] = subprocess.Popen(
-            [sys.executable, str(CRASHING), str(self.folder / name), mode],
+            [sys.executable, str(script), str(self.folder / name), *more],
             stdout=log,
             stderr=log,
             start_new_session=True,

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import Counter
 
 import pytest
 
+from ihds.analysis.plan import Plan, run
+from ihds.cohorts import bladder_cancer
 from ihds.demo import pooled
 from ihds.errors import IhdsError
+from ihds.privacy.disclosure import Thresholds
 from ihds.roles.node import verify_folder
 from tests.space import COX, running
 
@@ -63,6 +67,51 @@ def test_a_study_survives_a_node_that_dies_at_every_transaction(tmp_path, victim
         assert len(entries) >= lives // 2
         for name in space.configs:
             assert verify_folder(space.folder / name)["proved"]
+
+
+def test_a_holder_that_dies_in_a_round_is_waited_for_or_gone_on_without(tmp_path):
+    """Killed after its masked reply, killed before it, and killed before it under a permit that lets studies go on."""
+    whole = pooled("cox", FORMULA)
+    with running(tmp_path) as space:
+        researcher, permit = space.space("researcher"), space.permit(colluding=0)
+        for method, last, opened in (("step", 3, [0, 1, 2]), ("answer", 3, [0, 1])):
+            space.kill("ncck")
+            space.start_vanishing("ncck", method, last)
+            space.wait()
+            study = researcher.start("cox", {"formula": FORMULA}, permit=permit)
+            for _ in researcher.steps(study):
+                pass
+            assert space.processes["ncck"].wait() == -signal.SIGKILL
+            assert researcher.study(study)["status"] == "waiting"
+            assert rounds_opened(space, study) == opened, "with the holder included, or not at all"
+            space.start("ncck")
+            space.wait()
+            result = researcher.resume(study)
+            assert same(result, whole)
+            assert result.provenance["secure_sums"]["missing"] == []
+            assert "2 of 3 holders open a sum" in result.provenance["secure_aggregation"]
+        space.kill("ncck")
+        space.start_vanishing("ncck", "answer", 3)
+        space.wait()
+        permit = space.permit(colluding=0, min_holders=2, dropouts="continue")
+        result = researcher.run("cox", permit=permit, formula=FORMULA)
+        lost = {"did": space.configs["ncck"].did, "since_round": 2}
+        assert result.provenance["secure_sums"]["missing"] == [lost]
+        assert {h["name"] for h in result.provenance["holders"]} == {"lih", "us-site"}
+        plan = Plan("cox", {"formula": FORMULA}, bladder_cancer.codebook(), Thresholds.none(), 2)
+        assert same(result, run(plan, [bladder_cancer.site_part(0, 3), bladder_cancer.site_part(2, 3)]))
+        for name in space.configs:
+            assert verify_folder(space.folder / name)["proved"]
+
+
+def same(result, reference) -> bool:
+    pairs = zip(result.coefficients, reference.coefficients, strict=True)
+    return all(mine.estimate == pytest.approx(theirs.estimate, rel=1e-8) for mine, theirs in pairs)
+
+
+def rounds_opened(space, study: str) -> list[int]:
+    found = [e["details"] for e in space.entries("environment") if e["kind"] == "study.round"]
+    return [d["round"] for d in found if d["study"] == study]
 
 
 def start(space, permit: str) -> str:

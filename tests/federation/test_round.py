@@ -13,7 +13,7 @@ from ihds.attacks.dropouts import Liar
 from ihds.attacks.world import Keys, Space, people, shared_out
 from ihds.audit.log import Log
 from ihds.canonical import pack, unpack
-from ihds.errors import IhdsError, NotAuthenticated, Refused, SiteMissing
+from ihds.errors import CannotVerify, IhdsError, NotAuthenticated, Refused, SiteMissing
 from ihds.federation.channel import MemoryChannel
 from ihds.federation.coordinator import Coordinator
 from ihds.federation.study import Confirm, Uncovered
@@ -149,6 +149,42 @@ def test_under_one_permit_sums_lack_one_group_of_holders():
     first.secrets([d for d in first.all if d != one])
     with pytest.raises(Refused, match="without other holders"):
         second.secrets([d for d in second.all if d != two])
+
+
+def test_a_study_waits_for_a_holder_that_other_studies_of_its_permit_had(undisturbed):
+    runs = Runs(Aggregation(CONTINUE))
+    runs.run({1: {("answer", 0)}})
+    runs.study = runs.space.study("glm", formula=FORMULA, family="gaussian")
+    runs.coordinator.start(runs.study)
+    with pytest.raises(SiteMissing):
+        runs.run({2: {("answer", 0)}})
+    assert numbers(runs.run()) == pytest.approx(undisturbed, rel=1e-12)
+
+
+def test_keys_of_a_holder_that_cannot_be_looked_up_any_more_stop_no_round(monkeypatch, undisturbed):
+    verify, gone = Keys.verify, set()
+
+    def looked_up(self, token, signer):
+        if signer in gone and self is not runs.space.user:
+            raise CannotVerify(f"the DID document of {signer} cannot be fetched")
+        return verify(self, token, signer)
+
+    class Dying(Line):
+        def answer(self, *asked):
+            reply = super().answer(*asked)
+            if self.came["answer"] == 2:
+                gone.add(self.holder)
+                self.cut.add("dead")
+            return reply
+
+    runs = Runs()
+    monkeypatch.setattr(Keys, "verify", looked_up)
+    lines = [(Dying if i == 1 else Line)(g.me, g, "t", set()) for i, g in enumerate(runs.space.gates)]
+    with pytest.raises((SiteMissing, CannotVerify)):  # the next round waits
+        runs.coordinator.run(runs.study.id, lines)
+    assert [e["round"] for e in runs.events("study.round")] == [0, 1]
+    gone.clear()
+    assert numbers(runs.run()) == pytest.approx(undisturbed, rel=1e-12)
 
 
 def test_a_site_of_few_persons_takes_no_part_where_it_may_be_told_from_the_others():

@@ -12,6 +12,7 @@ from ihds.privacy.secagg import opening, shamir
 from ihds.privacy.secagg.messages import chosen_by
 from ihds.privacy.secagg.party import Party, commitment
 from ihds.privacy.secagg.setting import FAILURE, Setting, odds
+from ihds.privacy.secagg.stream import Stream, apply
 from tests.privacy.rounds import STATE, Ring, drawn
 
 
@@ -207,7 +208,7 @@ def test_secrets_are_not_printed():
 
 
 def test_a_sparse_graph_survives_drop_outs_and_keeps_nobody_who_is_left_alone():
-    ring = Ring.shared(48, colluding=0)
+    ring = Ring.shared(54, colluding=0)
     setting, words = ring.setting, drawn(ring.setting, 3)
     assert not setting.complete
     gone = list(words)[::4]
@@ -227,7 +228,7 @@ def test_a_sparse_graph_survives_drop_outs_and_keeps_nobody_who_is_left_alone():
 
 
 def test_the_odds_of_a_sparse_graph_are_small_and_bound_what_is_drawn():
-    for n, colluding in ((64, 2), (200, 20), (500, 100)):
+    for n, colluding in ((54, 0), (200, 20), (500, 100)):
         setting = Setting("s", tuple(f"p{i:03}" for i in range(n)), colluding)
         assert odds(n, colluding, setting.degree, setting.kept) <= FAILURE
         assert 2 * setting.degree < n
@@ -235,3 +236,11 @@ def test_the_odds_of_a_sparse_graph_are_small_and_bound_what_is_drawn():
     for _ in range(500):  # graphs so thin that all three choices of one of 14 may be among the 6 who collude
         alone += any((rng.permutation(19)[:3] < 6).all() for _ in range(14))
     assert 0.1 < alone / 500 <= 2 ** odds(20, 6, 3, 3) < 1
+
+
+@pytest.mark.parametrize("size", [1, (1 << 14) - 1, (1 << 14) + 1, 50_001])
+def test_a_mask_longer_than_one_step_is_one_stream(size):
+    key, zeros = b"k" * 16, np.zeros(60_000, dtype=np.uint64)
+    whole, part = apply(zeros.copy(), [Stream(key, add=True)]), apply(zeros[:size].copy(), [Stream(key, add=True)])
+    assert np.array_equal(whole[:size], part)
+    assert not apply(part, [Stream(key, add=False)]).any()

@@ -93,7 +93,9 @@ def _case_commands(sub: Any) -> None:
     choice.add_argument("--grant", action="store_true")
     choice.add_argument("--refuse", action="store_true")
     decide.add_argument("--reason", action="append", default=[], help="of a refusal; may be repeated")
-    decide.add_argument("--condition", action="append", default=[], help="NAME=NUMBER, for example min_cell=10")
+    decide.add_argument(
+        "--condition", action="append", default=[], help="NAME=VALUE, for example min_cell=10 or dropouts=continue"
+    )
     decide.add_argument("--environment", default="", help='DID of the environment that runs the studies, or "none"')
     acting(decide)
     step = command(
@@ -241,7 +243,10 @@ def _decide(given: Any) -> None:
         id=given.id,
         grant=given.grant,
         reasons=given.reason,
-        conditions={**numbers(given.condition), **({"environment": given.environment} if given.environment else {})},
+        conditions={
+            **_conditions(given.condition),
+            **({"environment": given.environment} if given.environment else {}),
+        },
         by=given.by,
     )
     answer.pop("credential", None)
@@ -388,3 +393,9 @@ def _sign(given: Any) -> None:
 def _end(given: Any) -> None:
     answer = officer_space(given).call("joint.end", id=given.id, reason=given.reason, by=given.by)
     show(given, answer, f"the agreement is {answer['state']}")
+
+
+def _conditions(pairs: list[str]) -> dict[str, Any]:
+    """Read conditions: numbers, and what a drop-out means."""
+    words = dict(pair.split("=", 1) for pair in pairs if pair.startswith("dropouts="))
+    return {**numbers([pair for pair in pairs if not pair.startswith("dropouts=")]), **words}

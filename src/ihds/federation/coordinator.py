@@ -102,7 +102,8 @@ class Coordinator:
         assert record is not None
         body, version = record.body, record.version
         state = unpack(PlanState, self.signatures.unseal(body["state"]))
-        asking = Asking(study, self.signatures, self.calls, channels, Progress.from_dict(body["sums"]))
+        progress = Progress.from_dict(body["sums"])
+        asking = Asking(study, self.signatures, self.calls, channels, progress, self._lost_before(study))
         model = sums(asking)
         model.begin()
         report("keys", {"holders": len(asking.progress.present)})
@@ -120,6 +121,7 @@ class Coordinator:
                 state, left = self._moved(plan, state, opened)
                 kind = "study.round"
                 details |= {"contribution": left.contribution, "digest": left.digest}
+                details |= {"faults": list(opened.faults)} if opened.faults else {}
                 body = {**body, "left": [*body["left"], dataclasses.asdict(left)]}
                 report("round", {"number": number, "contribution": left.contribution, "bytes": left.bytes})
             if model.progress.missing:
@@ -151,6 +153,12 @@ class Coordinator:
         self.log.commit(Event("study.finished", study.user, details), Put("study", study.id, version, body))
         self.calls.there(asking.present, lambda c: c.close(study.id))  # who is away now closes with its transfer
         return result
+
+    def _lost_before(self, study: Study) -> frozenset[str]:
+        """Return the holders that other studies of the permit go without."""
+        others = [r.body for r in self.log.store.list("study") if r.id != study.id]
+        missing = [b["sums"]["missing"] for b in others if b["study"]["permit"] == study.permit]
+        return frozenset(holder for lost in missing for holder, _ in lost)
 
     def _sealed(self, state: PlanState) -> str:
         return self.signatures.seal(pack(state))

@@ -6,6 +6,7 @@ exactly the permitted view, local, disclosure check, budget, mask, audit; then t
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -23,12 +24,12 @@ from ihds.audit.log import Event, Log, now
 from ihds.canonical import pack, sha256, unpack
 from ihds.data.source import Scope, Source, View
 from ihds.data.wide import Table
-from ihds.errors import AnalysisFailed, IhdsError, NotAuthenticated, NotFound, Refused, SiteMissing
+from ihds.errors import AnalysisFailed, CannotVerify, IhdsError, NotAuthenticated, NotFound, Refused, SiteMissing
 from ihds.federation import ledger, promises
 from ihds.federation.engine import Engine, Here, Work
 from ihds.federation.opt_outs import Choices, NoRegistry
 from ihds.federation.preview import Preview, preview
-from ihds.federation.round import Hiding, Signatures, going_without, hiding, missing
+from ihds.federation.round import Hiding, Signatures, going_without, hiding, missing, names, words_of
 from ihds.federation.study import Reply, Round, Study
 from ihds.governance import aggregation
 from ihds.governance.aggregation import CONTINUE
@@ -171,7 +172,7 @@ class Gate:
                 f"{self.me} has yet to approve the study; a person looks at it there",
                 remedy=f"resume later: ihds study run --resume {study.id}",
             )
-        return self._hiding(study).announce(record["sums"], int(claims.get("attempt", 0)))
+        return self._hiding(study).announce(record["sums"], claims.get("attempt", 0))
 
     def _begin(self, study: Study, transfer: str, grant: Grant) -> dict[str, Any]:
         found = self.log.get("gate.study", study.id)
@@ -254,6 +255,8 @@ class Gate:
         """
         study = Study.from_dict(self._record(study_id, transfer).body["study"])
         missing(study, tuple(announcements))
+        for holder, token in announcements.items():  # their keys are asked of others, so before the lock
+            self.signatures.verify(token, holder)
         with self._lock:
             record = self._record(study_id, transfer)
             kept, shared = self._hiding(study).take(record.body["sums"], announcements)
@@ -303,7 +306,7 @@ class Gate:
         study, plan = held.study, held.plan
         self._judge(study, plan, grant)
         number, repeat = self._check_round(record, study, claims, state_bytes)
-        present = tuple(map(str, claims.get("present", ())))
+        present = names(claims.get("present"))
         without = missing(study, present)
         anew = number == 0 and not repeat
         if anew:  # after a loss a study begins again: what it agreed on is asked afresh
@@ -333,7 +336,7 @@ class Gate:
             record.body["sums"], int(claims["attempt"]), sha256(state_bytes), present, anew=anew and bool(without)
         )
         kept, hidden = held.hiding.hide(kept, words)
-        reply = pack(Reply(type(contribution).__name__, layout, words, hidden.said, hidden.told, hidden.sealed))
+        reply = pack(Reply(type(contribution).__name__, layout, words, hidden.said, hidden.told))
         # 7 audit, then the reply
         if repeat:
             if hidden.words != record.body["reply"]:
@@ -380,6 +383,10 @@ class Gate:
         """
         try:
             grant = self.grants.in_force(transfer)
+            study = Study.from_dict(self._record(study_id, transfer).body["study"])
+            for holder, token in words_of(study, name, body):  # their keys are asked of others, so before the lock
+                with contextlib.suppress(CannotVerify):
+                    self.signatures.verify(token, holder)
             with self._lock:
                 record = self._record(study_id, transfer)
                 held = self._work(record, grant)
@@ -479,8 +486,7 @@ class Gate:
         if study.environment != grant.permit.environment:
             reasons.append("EHDS 68(10): the study names another environment than the permit")
         reasons += promises.reasons(plan, grant.permit, len(study.holders))
-        askers = (study.user, study.asker)
-        reasons += aggregation.reasons(grant.permit.aggregation, study.aggregation, study.holders, askers)
+        reasons += aggregation.reasons(grant.permit.aggregation, study.aggregation, len(study.holders))
         reasons += self._codebook_reasons(plan, grant)
         ask = plan.agreement.ask
         clock = ask.formula.response[:-1] if ask.clock == "grid" and own.min_time_bin > 0 else ()

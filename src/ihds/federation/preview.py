@@ -6,8 +6,6 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from ihds.analysis.method import leaves
 from ihds.analysis.plan import Plan
 from ihds.canonical import pack
@@ -103,7 +101,7 @@ def _dry(plan: Plan, table: Table, thresholds: Thresholds) -> tuple[list[Leaving
                     fields=tuple((name, d.shape, d.unit) for name, d in declared.items()),
                     rounds=1,
                     numbers=len(words) - 1,
-                    bytes=len(pack(Reply(type(value).__name__, layout, words, "", "", np.zeros(0, np.uint8)))),
+                    bytes=len(pack(Reply(type(value).__name__, layout, words, "", ""))),
                 )
             )
             state = single.aggregate(state, single.total(state, type(value).__name__, layout, words))

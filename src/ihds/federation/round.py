@@ -1,6 +1,6 @@
 """A site's side of secure sums: how its words are hidden, and what it does to let their sum be opened.
 
-Two trust models stand behind one interface, ``Hiding``; the gate does not know which of them runs.
+The gate does not know how words are hidden beyond the interface ``Hiding``.
 What must outlive a crash is returned as ``Kept`` and stored by the gate in the transaction of the
 event, before anything is sent; secrets in it are sealed, are of one round, and go with the round.
 """
@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
-
-import numpy as np
 
 from ihds.audit.log import Log
 from ihds.canonical import pack, unpack
@@ -63,7 +61,6 @@ class Hidden:
     words: str
     said: str
     told: str
-    sealed: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +74,7 @@ class Step:
 
 
 class Hiding(Protocol):
-    """One trust model, for one study at one site."""
+    """How a site hides its words and helps to open sums, in one study."""
 
     def begin(self) -> Kept:
         """Return what is kept from the start."""
@@ -102,6 +99,25 @@ class Hiding(Protocol):
     def step(self, kept: Kept, name: str, body: bytes) -> Step:
         """Go on with a round that was answered."""
         ...
+
+
+def names(claimed: Any) -> tuple[str, ...]:
+    """Return the holders that signed claims list; none if they list nothing of the kind."""
+    return tuple(map(str, claimed)) if isinstance(claimed, list) else ()
+
+
+def words_of(study: Study, name: str, body: bytes) -> list[tuple[str, str]]:
+    """Return what holders of a study signed in a further message of a round: checking it may mean asking others.
+
+    Raises:
+        NotFound: there is no such message.
+        BadMessage: it cannot be read.
+
+    """
+    if name not in STEPS:
+        raise NotFound(f"a round has no step {name!r}")
+    said = unpack(Confirm, body).announced if name == "confirm" else unpack(Uncover, body).confirmed
+    return [(holder, token) for holder, token in said if holder in study.holders]
 
 
 def missing(study: Study, present: Sequence[str]) -> tuple[str, ...]:
@@ -149,7 +165,7 @@ def going_without(log: Log, permit: str, lost: Sequence[str]) -> list[Put]:
 
 
 def hiding(study: Study, named: str, me: str, signatures: Signatures) -> Hiding:
-    """Return the trust model of a study; ``named`` is the study's digest."""
+    """Return how words are hidden in a study; ``named`` is its digest."""
     setting = Setting.of(named, study.holders, study.aggregation.colluders(len(study.holders)))
     return Masks(study, setting, me, signatures)
 
@@ -174,6 +190,7 @@ class Masks:
 
     def take(self, kept: Kept, announced: Mapping[str, str]) -> tuple[Kept, bytes]:
         """Take all keys of an attempt; return this site's sealed shares."""
+        missing(self.study, tuple(announced))
         roster = {holder: self._announced(holder, token) for holder, token in announced.items()}
         if self.me not in roster:
             raise Refused("the announced holders are not those of the study")
@@ -205,15 +222,13 @@ class Masks:
         if "said" not in kept:  # kept, so that a round asked again gets the same bytes
             told = self.announce(kept, party.round + 1)
             kept = {**kept, "said": self._signed(masked), "told": told}
-        return kept, Hidden(masked.words, kept["said"], kept["told"], np.zeros(0, np.uint8))
+        return kept, Hidden(masked.words, kept["said"], kept["told"])
 
     def step(self, kept: Kept, name: str, body: bytes) -> Step:
         """Agree to open a sum, or give shares for it."""
         if name == "confirm":
             return self._confirm(kept, unpack(Confirm, body))
-        if name == "uncover":
-            return Step(kept, self._uncover(kept, unpack(Uncover, body)), None)
-        raise NotFound(f"a round has no step {name!r}")
+        return Step(kept, self._uncover(kept, unpack(Uncover, body)), None)
 
     def _confirm(self, kept: Kept, asked: Confirm) -> Step:
         claims = self.signatures.verify(asked.signature, self.study.asker)
@@ -221,7 +236,7 @@ class Masks:
             raise NotAuthenticated("the survivors were signed for another study or permit")
         if claims.get("attempt") != kept["attempt"]:
             raise Refused("the survivors are not those of the present round", remedy="resume the study")
-        survivors = tuple(map(str, claims.get("survivors", ())))
+        survivors = names(claims.get("survivors"))
         lost = missing(self.study, survivors)
         before = self._party(kept, kept["attempt"])
         party, said = before.confirm(survivors, kept["fixed"])
@@ -238,7 +253,8 @@ class Masks:
         return Step(after, pack(Confirmed(self._signed(said), shared)), details if after != kept else None, lost)
 
     def _uncover(self, kept: Kept, asked: Uncover) -> bytes:
-        confirmed = {h: Survivors.from_claims(self.signatures.verify(token, h)) for h, token in asked.confirmed}
+        known = [(h, token) for h, token in asked.confirmed if h in self.study.holders]
+        confirmed = {h: Survivors.from_claims(self.signatures.verify(token, h)) for h, token in known}
         party = self._party(kept, kept["attempt"])
         reveal = party.reveal(confirmed, asked.boxes)
         return pack(Uncovered(reveal, self._signed(reveal)))

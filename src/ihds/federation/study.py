@@ -149,8 +149,7 @@ class Round:
 class Reply:
     """One holder's masked answer: meaningless unless summed over all holders of the round.
 
-    ``said`` is the holder's signed word for these words; ``told`` its signed keys for the next round;
-    ``sealed`` is what only aggregators can read, if there are any.
+    ``said`` is the holder's signed word for these words; ``told`` its signed keys for the next round.
     """
 
     kind: str
@@ -158,7 +157,6 @@ class Reply:
     words: NDArray[np.uint64]
     said: str
     told: str
-    sealed: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True)

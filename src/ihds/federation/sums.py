@@ -1,6 +1,6 @@
 """The coordinator's side of secure sums: asks all holders of a round, and opens nothing but the sum of their replies.
 
-Two trust models stand behind one interface, ``Sums``. The coordinator keeps ``Progress`` with the
+The coordinator does not know how sums are hidden beyond the interface ``Sums``. It keeps ``Progress`` with the
 study, so that whatever a crash interrupts is asked again and answered the same.
 """
 
@@ -62,13 +62,13 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """One opened sum, before the method reads it; ``digest`` names its round, ``late`` answered no more after it."""
+    """One opened sum, before the method reads it; ``faults`` tell of holders that sent wrong shares."""
 
     reply: Reply
     words: Any
     bytes: int
     digest: str
-    late: tuple[str, ...] = ()
+    faults: tuple[str, ...] = ()
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Lost(Exception):
 
 
 class Sums(Protocol):
-    """One trust model, as the coordinator sees it."""
+    """How sums are opened, as the coordinator sees it."""
 
     progress: Progress
 
@@ -98,13 +98,17 @@ class Sums(Protocol):
 
 @dataclass
 class Asking:
-    """What both models need to ask: the study, who signs, the way to each holder, and how far they are."""
+    """What it takes to ask: the study, who signs, the way to each holder, and how far they are.
+
+    ``lost_before`` are the holders that other studies of the permit lack: gates let it lack no others.
+    """
 
     study: Study
     signatures: Signatures
     calls: Calls
     channels: dict[str, Channel]
     progress: Progress
+    lost_before: frozenset[str] = frozenset()
 
     @property
     def present(self) -> list[Channel]:
@@ -140,12 +144,13 @@ class Asking:
 
         """
         enough = left >= max(least, self.study.thresholds.min_holders)
-        if away and (self.study.aggregation.dropouts != CONTINUE or self.progress.missing or not enough):
+        others = self.lost_before and self.lost_before != set(away)
+        if away and (self.study.aggregation.dropouts != CONTINUE or self.progress.missing or others or not enough):
             raise next(iter(away.values()))
 
 
 def sums(asking: Asking) -> Sums:
-    """Return the trust model of a study."""
+    """Return how the sums of a study are opened."""
     return MaskedSums(asking)
 
 
@@ -226,13 +231,13 @@ class MaskedSums:
         survivors = keeping(self.setting, roster, replies)
         opening = Opening.of(self.setting, self.progress.attempt, roster, sha256(state), present, survivors)
         total = self._added(opening, {h: replies[h] for h in survivors})
-        shares, late = self._opened(opening, total, following)
+        shares, faults = self._opened(opening, total, following)
         gone = {h: None for h in present if h not in survivors}
         after = self.progress.without(gone, number)
         announced = {h: following[h] for h in survivors}
         self.progress = replace(after, attempt=self.progress.attempt + 1, announced=announced, opened=True)
         self._shares = shares
-        return Opened(replies[survivors[0]], total, len(raw[survivors[0]]), opening.digest, late)
+        return Opened(replies[survivors[0]], total, len(raw[survivors[0]]), opening.digest, faults)
 
     def _lost(self, away: Mapping[str, SiteMissing], number: int) -> Lost:
         self._shares = {h: s for h, s in self._shares.items() if h not in away}
@@ -257,7 +262,7 @@ class MaskedSums:
     def _opened(
         self, opening: Opening, total: Any, following: Mapping[str, str]
     ) -> tuple[dict[str, Shares], tuple[str, ...]]:
-        """Take the masks off; return the shares for the next round, and who did not answer any more."""
+        """Take the masks off; return the shares for the next round, and who was found to break this one's rules."""
         asking, study_id = self.asking, self.asking.study.id
         claims = {
             "study": study_id,
@@ -282,9 +287,10 @@ class MaskedSums:
             lambda c: c.step(study_id, "uncover", pack(Uncover(words, boxes_for(c.holder, opening, shared)))),
         )
         reveals = {h: self._revealed(h, unpack(Uncovered, answer)) for h, answer in raw.items()}
-        unmask(total, opening, recover(opening, shared, reveals))
+        found = recover(opening, shared, reveals)
+        unmask(total, opening, found)
         dealt = {h: self._dealt(h, a.shared) for h, a in confirmed.items() if a.shared is not None}
-        return dealt, tuple(late)
+        return dealt, tuple(map(str, found.faults))
 
     def _keys(self, holder: str, token: str, attempt: int) -> Announcement:
         said = Announcement.from_claims(self.asking.signatures.verify(token, holder))

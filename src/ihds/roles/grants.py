@@ -11,6 +11,7 @@ from ihds.audit.log import Event
 from ihds.errors import BadInput, IllegalTransition, Refused
 from ihds.governance import fees
 from ihds.governance.access import QUESTIONS, Answer, Verdict
+from ihds.governance.aggregation import Aggregation
 from ihds.governance.application import screen
 from ihds.governance.calendar import wait_months
 from ihds.governance.cases import Case
@@ -198,6 +199,7 @@ class Grants:
             issued_at=issued,
             expires_at=expires,
             status_index=index,
+            aggregation=Aggregation.from_dict({k: v for k, v in conditions.items() if k in _TERMS}),
             environment=None if environment == "none" else Did.parse(environment),
             differential_privacy=_demand(conditions),
         )
@@ -217,9 +219,12 @@ class Grants:
         return at.replace(year=until.year, month=until.month, day=until.day, hour=23, minute=59, second=59)
 
 
+_TERMS = {f.name for f in fields(Aggregation)}
+
+
 def _thresholds(conditions: dict[str, Any]) -> Thresholds:
     limits = {f.name for f in fields(Thresholds)}
-    others = ("max_rounds", "environment", *_PRIVACY)
+    others = ("max_rounds", "environment", *_PRIVACY, *sorted(_TERMS))
     unknown = sorted(set(conditions) - limits - set(others))
     if unknown:
         known = ", ".join((*others, *sorted(limits)))

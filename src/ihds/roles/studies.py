@@ -87,9 +87,12 @@ class Studies:
         record = self.runs.record(identifier)
         body = record.body
         self.node.membership.join()
-        records = described(self.node.connector, body["datasets"])
+        known = self.node.log.get("study", identifier)
+        lost = {holder for holder, _ in known.body["sums"]["missing"]} if known else set()
+        records = described(self.node.connector, [pair for pair in body["datasets"] if pair[0] not in lost])
         with self._connecting:  # two studies must not take up the same open transfer
             agreements, transfers = self._connect(record, records, run)
+        transfers = {holder: pid for holder, pid in transfers.items() if holder not in lost}
         if not body["permit"]:
             raise Refused("a study needs a data permit", reasons=("EHDS 61(1), 68(10)",), remedy="ihds apply")
         permit = self.user.held(body["permit"])
@@ -235,7 +238,8 @@ class Studies:
         if any("checkpoint" in h for h in result.provenance.get("holders", [])):
             return result  # a crash came after this was written
         holders = []
-        for entry in records:
+        present = {holder["did"] for holder in result.provenance["holders"]}
+        for entry in (e for e in records if e.holder in present):
             checkpoint: dict[str, Any] = {}
             with contextlib.suppress(IhdsError):
                 base = self.node.resolver.service(entry.holder, "DataService")

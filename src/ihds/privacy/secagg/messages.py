@@ -75,7 +75,7 @@ class Announcement(Said):
 
         """
         try:
-            keys = [str(claims[name]) for name in ("maskKey", "shareKey")]
+            keys = [bytes.fromhex(str(claims[name])).hex() for name in ("maskKey", "shareKey")]
             for key in keys:  # a key of low order gives no secret
                 _PROBE.exchange(X25519PublicKey.from_public_bytes(bytes.fromhex(key)))
             chosen = bytes.fromhex(str(claims["chosen"])).hex()

@@ -16,6 +16,8 @@ from ihds.errors import BadInput
 FAILURE = -40.0
 #: Share of the parties that may drop out of a sparse graph without anybody else being lost.
 DROPPING = 0.3
+#: Up to so many holders everybody shares masks with everybody.
+SMALL = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def _spread(parties: int, colluding: int) -> tuple[int, int]:
     Where that is no cheaper, everybody shares masks with everybody: (parties - 1, 0).
     """
     low, high = 1, (parties - 1) // 2
-    if high < 1 or odds(parties, colluding, high, _kept(parties, high)) > FAILURE:
+    if parties <= SMALL or odds(parties, colluding, high, _kept(parties, high)) > FAILURE:
         return parties - 1, 0
     while low < high:
         middle = (low + high) // 2

@@ -1,4 +1,8 @@
-"""Expands keys to masks and adds them to words in place, in steps that stay in the processor's cache."""
+"""Expands keys to masks and adds them to words in place, in steps that stay in the processor's cache.
+
+A mask is what AES-128-GCM makes of zeros, its tag unused: AES in counter mode from block 2 of nonce 0, which OpenSSL
+computes four blocks at once where the processor can, twice as fast as its plain counter mode.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ _CHUNK = 1 << 14  # words per step
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One mask: the AES-128-CTR stream of a key that is used once; added, or subtracted."""
+    """One mask: the stream of a key that is used once; added, or subtracted."""
 
     key: bytes
     add: bool
@@ -39,7 +43,7 @@ def derive(secret: bytes, salt: str, info: str, length: int = 32) -> bytes:
 
 def apply(words: Words, streams: Iterable[Stream]) -> Words:
     """Add masks to words (n,) in place modulo 2^64, and return them."""
-    open_streams = [(s.add, Cipher(algorithms.AES128(s.key), modes.CTR(bytes(16))).encryptor()) for s in streams]
+    open_streams = [(s.add, Cipher(algorithms.AES128(s.key), modes.GCM(bytes(12))).encryptor()) for s in streams]
     size = min(_CHUNK, max(len(words), 1))
     zeros = memoryview(bytes(size * 8))
     buffer = bytearray(size * 8 + 15)
