@@ -22,7 +22,7 @@ from ihds.attacks.page import page as attacked
 from ihds.audit.log import EVENTS
 from ihds.cli import EXIT_STATUS, build_parser
 from ihds.connector.dsp import negotiation, transfer
-from ihds.governance import agreement, application, bodies, permit
+from ihds.governance import agreement, application, bodies, opt_out, permit
 from ihds.governance.access import MAY_NOT_APPLY, ContractQuestion, Question
 from ihds.governance.deadlines import DEADLINES, OPEN
 from ihds.governance.duties import SEPARATE
@@ -194,6 +194,22 @@ def disclosure_rules() -> list[str]:
     return lines
 
 
+def law_choices() -> list[str]:
+    """Return the rules on opt-outs, their scopes and exceptions."""
+    lines = ["## Opt-outs", "", "Applied when a holder opens data under a permit; `ihds citizen` records choices.", ""]
+    lines += [_row("rule", "article", "says", "certainty"), "|---|---|---|---|"]
+    lines += [_row(*rule) for rule in opt_out.RULES]
+    lines += ["", _row("scope", "article", "reaches", "since", "certainty"), "|---|---|---|---|---|"]
+    lines += [_row(s.id, s.article, s.text, s.since, s.certainty) for s in opt_out.SCOPES]
+    laws = [f"{law.country} {law.article}" for law in opt_out.EXEMPTIONS]
+    return [
+        *lines,
+        "",
+        f"National laws under Art. 71(4): {', '.join(laws) or 'none is known, so no exception holds'}.",
+        "",
+    ]
+
+
 def _row(*cells: object) -> str:
     return "| " + " | ".join(map(str, cells)) + " |"
 
@@ -324,7 +340,7 @@ def pages() -> dict[Path, str]:
 
     made[DOCS / "reference/disclosure.md"] = MADE + "\n".join(disclosure_rules()) + "\n"
 
-    made[DOCS / "law/rules.md"] = MADE + "\n".join(law_rules()) + "\n"
+    made[DOCS / "law/rules.md"] = MADE + "\n".join([*law_rules(), "", *law_choices()]) + "\n"
     made[DOCS / "law/clocks.md"] = MADE + "\n".join(law_clocks()) + "\n"
     made[DOCS / "law/lives.md"] = MADE + "\n".join(law_lives()) + "\n"
     made[DOCS / "law/truth-table.md"] = MADE + "\n".join(law_at_a_glance()) + "\n"

@@ -47,22 +47,34 @@ def test_the_policy_of_the_page_is_sound(tmp_path, capsys):
     assert "GRANTED" in capsys.readouterr().out
 
 
-def test_a_newcomer_connects_two_nodes_as_the_page_says(tmp_path):
-    """The page's lines, in a shell; only the ports are others."""
-    script = "\n".join(blocks(ROOT / "docs/how-to/two-connected-nodes.md", "sh"))
-    for port in ("9101", "9102", "9103"):
+def carried_out(page: str, folder: Path) -> str:
+    """Run a page's lines in a shell; only the ports are others."""
+    script = "\n".join(blocks(ROOT / f"docs/how-to/{page}.md", "sh"))
+    for port in sorted(set(re.findall(r"\b9[12]0\d\b", script))):
         script = script.replace(port, str(free_port()))
     bins = Path(sys.executable).parent
-    env = {**os.environ, "PATH": f"{bins}:{os.environ['PATH']}", "IHDS_SECRETS": str(tmp_path / "secrets")}
+    env = {**os.environ, "PATH": f"{bins}:{os.environ['PATH']}", "IHDS_SECRETS": str(folder / "secrets")}
     done = subprocess.run(
         ["bash", "-c", f"set -euo pipefail\ntrap 'kill $(jobs -p)' EXIT\n{script}"],
-        cwd=tmp_path,
+        cwd=folder,
         env=env,
         capture_output=True,
         text=True,
         timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "GRANTED" in done.stdout
-    assert done.stdout.count("FINALIZED") >= 2
+    return done.stdout
+
+
+def test_a_newcomer_connects_two_nodes_as_the_page_says(tmp_path):
+    said = carried_out("two-connected-nodes", tmp_path)
+    assert "GRANTED" in said
+    assert said.count("FINALIZED") >= 2
     assert (tmp_path / "fetched.csv").read_bytes() == (tmp_path / "codebook.csv").read_bytes()
+
+
+def test_a_person_opts_out_as_the_page_says(tmp_path):
+    said = carried_out("opt-out", tmp_path)
+    assert "Reçu" in said
+    assert '"choice": "REVERSED"' in said
+    assert "all: REVERSED" in said

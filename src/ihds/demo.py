@@ -92,8 +92,8 @@ class Offered:
     def dataset(self, holder: str, evidence: Sequence[str] = ()) -> DatasetConfig:
         """Return what a holder says of its part, and what it would vouch for under its law."""
         shared = {k: getattr(self, k) for k in ("description", "keywords", "health_category", "methods")}
-        title = f"{self.title}, {holder}"
-        return DatasetConfig(id=f"{self.id}-{holder}", title=title, evidence=tuple(evidence), **shared)
+        shared |= {"national_id": self.codebook.person, "unidentified": "" if self.codebook.person else "no names"}
+        return DatasetConfig(f"{self.id}-{holder}", f"{self.title}, {holder}", evidence=tuple(evidence), **shared)
 
 
 BYAR = Offered(
@@ -203,7 +203,7 @@ def build(folder: Path, offered: Sequence[Offered] = (BYAR,)) -> Nodes:
     for name, country in HOLDERS:
         evidence = [term.format(dids["researcher"]) for term in EVIDENCE[country]]
         datasets = tuple(offer.dataset(name, evidence) for offer in offered)
-        nodes.make(config(name, "holder", country, datasets=datasets), offered)
+        nodes.make(config(name, "holder", country, datasets=datasets, opt_out_registry=dids["access-body"]), offered)
     nodes.make(config("researcher", "user", "LU", catalogues=tuple(dids[h] for h, _ in HOLDERS)))
     return nodes
 

@@ -11,6 +11,7 @@ from ihds.cli import (
     approvals,
     attacks,
     audit,
+    citizens,
     cohorts,
     committee,
     gaiax,
@@ -75,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     participants.dataplane_commands(group(sub, "dataplane", "run a data plane in a process of its own"))
     policies.policy_commands(group(sub, "policy", "check and explain policies"))
     gaiax.gaiax_commands(group(sub, "gaiax", "publish and check Gaia-X credentials"))
+    citizens.citizen_commands(group(sub, "citizen", "people's choices on the use of their health data"))
     studies.catalogue_commands(group(sub, "catalogue", "find datasets"))
     studies.apply_command(sub)
     permits.permit_commands(group(sub, "permit", "work cases: assess, decide, grant and revoke"))

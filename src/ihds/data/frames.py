@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 #: Rows read at once.
 HEIGHT = 1 << 14
@@ -72,6 +74,30 @@ class Range:
         """Return columns of neighbouring rows."""
         first, stop, _ = rows.indices(self.height)
         return self.whole.read(names, slice(self.rows.start + first, self.rows.start + stop))
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Some rows of others, by position and in their order."""
+
+    whole: Frames
+    kept: NDArray[np.intp]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns."""
+        return self.whole.names
+
+    @property
+    def height(self) -> int:
+        """The number of rows."""
+        return len(self.kept)
+
+    def read(self, names: tuple[str, ...], rows: slice) -> pd.DataFrame:
+        """Return columns of neighbouring rows; those between them are read and left out."""
+        at = self.kept[rows]
+        first, stop = (int(at[0]), int(at[-1]) + 1) if len(at) else (0, 0)
+        return self.whole.read(names, slice(first, stop)).iloc[at - first].reset_index(drop=True)
 
 
 def blocks(height: int) -> Iterator[slice]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ihds.data.codebook import Codebook
 from ihds.data.wide import Table
@@ -34,6 +36,10 @@ class Source(Protocol):
         """Open exactly the scope. Raises NotFound, or Refused for a variable not held."""
         ...
 
+    def column(self, dataset: str, name: str) -> pd.Series:
+        """Return one column whole, in the order of the rows, for the holder's own use. Raises NotFound."""
+        ...
+
     def close(self) -> None:
         """Close what is open."""
         ...
@@ -44,13 +50,15 @@ class View:
     """A typed window on the permitted variables of one dataset.
 
     The rows are reachable only by ``apply``, which hands them to a computation inside the gate;
-    the view itself refuses to be printed or sent.
+    the view itself refuses to be printed or sent. ``kept`` are the positions of its rows in the
+    whole table, where some are left out.
     """
 
     scope: Scope
     codebook: Codebook
     persons: int
     _rows: Callable[[tuple[str, ...]], Table]
+    kept: NDArray[np.intp] | None = None
 
     def apply(self, compute: Callable[[Table], T], features: tuple[str, ...] = ()) -> T:
         """Run ``compute`` on the rows and return what it returns; ``features`` are read in blocks.
@@ -61,6 +69,12 @@ class View:
         """
         _opened(self.codebook, frozenset(features), self.scope)
         return compute(self._rows(features))
+
+    def without(self, rows: NDArray[np.bool_], persons: int) -> View:
+        """Return the view without the rows flagged (n,): ``persons`` remain."""
+        kept = np.flatnonzero(~rows)
+        whole = self._rows
+        return replace(self, persons=persons, _rows=lambda features: whole(features).kept(kept), kept=kept)
 
     def __repr__(self) -> str:
         return f"View({self.scope.dataset!r}, {len(self.scope.variables)} variables)"
@@ -97,6 +111,11 @@ class FrameSource:
         frame = self.frame[list(book.variables)]
         return View(scope, book, persons, lambda features: Table.of(frame, features))
 
+    def column(self, dataset: str, name: str) -> pd.Series:
+        """Return one column of the one dataset."""
+        self.codebook(dataset)
+        return self.frame[name]
+
     def close(self) -> None:
         """Nothing is open."""
 
@@ -112,6 +131,10 @@ class NoRows:
     def open(self, scope: Scope) -> View:
         """Hold nothing."""
         raise NotFound(f"this holder has no dataset {scope.dataset!r}", remedy="see its catalogue")
+
+    def column(self, dataset: str, name: str) -> pd.Series:
+        """Hold nothing."""
+        raise NotFound(f"this holder has no dataset {dataset!r}", remedy="see its catalogue")
 
     def close(self) -> None:
         """Nothing is open."""

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ihds.data.frames import Frames, InMemory, Range, blocks
+from ihds.data.frames import Frames, InMemory, Kept, Range, blocks
 from ihds.data.plink import Bed
 
 Floats = NDArray[np.float64]
@@ -215,6 +215,10 @@ class Table:
     def part(self, rows: Ints) -> Table:
         """Return rows by position."""
         return Table(InMemory(self.frame.iloc[rows].reset_index(drop=True)), self.wide.of(rows))
+
+    def kept(self, rows: Ints) -> Table:
+        """Return rows by position, in their order, read when they are needed."""
+        return Table(Kept(self.rows, rows), self.wide.of(rows))
 
     def range(self, rows: slice) -> Table:
         """Return neighbouring rows, read when they are needed."""

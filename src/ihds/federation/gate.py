@@ -27,6 +27,7 @@ from ihds.data.wide import Table
 from ihds.errors import AnalysisFailed, CannotVerify, IhdsError, NotAuthenticated, NotFound, Refused, SiteMissing
 from ihds.federation import ledger, promises
 from ihds.federation.engine import Engine, Here, Work
+from ihds.federation.opt_outs import Choices, NoRegistry
 from ihds.federation.preview import Preview, preview
 from ihds.federation.round import Hiding, Signatures, going_without, hiding, missing, names, words_of
 from ihds.federation.study import Reply, Round, Study
@@ -134,6 +135,7 @@ class Gate:
     by_hand: frozenset[str] = frozenset()
     in_environment: frozenset[str] = frozenset()
     attested: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    opt_outs: Choices = field(default_factory=NoRegistry)
     own: Mapping[str, Thresholds] = field(default_factory=dict)
     promises: Mapping[str, Promise] = field(default_factory=dict)
     draw: Callable[[Shares], Words] = Shares.drawn
@@ -218,20 +220,23 @@ class Gate:
         grant = self.grants.in_force(record.body["transfer"])
         study = Study.from_dict(record.body["study"])
         plan, limits = study.plan(), self._thresholds(grant)
-        seen = self.preview_of(plan, grant.dataset, grant.permit.variables, limits)
+        seen = self.preview_of(plan, grant.dataset, grant.permit.variables, limits, grant.permit)
         if not self._difference(plan, grant) or not ledger.knows(self.log, study.user, grant.dataset):
             return seen
-        levels, view = plan.agreement.begin().levels, self._view(plan, grant.dataset, grant.permit.variables)
-        covered = view.apply(lambda t: self._covered(plan, levels, t, grant.dataset), plan.agreement.ask.features)
+        levels = plan.agreement.begin().levels
+        view = self.opt_outs.foreseen(self._view(plan, grant.dataset, grant.permit.variables), grant.permit)
+        covered = view.apply(lambda t: self._covered(plan, levels, t, view), plan.agreement.ask.features)
         try:
             ledger.entered(self.log, study, grant.dataset, covered, limits.min_difference)
         except Refused as error:
             return replace(seen, refused=(*seen.refused, *error.reasons))
         return seen
 
-    def preview_of(self, plan: Plan, dataset: str, variables: frozenset[str], limits: Thresholds) -> Preview:
+    def preview_of(
+        self, plan: Plan, dataset: str, variables: frozenset[str], limits: Thresholds, permit: Permit | None = None
+    ) -> Preview:
         """Return what a study would take from here of permitted variables; nothing is written or sent."""
-        view = self._view(plan, dataset, variables)
+        view = self.opt_outs.foreseen(self._view(plan, dataset, variables), permit)
         return view.apply(lambda table: preview(plan, table, view.persons, limits), plan.agreement.ask.features)
 
     def _hiding(self, study: Study) -> Hiding:
@@ -262,6 +267,7 @@ class Gate:
         grant = self.grants.in_force(transfer)
         try:
             self._judge(study, study.plan(), grant)
+            self.opt_outs.fix(grant.permit, grant.dataset)  # it may ask the registry, so before the lock
             with self._lock:
                 record = self._record(study_id, transfer)
                 self._entering(record, self._work(record, grant), grant)
@@ -287,6 +293,7 @@ class Gate:
             # 1 permit and agreement in force: asked of others, so before the lock
             grant = self.grants.in_force(transfer)
             claims = self.signatures.verify(asked.signature, grant.permit.asker)
+            self.opt_outs.fix(grant.permit, grant.dataset)
             with self._lock:
                 return self._answer(study_id, transfer, asked.state.tobytes(), claims, grant)
         except IhdsError as error:
@@ -354,6 +361,7 @@ class Gate:
             "class": contribution.kind,
             "bytes": len(reply),
             "covered": after["covered"],
+            "opt_outs": self.opt_outs.fix(grant.permit, grant.dataset),
             **cost,
             **({"missing": list(without)} if without else {}),
         }
@@ -524,25 +532,28 @@ class Gate:
                 raise Refused("the holders' mask keys are not known here yet", remedy="send the roster first")
             study = Study.from_dict(body["study"])
             plan = study.plan()
-            view = self._view(plan, grant.dataset, grant.permit.variables)
+            view = self.opt_outs.applied(self._view(plan, grant.dataset, grant.permit.variables), grant.permit)
             levels = plan.agreement.begin().levels
             least = self._difference(plan, grant)
 
             def opened(table: Table) -> tuple[Work, Coverage]:
-                covered = self._covered(plan, levels, table, grant.dataset) if least else Coverage((), {})
+                covered = self._covered(plan, levels, table, view) if least else Coverage((), {})
                 return self.engine.work(plan, table), covered
 
             work, covered = view.apply(opened, plan.agreement.ask.features)
             self._works[study_id] = _Open(study, plan, work, self._hiding(study), view.persons, levels, covered)
         return self._works[study_id]
 
-    def _covered(self, plan: Plan, levels: dict[str, tuple[str, ...]], table: Table, dataset: str) -> Coverage:
-        """Return whom a study covers; the persons of a dataset are marked once."""
+    def _covered(self, plan: Plan, levels: dict[str, tuple[str, ...]], table: Table, view: View) -> Coverage:
+        """Return whom a study covers; the persons of a dataset are marked once, whoever of them is in the view."""
+        dataset, person = view.scope.dataset, plan.codebook.person
         if dataset not in self._marks:
-            person, known = plan.codebook.person, ledger.secret(self.log, self.signatures, self.me)
-            persons = (block[person] for _, block in table.blocks((person,))) if person in table.columns else None
-            self._marks[dataset] = marks(known, persons, len(table))
-        return coverage(plan.agreement.ask, levels, table, self._marks[dataset])
+            known = ledger.secret(self.log, self.signatures, self.me)
+            column = self.source.column(dataset, person) if person in table.columns else None
+            rows = len(table) if column is None else len(column)
+            self._marks[dataset] = marks(known, None if column is None else [column], rows)
+        marked = self._marks[dataset]
+        return coverage(plan.agreement.ask, levels, table, marked if view.kept is None else marked.of(view.kept))
 
     def _view(self, plan: Plan, dataset: str, variables: frozenset[str]) -> View:
         """Open what a study needs of the permitted variables, and the column that tells persons apart."""

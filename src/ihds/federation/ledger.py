@@ -42,16 +42,16 @@ class Sealing(Protocol):
         ...
 
 
-def secret(log: Log, sealing: Sealing, me: str) -> bytes:
-    """Return the secret under which this site marks persons; made once, for ever."""
-    found = log.get(KIND, _SECRET)
+def secret(log: Log, sealing: Sealing, me: str, kind: str = KIND, begun: str = "ledger.begun") -> bytes:
+    """Return the secret under which this site marks persons, or one of another kind; made once, for ever."""
+    found = log.get(kind, _SECRET)
     if found is None:
         try:
             sealed = sealing.seal(secrets.token_bytes(32))
-            log.commit(Event("ledger.begun", me, {}), Put(KIND, _SECRET, 0, {"sealed": sealed}))
+            log.commit(Event(begun, me, {}), Put(kind, _SECRET, 0, {"sealed": sealed}))
         except Conflict:  # another process of this site was first
             pass
-        found = log.get(KIND, _SECRET)
+        found = log.get(kind, _SECRET)
         assert found is not None
     return sealing.unseal(found.body["sealed"])
 

@@ -74,6 +74,8 @@ class Permit:
     runs the studies and releases their results (68(10), 73), or None where the user's own node does.
     With ``differential_privacy`` none is opened without noise, and what all together may tell of a
     person is bounded.
+    ``opt_out_exception`` is the justification with which people who opted out are included (Art. 71(4),
+    68(10)(c)); empty means they are not.
     """
 
     id: PermitId
@@ -92,6 +94,7 @@ class Permit:
     issued_at: datetime
     expires_at: datetime
     status_index: int
+    opt_out_exception: str = ""
     aggregation: Aggregation = field(default_factory=Aggregation)
     environment: Did | None = None
     differential_privacy: Demand | None = None
@@ -143,6 +146,7 @@ class Permit:
                 issued_at=datetime.fromisoformat(body["issued_at"]),
                 expires_at=datetime.fromisoformat(body["expires_at"]),
                 status_index=int(body["status_index"]),
+                opt_out_exception=str(body.get("opt_out_exception", "")),
                 aggregation=Aggregation.from_dict(body.get("aggregation", {})),
                 environment=Did.parse(body["environment"]) if body.get("environment") else None,
                 differential_privacy=Demand.of(told) if (told := body.get("differential_privacy")) else None,

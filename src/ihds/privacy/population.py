@@ -36,6 +36,10 @@ class Marks:
     person: Words
     row: Words
 
+    def of(self, rows: NDArray[np.intp]) -> Marks:
+        """Return the marks of rows by position; those stay what they are in the whole table."""
+        return Marks(self.person[rows], self.row[rows])
+
 
 def marks(secret: bytes, persons: Iterable[Any] | None, rows: int) -> Marks:
     """Return the marks of a table's rows, under a secret of the site.

@@ -6,22 +6,17 @@ import io
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from ihds.analysis.result import Result
 from ihds.analysis.summary import number
 from ihds.cohorts.cohort import Cohort, Step, Study
 from ihds.reports.checklist import CHECKLISTS, FACTS, PARTLY, Known
 from ihds.reports.words import sentences, tables
+from ihds.wire import pages
 
 
 def page_of(template: str, **values: Any) -> str:
     """Return a page made from a template of this folder; it needs nothing from elsewhere."""
-    environment = Environment(
-        loader=PackageLoader("ihds.reports"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters["number"] = number
-    return environment.get_template(template).render(values)
+    return pages.page_of("ihds.reports", template, {"number": number}, **values)
 
 
 def write_report(

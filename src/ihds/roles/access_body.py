@@ -24,6 +24,7 @@ from ihds.roles.authority import OffersNothing
 from ihds.roles.cases import REMEDY, Cases
 from ihds.roles.grants import Grants
 from ihds.roles.officers import Officers
+from ihds.roles.opt_out import Registry
 from ihds.roles.publications import Publications
 from ihds.roles.redress import Redress
 from ihds.roles.timekeeper import Timekeeper
@@ -48,6 +49,7 @@ class AccessBody(OffersNothing):
         self.grants = Grants(self.cases, self._issue, config.environment)
         self.officers = Officers(node.log, node.did)
         self.agreements = Agreements(node)
+        self.opt_outs = Registry(node)
         self.redress = Redress(self.cases)
         self.publications = Publications(node.log, node.did, calendar)
         self.applicants = Applicants(node, self.cases, self.redress, self.publications)
@@ -64,6 +66,7 @@ class AccessBody(OffersNothing):
             Route("/access/status", endpoint(self._status_list), methods=["GET"]),
             *self.applicants.routes(),
             *self.agreements.routes(),
+            *self.opt_outs.routes(),
         ]
 
     def commands(self) -> dict[str, Command]:
@@ -91,6 +94,7 @@ class AccessBody(OffersNothing):
             return actor.name
 
         return {
+            **self.opt_outs.commands(),
             "officer.list": lambda _a: self.officers.list(),
             "officer.assign": lambda a: self._assign(a, headed(a)),
             "permit.list": self.list,

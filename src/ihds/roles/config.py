@@ -44,6 +44,8 @@ class DatasetConfig:
     ``environment_required`` no study is answered whose permit names no secure processing environment.
     ``thresholds`` are the holder's own ("min_cell": 10): of these, the permit's and the law's, the strictest holds.
     ``privacy_epsilon`` and ``privacy_delta`` bound what noisy studies of all permits together may tell of a person.
+    ``national_id`` names the column of national identifiers, by which people who opted out are left out; where
+    nobody can be identified, ``unidentified`` says why (EHDS Art. 71(8)).
     """
 
     id: str
@@ -61,6 +63,8 @@ class DatasetConfig:
     evidence: tuple[str, ...] = ()
     approval: Literal["rule", "hand"] = "rule"
     studies: Literal["rule", "hand"] = "rule"
+    national_id: str = ""
+    unidentified: str = ""
     environment_required: bool = False
     thresholds: dict[str, Any] = field(default_factory=dict)
     privacy_epsilon: float = 10.0
@@ -103,7 +107,8 @@ class NodeConfig:
 
     ``members`` lists whom an authority admits without asking a person: "DID ROLE COUNTRY" each. ``charter``
     names the file with the bodies that decide from then on; it and ``members`` are read once, at the founding.
-    ``engine`` empty computes studies in the node, ``dask`` or ``dask:ADDRESS`` over a cluster.
+    ``opt_out_registry`` is whose list of opt-outs a holder follows; it may be ``opt_out_hours`` old when it is
+    fixed for a permit. ``engine`` empty computes studies in the node, ``dask`` or ``dask:ADDRESS`` over a cluster.
     ``other_bodies`` says, holder by holder, which other access body decides on its data; ``trusted_holders``
     are those designated to assess applications themselves (EHDS Art. 72).
     ``environment`` is the one an access body names in a permit unless its officer decides otherwise.
@@ -137,6 +142,8 @@ class NodeConfig:
     engine: str = ""
     gaiax: dict[str, str] = field(default_factory=dict)
     notaries: tuple[str, ...] = ()
+    opt_out_registry: str = ""
+    opt_out_hours: float = 24.0
     other_bodies: dict[str, str] = field(default_factory=dict)
     trusted_holders: tuple[str, ...] = ()
     counter_offers: Literal["refuse", "hand"] = "refuse"
@@ -147,6 +154,12 @@ class NodeConfig:
             raise SetupFailed(
                 "studies of rows in an inner zone cannot wait for approval by hand yet",
                 remedy='use approval = "hand": a person then agrees to the contract',
+            )
+        unsaid = [d.id for d in self.datasets if not d.file and not d.national_id and not d.unidentified]
+        if self.opt_out_registry and unsaid:
+            raise SetupFailed(
+                f"dataset {unsaid[0]!r}: who opted out could not be left out",
+                remedy="name the column of national identifiers: national_id; or say why nobody is known: unidentified",
             )
 
     @property

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ihds.data.source import Source
 from ihds.federation.engine import Engine
 from ihds.federation.gate import Gate, Grants
+from ihds.roles import choices
 
 if TYPE_CHECKING:
     from ihds.roles.node import Node
@@ -27,5 +28,6 @@ def gate_of(node: Node, source: Source, grants: Grants, engine: Engine) -> Gate:
         in_environment=frozenset(d.id for d in datasets if d.environment_required),
         attested={d.id: d.evidence for d in datasets},
         promises={d.id: d.privacy for d in datasets},
+        opt_outs=choices.of_node(node, source),
         own={d.id: d.limits for d in datasets if d.limits},
     )

@@ -30,6 +30,7 @@ from ihds.governance.jurisdiction import applying
 from ihds.governance.permit import Permit, PermitState, Use, decide
 from ihds.governance.policy import Granted, evaluate
 from ihds.governance.policy import Refused as No
+from ihds.roles import choices
 from ihds.roles.approvals import Approvals
 from ihds.roles.authority import no_account
 from ihds.roles.config import data_file
@@ -121,8 +122,7 @@ class Holder:
     def _entry(self, config: DatasetConfig) -> dict[str, Any]:
         record = self.record(config)
         properties = healthdcat.entry_properties(record)
-        if config.file:
-            properties["ihds:artefact"] = config.artefact
+        properties |= {"ihds:artefact": config.artefact} if config.file else choices.said(self.node.config, config)
         formats = [PULL, PUSH] if config.file else [STUDY_FORMAT]
         return catalog.dataset(record.id, [record.offer], f"{self.node.did}#dsp", formats, properties)
 

@@ -128,7 +128,7 @@ _ROLES = {
 
 #: The services, with their paths, at which members reach an institution of a role.
 _DESKS = {
-    "access_body": {"AccessBody": "access"},
+    "access_body": {"AccessBody": "access", "OptOutRegistry": "opt-outs"},
     "authority": {"IssuerService": "issuer", "TrustList": "members/trust", "Committee": "committee"},
     "environment": {"SecureEnvironment": "environment"},
 }

@@ -23,6 +23,7 @@ from ihds.audit.log import Event
 from ihds.connector.dataplane.signaling import check_key
 from ihds.data.codebook import Codebook
 from ihds.errors import BadMessage, NotFound, SiteMissing, from_dict
+from ihds.roles import choices
 from ihds.store.store import Put
 from ihds.wire.serve import MAX_BODY, Answer, Call, endpoint
 
@@ -132,6 +133,7 @@ class Relay:
             Route("/worker/answers", endpoint(self._answered, max_body=MAX_BODY, before=self._known), methods=["POST"]),
             Route("/worker/grants/{transfer}", endpoint(self._grant), methods=["GET"]),
             Route("/worker/fetch", endpoint(self._fetch), methods=["POST"]),
+            Route("/worker/opt-outs", endpoint(self._opt_outs), methods=["GET"]),
         ]
 
     def _check(self, call: Call) -> None:
@@ -189,10 +191,15 @@ class Relay:
         media = answer.headers.get("content-type", "application/json")
         return Answer(raw=answer.content, status=answer.status_code, media_type=media)
 
+    def _opt_outs(self, call: Call) -> Answer:
+        """Pass on a page of the list of opt-outs; the registry signed it, and its pseudonyms mean nothing here."""
+        self._check(call)
+        return Answer({"list": choices.page(self.node, call.query.get("dataset", ""), int(call.query["after"]))})
+
     def ticket(self) -> dict[str, Any]:
         """Return what a worker is made from: the key it shows, and the documents it pins."""
         config = self.node.config
-        named = [d for d in (config.authority, *config.access_bodies) if d]
+        named = [d for d in (config.authority, *config.access_bodies, config.opt_out_registry) if d]
         return {
             "key": (self.node.folder / WORKER_KEY_FILE).read_text(encoding="utf-8").strip(),
             "connector": config.base_url,
@@ -201,6 +208,7 @@ class Relay:
             "authority": config.authority,
             "access_bodies": list(config.access_bodies),
             "pinned": {did: self.node.resolver.resolve(did) for did in named},
+            "opt_outs": choices.ticket(self.node),
         }
 
     # -- what the worker told --------------------------------------------------------------------

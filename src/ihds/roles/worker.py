@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import httpx
 import pandas as pd
@@ -39,7 +39,7 @@ from ihds.governance.permit import PermitState
 from ihds.ids import Did
 from ihds.privacy.accountant import Promise
 from ihds.privacy.disclosure import Thresholds
-from ihds.roles import folders
+from ihds.roles import choices, folders
 from ihds.roles.config import data_file
 from ihds.roles.proofs import Proofs
 from ihds.roles.relay import frame, unframe
@@ -54,6 +54,8 @@ _log = logging.getLogger("ihds.worker")
 
 FILE = "worker.toml"
 KEY_FILE = "worker.key"
+#: What the ticket brought for opt-outs: registry, columns and keys. It is as secret as the worker's key.
+OPT_OUTS_FILE = "opt_outs.key"
 _THREADS = 2
 
 
@@ -76,6 +78,7 @@ class WorkerConfig:
     passphrase_file: str = ""
     engine: str = ""
     evidence: tuple[str, ...] = ()
+    opt_out_registry: str = ""
     environment_required: bool = False
     privacy_epsilon: float = 10.0
     privacy_delta: float = 1e-6
@@ -152,10 +155,15 @@ def create(
 
     """
     folders.empty(folder, FILE)
-    config = WorkerConfig(connector=connector.rstrip("/"), **body)
+    opt_outs = body.get("opt_outs") or {}
+    settings = {k: v for k, v in body.items() if k != "opt_outs"}
+    config = WorkerConfig(
+        connector=connector.rstrip("/"), opt_out_registry=str(opt_outs.get("registry", "")), **settings
+    )
     for name, (table, book) in tables.items():
         tabular.load(data_file(folder), name, table, book, name)
     write_secret(folder / KEY_FILE, key.encode())
+    write_secret(folder / OPT_OUTS_FILE, json.dumps(opt_outs).encode())
     folders.write(folder / FILE, config)
     did = Did.parse(config.did)
     ring = Keyring.create(folder, did, config.passphrase_file, prefix="worker")
@@ -194,6 +202,8 @@ class Worker:
         self.engine = engine_of(config.engine)
         here = self.source.datasets()
         promise = Promise.of({"epsilon": config.privacy_epsilon, "delta": config.privacy_delta})
+        told = _opt_outs(folder, config)
+        opt_outs = choices.of_worker(told, self.source, self.log, config.country, self._page, signatures.verify)
         self.gate = Gate(
             did,
             config.country,
@@ -202,6 +212,7 @@ class Worker:
             self,
             signatures,
             engine=self.engine,
+            opt_outs=opt_outs,
             in_environment=frozenset(here if config.environment_required else ()),
             attested=dict.fromkeys(here, config.evidence),
             promises=dict.fromkeys(here, promise),
@@ -225,6 +236,10 @@ class Worker:
         if state is PermitState.REVOKED:
             raise Refused("the permit was revoked", reasons=(f"EHDS 63(3), 68(10): the permit {permit.id} is REVOKED",))
         return Grant(permit, state, str(said["dataset"]), str(said["agreement"]))
+
+    def _page(self, dataset: str, after: int) -> str:
+        url = f"{self.config.connector}/worker/opt-outs?{urlencode({'dataset': dataset, 'after': after})}"
+        return str(self.http.get_json(url, self.key).get("list", ""))
 
     def run(self) -> None:
         """Fetch questions and answer them until ``stop``."""
@@ -301,6 +316,21 @@ class Worker:
         except Exception:  # noqa: BLE001 - the other side learns nothing of our bug; the operator reads the log
             _log.exception("a question failed after %.1f s", time.monotonic() - began)
             return frame({"id": identifier, "error": IhdsError("this worker failed").to_dict()})
+
+
+def _opt_outs(folder: Path, config: WorkerConfig) -> dict[str, Any]:
+    """Return what the ticket brought for opt-outs.
+
+    Raises:
+        SetupFailed: it is gone, though the worker was made with it.
+
+    """
+    if not config.opt_out_registry:
+        return {}
+    try:
+        return dict(json.loads((folder / OPT_OUTS_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise SetupFailed(f"{folder / OPT_OUTS_FILE}: {error}", remedy="make the worker anew, with a ticket") from error
 
 
 def _only(host: str) -> tuple[str, ...]:

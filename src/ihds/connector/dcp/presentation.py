@@ -207,6 +207,10 @@ class MemberGate:
         """Return the country the authority admitted a member for that was let in; empty if it says none."""
         return str(self._held[sender][1].subject.get("country", ""))
 
+    def role(self, sender: str) -> str:
+        """Return the role the authority admitted a member for that was let in; empty if it says none."""
+        return str(self._held[sender][1].subject.get("role", ""))
+
 
 def _alone(url: str) -> Any:
     raise ValueError(f"a schema of ours refers to no other, not to {url}")

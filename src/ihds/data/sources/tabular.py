@@ -250,6 +250,13 @@ class TabularSource:
         wanted = tuple(book.variables)
         return View(scope, book, int(persons), lambda features: self._table(scope.dataset, wanted, features))
 
+    def column(self, dataset: str, name: str) -> pd.Series:
+        """Return one column of a dataset's table, in the order of its rows."""
+        if name not in self.codebook(dataset).variables:
+            raise NotFound(f"{dataset!r} has no column {name!r}", remedy="see its codebook")
+        found: pd.Series = self._file.frame(f"SELECT {_quoted(name)} FROM {_quoted(dataset)}")[name]  # noqa: S608
+        return found
+
     def _table(self, dataset: str, wanted: tuple[str, ...], features: tuple[str, ...]) -> Table:
         """Return the wanted columns in memory but for the features, which are read in blocks."""
         genotypes = self._genotypes(dataset)
