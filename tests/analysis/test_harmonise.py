@@ -58,7 +58,7 @@ def adjusted(parts, kind, keep="~ invasive", features="g_*", thresholds=None):
     """Return what sites hold once they have harmonised, one below the other, and what they agreed on."""
     plan, works, state = harmonised(parts, kind, keep, features, thresholds)
     harmony, names = plan.inner(state).harmony, plan.agreement.ask.features
-    found = [harmonise.adjusted(harmony, work._placed(state.agreement)).features[:, :] for work in works]
+    found = [harmonise.adjusted(harmony, work._placed(state.agreement)[0]).features[:, :] for work in works]
     return pd.DataFrame(np.concatenate(found), columns=list(names)), harmony
 
 
@@ -282,7 +282,7 @@ def test_levels_taken_out_before_are_not_there_to_be_taken_out_within_sites():
 def test_other_agreements_give_other_values():
     """What a site keeps between rounds belongs to one agreement."""
     plan, works, state = harmonised(made(), "batch", "~ 1", "g_*", None)
-    harmony, design = plan.inner(state).harmony, works[0]._placed(state.agreement)
+    harmony, design = plan.inner(state).harmony, works[0]._placed(state.agreement)[0]
     one = harmonise.adjusted(harmony, design)
     assert harmonise.adjusted(harmony, design) is one
     other = harmonise.adjusted(replace(harmony, level=harmony.level + 1.0), design)

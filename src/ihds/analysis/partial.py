@@ -11,6 +11,7 @@ from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.method import Contribution, Leaves, Matrix, Vector
 from ihds.analysis.numerics import SETTLED, has_settled, invert, newton_decrement, runs_away, weighted_gram
 from ihds.analysis.outcomes import own_clusters
+from ihds.analysis.rows import distinct
 from ihds.analysis.survival import Ties, break_ties, cells_of, grid_end, grid_width, survival_formula
 from ihds.data.codebook import Codebook
 from ihds.errors import BadFormula, DidNotConverge, Separation
@@ -259,7 +260,7 @@ def _meat(design: Design, x: Matrix, risk: Vector, state: State) -> Meat:
     count = int(design.cluster.max()) + 1 if len(design.cluster) else 0
     by_cluster = np.zeros((count, x.shape[1]))
     np.add.at(by_cluster, design.cluster, residual)
-    return Meat(by_cluster.T @ by_cluster, float(count))
+    return Meat(by_cluster.T @ by_cluster, float(distinct(design.cluster)))
 
 
 def aggregate(params: CoxParams, state: State, total: Any) -> State:

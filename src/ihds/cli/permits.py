@@ -35,13 +35,11 @@ def officer_space(given: Any) -> Any:
 
 def permit_commands(sub: Any) -> None:
     """Declare ``ihds permit``."""
-    listed = command(
-        sub, "list", "list applications and permits", "ihds permit list --stage ASSESSMENT --node hdab", _list
-    )
+    listed = command(sub, "list", "list applications and permits", "ihds permit list --stage ASSESSMENT", _list)
     for name in ("state", "stage", "kind"):
         listed.add_argument(f"--{name}", default="", help="only these (on the access body)")
     listed.add_argument("--after", default="", help="the last id of the page before")
-    listed.add_argument("--limit", type=int, default=100, help="rows of a page (default 100)")
+    listed.add_argument("--limit", type=int, default=100, help="rows of a page (100)")
     shown = command(sub, "show", "show a permit or an application", "ihds permit show urn:uuid:… --node hdab", _show)
     shown.add_argument("id")
     _case_commands(sub)
@@ -397,5 +395,5 @@ def _end(given: Any) -> None:
 
 def _conditions(pairs: list[str]) -> dict[str, Any]:
     """Read conditions: numbers, and what a drop-out means."""
-    words = dict(pair.split("=", 1) for pair in pairs if pair.startswith("dropouts="))
-    return {**numbers([pair for pair in pairs if not pair.startswith("dropouts=")]), **words}
+    words = [pair for pair in pairs if pair.startswith("dropouts=")]
+    return {**numbers([p for p in pairs if p not in words]), **dict(word.split("=", 1) for word in words)}

@@ -115,9 +115,10 @@ class OptOuts:
     def __post_init__(self) -> None:
         for dataset, column in self.identified.items():
             book = self.source.codebook(dataset)
-            if not book.person or column not in book.variables:
+            kind = book.variables[column].kind if column in book.variables else ""
+            if not book.person or kind not in ("identifier", "text", "category"):  # numbers lose digits
                 raise SetupFailed(
-                    f"dataset {dataset!r} has no column {column!r}, or none that tells persons apart",
+                    f"dataset {dataset!r} has no column {column!r} of texts, or none that tells persons apart",
                     remedy="correct national_id in node.toml, or load the dataset with --person",
                 )
 

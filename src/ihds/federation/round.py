@@ -133,11 +133,21 @@ def missing(study: Study, present: Sequence[str]) -> tuple[str, ...]:
         reasons.append("dropouts: every sum of this study is over all its holders; it waits for one that is missing")
     if not set(present) <= set(study.holders) or len(set(present)) != len(present):
         reasons.append("holders: a sum is over holders of the study, each once")
+    if lost and len(present) < fewest(study):
+        reasons.append(f"survivors: a sum without some holders is over at least {fewest(study)} of the study's")
+    if lost and study.params.get("privacy"):
+        reasons.append("differential privacy: the noise of holders that are lost is lost with them")
     if len(present) < study.thresholds.min_holders:
         reasons.append(f"min_holders X8: a sum needs {study.thresholds.min_holders} holders")
     if reasons:
         raise Refused("this sum is not opened", reasons=tuple(reasons), remedy="resume when all holders are back")
     return lost
+
+
+def fewest(study: Study) -> int:
+    """Return over how many of its holders a sum must be: any two such groups share one that does not collude."""
+    setting = Setting.of("", study.holders, study.aggregation.colluders(len(study.holders)))
+    return setting.threshold(len(study.holders))
 
 
 def going_without(log: Log, permit: str, lost: Sequence[str]) -> list[Put]:

@@ -17,7 +17,7 @@ from ihds.canonical import pack, sha256, unpack
 from ihds.errors import BadMessage, SiteMissing
 from ihds.federation.calls import Calls
 from ihds.federation.channel import Channel
-from ihds.federation.round import Signatures
+from ihds.federation.round import Signatures, fewest
 from ihds.federation.study import Confirm, Confirmed, Reply, Round, Shared, Study, Uncover, Uncovered
 from ihds.governance.aggregation import CONTINUE
 from ihds.privacy.secagg.messages import Announcement, Masked, Reveal, Shares, Survivors, words_digest
@@ -143,7 +143,8 @@ class Asking:
             SiteMissing: the study waits for them.
 
         """
-        enough = left >= max(least, self.study.thresholds.min_holders)
+        noisy = bool(self.study.params.get("privacy"))
+        enough = left >= max(least, fewest(self.study), self.study.thresholds.min_holders) and not noisy
         others = self.lost_before and self.lost_before != set(away)
         if away and (self.study.aggregation.dropouts != CONTINUE or self.progress.missing or others or not enough):
             raise next(iter(away.values()))

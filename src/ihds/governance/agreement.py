@@ -133,6 +133,18 @@ class Agreement:
         return digest(self.to_dict())
 
 
+def covered_until(agreement: Agreement, asked: Application) -> date:
+    """Return the last day on which an agreement covers an application: its own, or that of an approval it needs."""
+    countries = {p.did: p.country for p in agreement.parties}
+    involved = {countries[did] for did in (asked.applicant, *(h for h, _ in asked.datasets)) if did in countries}
+    needed = [(country, board) for country in involved for board in BOARDS.get(country, ())]
+    approved = [
+        max((a.valid_until for a in agreement.approvals if (a.country, a.board) == each), default=agreement.since)
+        for each in needed
+    ]
+    return min([agreement.until, *approved])
+
+
 def uncovered(agreement: Agreement, state: AgreementState, asked: Application, on: date) -> tuple[str, ...]:
     """Return why an agreement does not cover an application on a day; nothing if it does."""
     countries = {p.did: p.country for p in agreement.parties}

@@ -93,8 +93,12 @@ class AccessBody(OffersNothing):
                 raise Refused(f"{actor.name} is no officer here", reasons=("EHDS 55(3), 63(3)",), remedy=REMEDY)
             return actor.name
 
+        def counter(command: Command) -> Command:
+            """Return a command of the counter: who assesses or prepares data does not learn who opted out."""
+            return lambda a: command({**a, "by": a.get("by") and headed(a)})
+
         return {
-            **self.opt_outs.commands(),
+            **{name: counter(command) for name, command in self.opt_outs.commands().items()},
             "officer.list": lambda _a: self.officers.list(),
             "officer.assign": lambda a: self._assign(a, headed(a)),
             "permit.list": self.list,

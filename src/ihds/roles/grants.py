@@ -12,6 +12,7 @@ from ihds.errors import BadInput, IllegalTransition, Refused
 from ihds.governance import fees
 from ihds.governance.access import QUESTIONS, Answer, Verdict
 from ihds.governance.aggregation import Aggregation
+from ihds.governance.agreement import Agreement, covered_until
 from ihds.governance.application import screen
 from ihds.governance.calendar import wait_months
 from ihds.governance.cases import Case
@@ -212,10 +213,10 @@ class Grants:
         return dict(self.cases.record(str(held.body["application"])).body.get("conditions", {}))
 
     def _agreed_until(self, case: Case, at: datetime) -> datetime:
-        """Return when the agreement ends: no grant under it lasts longer."""
+        """Return when the agreement, or an ethics approval, ends: no grant under it lasts longer."""
         found = self.cases.log.get("joint.agreement", case.agreement)
         assert found is not None, "a grant beside the EHDS was judged to be covered"
-        until = date.fromisoformat(found.body["agreement"]["until"])
+        until = covered_until(Agreement.from_dict(found.body["agreement"]), case.application)
         return at.replace(year=until.year, month=until.month, day=until.day, hour=23, minute=59, second=59)
 
 

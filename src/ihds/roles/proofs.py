@@ -26,7 +26,7 @@ class Proofs:
 
     verifier: Verifier
     log: Log
-    _believed: dict[str, Credential] = field(default_factory=dict)
+    _believed: dict[tuple[str, str, str], Credential] = field(default_factory=dict)
 
     def keep(self, permit: str, credential: Credential, membership: Credential) -> None:
         """Keep the signed permit and membership for later use; signatures and status are checked each time."""
@@ -115,6 +115,7 @@ class Proofs:
         return permit, PermitState.REVOKED if revoked else PermitState.GRANTED
 
     def _believe(self, token: str, user: str, kind: str) -> Credential:
-        if token not in self._believed:
-            self._believed[token] = self.verifier.credential(token, user, kind)
-        return self._believed[token]
+        about = (token, user, kind)  # a token that was believed of one member says nothing of another
+        if about not in self._believed:
+            self._believed[about] = self.verifier.credential(token, user, kind)
+        return self._believed[about]

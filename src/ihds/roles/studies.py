@@ -88,7 +88,7 @@ class Studies:
         body = record.body
         self.node.membership.join()
         known = self.node.log.get("study", identifier)
-        lost = {holder for holder, _ in known.body["sums"]["missing"]} if known else set()
+        lost = {holder for holder, _ in known.body.get("sums", {"missing": ()})["missing"]} if known else set()
         records = described(self.node.connector, [pair for pair in body["datasets"] if pair[0] not in lost])
         with self._connecting:  # two studies must not take up the same open transfer
             agreements, transfers = self._connect(record, records, run)

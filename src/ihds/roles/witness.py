@@ -32,6 +32,8 @@ SERVICE = "AuditLog"
 #: What a witness signs is a token of this type.
 TYPE = "ihds-witness+jwt"
 _SECONDS = 10.0
+#: So many entries may be added before a log is signed for again, whatever it says of their worth.
+_RESTS = 200
 
 
 class Witness:
@@ -42,6 +44,7 @@ class Witness:
         self.node = node
         self._stopping = threading.Event()
         self._looking: dict[str, threading.Lock] = {}
+        self._latest: dict[str, Checkpoint] = {}
 
     def routes(self) -> list[Route]:
         """Return where the log is shown, and where what this node signed of others lies."""
@@ -149,12 +152,16 @@ class Witness:
             if body["alarm"]:
                 raise AuditBroken(f"{log}: {body['alarm']}", remedy=_ACCEPT)
             url = self.node.resolver.service(log, SERVICE)
-            told, last = self._compare(log, url, Checkpoint(**body["seen"]) if body["seen"] else None, record)
+            seen = Checkpoint(**body["seen"]) if body["seen"] else None
+            latest = self._latest.get(log)  # also of looks that signed nothing
+            before = max((c for c in (seen, latest) if c), key=lambda c: c.size, default=None)
+            told, last = self._compare(log, url, before, record)
+            self._latest[log] = last
             for other in self._seen_by_others(log):
                 if other.size <= last.size:
                     self._compare(log, url, other, record)
             worth = told.get("worth")
-            rests = body["seen"] is not None and isinstance(worth, int) and worth <= body["seen"]["size"]
+            rests = seen and isinstance(worth, int) and worth <= seen.size and last.size <= seen.size + _RESTS
             if rests and body["statement"]:
                 return str(body["statement"])  # nothing but witnessing happened there since
             at = now()
@@ -221,6 +228,7 @@ class Witness:
         self.node.log.commit(
             Event("witness.accepted", self.node.did, details), Put("witness", record.id, record.version, None)
         )
+        self._latest.pop(Did.parse(did), None)
         return {"log": did, "accepted": record.body["alarm"], "reason": reason}
 
 
