@@ -106,6 +106,19 @@ def test_rows_in_pieces_give_the_same_digits(name, monkeypatch):
     assert counted == persons
 
 
+def test_clusters_are_those_of_rows_that_take_part(monkeypatch):
+    call = {"formula": "Surv(start, time, event) ~ age + cluster(patient)"}
+    rows = ROWS.sort_values("patient", kind="stable").reset_index(drop=True)
+    gone = sorted(set(rows["patient"]))[-7:]
+    rows.loc[rows["patient"].isin(gone), "age"] = np.nan
+    plan = Plan("cox", call, BOOK, Thresholds.none(), 1)
+    told = set()
+    for piece in (1 << 17, 16):
+        monkeypatch.setattr("ihds.analysis.rows.PIECE", piece)
+        told.add(run(plan, [rows]).details["clusters_within_sites"])
+    assert told == {rows["patient"].nunique() - 7}
+
+
 def test_methods_that_are_not_sums_over_pieces_are_not_divided():
     assert {"meta_analysis", "glm_imputed", "validate_panel"}.isdisjoint(DIVIDED)
     assert {"cox", "glm", "lmm", "kaplan_meier", "describe", "multinomial"} <= set(DIVIDED)

@@ -16,6 +16,7 @@ from ihds.canonical import pack, unpack
 from ihds.errors import CannotVerify, IhdsError, NotAuthenticated, Refused, SiteMissing
 from ihds.federation.channel import MemoryChannel
 from ihds.federation.coordinator import Coordinator
+from ihds.federation.round import fewest, missing
 from ihds.federation.study import Confirm, Uncovered
 from ihds.governance.aggregation import CONTINUE, Aggregation
 from ihds.privacy.secagg.party import Party
@@ -124,6 +125,26 @@ def test_a_study_that_may_goes_on_without_a_holder_and_says_so(without_the_secon
     assert lost not in {h["did"] for h in result.provenance["holders"]}
     assert len(runs.events("study.restarted")) == begun
     assert runs.space.gates[0].log.get("gate.without", runs.study.permit).body == {"missing": [lost]}
+
+
+def test_two_groups_that_open_sums_share_a_holder_that_does_not_collude():
+    for holders in (4, 5, 7, 9):
+        runs = Runs(Aggregation(dropouts=CONTINUE), sites=holders)
+        colluding, least = runs.study.aggregation.colluders(holders), fewest(runs.study)
+        assert 2 * least - holders > colluding
+        assert missing(runs.study, runs.study.holders[:least]) == tuple(sorted(runs.study.holders[least:]))
+        with pytest.raises(Refused, match="not opened") as refused:
+            missing(runs.study, runs.study.holders[: least - 1])
+        assert any("survivors" in reason for reason in refused.value.reasons)
+
+
+def test_a_noisy_sum_is_not_opened_without_the_noise_of_some():
+    study = Runs(Aggregation(dropouts=CONTINUE), sites=5).study
+    noisy = dataclasses.replace(study, params={**study.params, "privacy": {"epsilon": 1.0}})
+    assert missing(study, study.holders[:4])
+    with pytest.raises(Refused) as refused:
+        missing(noisy, study.holders[:4])
+    assert any("noise" in reason for reason in refused.value.reasons)
 
 
 def test_a_study_waits_where_too_few_would_be_left():

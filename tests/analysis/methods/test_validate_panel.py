@@ -165,7 +165,7 @@ def test_a_sites_own_outcomes_have_no_say_in_the_fit_it_is_judged_by():
     for tables in (parts, other):
         plan, works, state = open_study(tables, "held", **call)
         works[0].local(state)
-        beta = works[0]._design[1].cache["others"][1][0]
+        beta = works[0]._design[1][0].cache["others"][1][0]
         frame = state.agreement.frame
         found = beta @ frame.transform.T * plan.inner(state).unit
         found[:, 0] += frame.outcome_centre
