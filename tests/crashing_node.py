@@ -22,8 +22,12 @@ import ihds.roles.environment
 import ihds.roles.holder
 import ihds.roles.studies
 import ihds.roles.user  # noqa: F401 - imported once, before the forks
+from ihds.federation.opt_outs import LIST
 from ihds.roles.node import Node
 from ihds.store.store import Store
+
+#: Written by clocks, also at every start: other logs that were looked at, lists of opt-outs. They would take every life.
+BY_CLOCK = ("witness", LIST)
 
 
 def live(folder: Path, mode: str, number: int) -> None:
@@ -32,6 +36,9 @@ def live(folder: Path, mode: str, number: int) -> None:
 
     def dying(self, puts, append):
         nonlocal count
+        if any(put.kind in BY_CLOCK for put in puts):
+            plain(self, puts, append)
+            return
         count += 1
         if mode == "before" and count == last:
             os.kill(os.getpid(), signal.SIGKILL)

@@ -63,7 +63,7 @@ def test_parquet_and_csv_give_the_same(sites, tmp_path, capsys):
         (["--formula", COX, "--time-bin", "0"], 12, "min_time_bin"),
         (["--formula", COX, "--param", "colour=blue"], 10, "no parameter 'colour'"),
         (["--formula", COX, "--permit", "min_cell=x"], 10, "NAME=NUMBER"),
-        (["--formula", COX, "--permit", "colour=1"], 10, "no 'colour'"),
+        (["--formula", COX, "--permit", "colour=1"], 10, "no threshold 'colour'"),
         (["--formula", COX, "--site", "x"], 10, "NAME=TABLE"),
         (["--formula", COX, "--site", "x=/nowhere.csv"], 10, "no file"),
     ],

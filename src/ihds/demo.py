@@ -114,6 +114,7 @@ class Nodes:
     folder: Path
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     configs: dict[str, NodeConfig] = field(default_factory=dict)
+    spaces: list[Space] = field(default_factory=list)
 
     def make(self, config: NodeConfig, offered: Sequence[Offered] = ()) -> None:
         """Make a node's folder; a holder gets its part of every table."""
@@ -169,8 +170,15 @@ class Nodes:
                 process.wait()
 
     def space(self, name: str) -> Space:
-        """Return a node's management interface."""
-        return ihds.connect(self.folder / name)
+        """Return a node's management interface; it is closed with the nodes."""
+        space = ihds.connect(self.folder / name)
+        self.spaces.append(space)
+        return space
+
+    def close(self) -> None:
+        """Close the management interfaces; the nodes run on."""
+        for space in self.spaces:
+            space.close()
 
     def agree(self) -> str:
         """Have the agreement of all institutions signed by each; return its id."""
@@ -220,6 +228,7 @@ def running(folder: Path, *, keep: bool, offered: Sequence[Offered] = (BYAR,)) -
         yield nodes
         done = True
     finally:
+        nodes.close()
         if not (keep and done):
             nodes.stop()
 

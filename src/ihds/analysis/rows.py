@@ -302,7 +302,9 @@ def place(rows: Rows, design_times: Floats, width: float) -> tuple[Ints, Ints]:
     if width > 0:
         last = len(design_times) - 1
         exit_ = np.minimum(bins(rows.stop, width), last)  # the agreement has refused later times
-        entry = np.full(len(rows), -1) if rows.start is None else bins(rows.start, width)
+        if rows.start is None:
+            return np.broadcast_to(np.int64(-1), len(rows)), exit_
+        entry = bins(rows.start, width)
         same = entry >= exit_
         entry = np.where(same & (rows.event > 0), exit_ - 1, np.minimum(entry, exit_))
         return entry.astype(np.int64), exit_

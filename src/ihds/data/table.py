@@ -87,7 +87,7 @@ class Opened:
 
     def _checked(self, frame: pd.DataFrame) -> pd.DataFrame:
         if frame.shape[1] == 0:
-            raise BadTable(f"{self._site}: the table has no column", remedy="give a header and rows")
+            raise BadTable(f"{self._site}: no column could be read", remedy="give a header and rows")
         twice = frame.columns[frame.columns.duplicated()]
         if len(twice):
             raise BadTable(f"{self._site}: column {twice[0]!r} stands twice", remedy="rename one of them")

@@ -59,7 +59,8 @@ def marks(secret: bytes, persons: Iterable[Any] | None, rows: int) -> Marks:
         person[at + nobody] = _hashed(secret, "position", at + nobody)
         at += len(block)
     place = pd.Series(person).groupby(person).cumcount().to_numpy()
-    return Marks(person, _hashed(secret, "row", np.arange(place.max(initial=0) + 1))[place])
+    row = _hashed(secret, "row", np.arange(place.max(initial=0) + 1))
+    return Marks(person, row[place] if place.any() else np.broadcast_to(row[0], rows))
 
 
 def _positions(rows: int) -> Iterator[NDArray[np.intp]]:
