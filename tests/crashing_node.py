@@ -26,7 +26,7 @@ from ihds.federation.opt_outs import LIST
 from ihds.roles.node import Node
 from ihds.store.store import Store
 
-#: Written by clocks, also at every start: other logs that were looked at, lists of opt-outs. They would take every life.
+#: Written by clocks, also at every start: logs that were looked at, lists of opt-outs. They would take every life.
 BY_CLOCK = ("witness", LIST)
 
 
