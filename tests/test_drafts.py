@@ -50,7 +50,7 @@ def test_the_assessment_lists_attacks_that_still_succeed_with_their_limitation()
 
 
 def test_every_role_has_its_activities():
-    assert set(ACTIVITIES) == {"holder", "access_body", "authority", "user"}
+    assert set(ACTIVITIES) == {"holder", "access_body", "authority", "user", "environment"}
 
 
 def test_text_of_others_makes_no_markup(tmp_path):

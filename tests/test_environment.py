@@ -12,17 +12,24 @@ import pytest
 from ihds import errors
 from ihds.canonical import pack, sha256
 from ihds.cli import main
+from ihds.connector.dcp.credentials import MEMBERSHIP, PERMISSIONS
 from ihds.connector.dcp.presentation import scope_of
 from ihds.connector.dcp.tokens import Identity
 from ihds.demo import pooled
 from ihds.federation.study import Round, asked
 from ihds.ids import StudyId
+from ihds.roles.simulated import APPLICATION
 from ihds.store.store import Store
 from ihds.wire.keys import Keyring
 from tests.space import COX, Space, running
 
 HOLDERS = ("lih", "ncck", "us-site")
-QUESTION = {"purpose": "scientific_research", "method": "cox", "params": {"formula": COX}}
+QUESTION = {
+    "purpose": "scientific_research",
+    "method": "cox",
+    "params": {"formula": COX},
+    "person": APPLICATION["persons"][0],
+}
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +46,7 @@ class Member:
         self.identity = Identity(config.did, Keyring(space.folder / name, config.did, config.passphrase_file))
 
     def token(self, audience: str) -> str:
-        scopes = [scope_of(kind) for kind in ("MembershipCredential", "DataPermitCredential")]
+        scopes = [scope_of(kind) for kind in (MEMBERSHIP, *PERMISSIONS)]
         claims = {"iss": self.config.did, "sub": audience, "scope": scopes, "exp": int(time.time()) + 300}
         return self.identity.token(audience, self.identity.key.sign_jwt(claims, typ="presentation+jwt"))
 
@@ -88,7 +95,7 @@ def test_the_user_gets_the_result_and_nothing_else_lies_on_its_disk(space):
     study = result.provenance["study"]
     assert set(records(space, "researcher", "study")[study]) == {"study", "status", "result"}
     assert set(records(space, "researcher", "study.request")[study]) == {
-        *("permit", "purpose", "method", "params", "datasets", "status", "error", "agreements", "transfers"),
+        *("permit", "purpose", "method", "params", "person", "datasets", "status", "error", "agreements", "transfers"),
     }
     kinds = {e["kind"] for e in space.entries("researcher") if e["details"].get("study") == study}
     assert kinds == {"study.requested", "study.connected", "study.received", "study.witnessed", "study.settled"}
@@ -122,7 +129,7 @@ def test_requests_of_others_and_requests_that_were_not_signed_are_refused(space)
     user, another, fresh = Member(space, "researcher"), Member(space, "ncck"), StudyId.new()
     ways = {space.configs[name].did: "token" for name in HOLDERS}
     refused = request(space, another, fresh, permit, ways)
-    assert refused.status_code == 403
+    assert refused.status_code == 403, refused.text
     assert "was not presented" in refused.text
     assert request(space, another, study, permit, ways, "GET").status_code == 404
     assert request(space, another, study, permit, ways, "DELETE").status_code == 404
@@ -181,7 +188,7 @@ def test_a_revoked_permit_is_refused_by_the_environment_too(space):
     space.space("access-body").call("permit.revoke", id=permit, reason="test")
     ways = {space.configs[name].did: "token" for name in HOLDERS}
     refused = request(space, Member(space, "researcher"), study, permit, ways)
-    assert refused.status_code == 403
+    assert refused.status_code == 403, refused.text
     assert "REVOKED" in refused.text
     with pytest.raises(errors.Refused, match="REVOKED"):
         space.space("researcher").resume(study)

@@ -36,17 +36,11 @@ from ihds.reports.html import write_report
 from ihds.roles import node
 from ihds.roles.config import REVIEWED, DatasetConfig, NodeConfig, free_port
 from ihds.roles.node import verify_folder
-from ihds.roles.simulated import APPLICATION, OFFICER, agree, grant, under_ehds
+from ihds.roles.simulated import APPLICATION, EVIDENCE, OFFICER, agree, grant, under_ehds
 from ihds.roles.space import Space
 from ihds.wire.http import Http
 
 HOLDERS = (("lih", "LU"), ("ncck", "KR"), ("us-site", "US"))
-#: What the officers of simulated holders vouch for; docs/law/rules.md says what each term means, {} is the recipient.
-EVIDENCE = {
-    "LU": ("research_safeguards", "ethics_opinion"),
-    "KR": ("irb_approval", "drb_approval", "no_resident_number", "no_credit_information"),
-    "US": ("irb_approval", "safe_harbor", "no_nih_controlled_data", "recipient_screened {}", "no_onward_clause {}"),
-}
 COX = "Surv(start_months, stop_months, recurrence) ~ treatment + tumour_count + largest_tumour_cm + cluster(person_id)"
 CURVES = "Surv(first_months, first_recurrence) ~ treatment"
 
@@ -171,14 +165,8 @@ class Nodes:
 
     def space(self, name: str) -> Space:
         """Return a node's management interface; it is closed with the nodes."""
-        space = ihds.connect(self.folder / name)
-        self.spaces.append(space)
-        return space
-
-    def close(self) -> None:
-        """Close the management interfaces; the nodes run on."""
-        for space in self.spaces:
-            space.close()
+        self.spaces.append(ihds.connect(self.folder / name))
+        return self.spaces[-1]
 
     def agree(self) -> str:
         """Have the agreement of all institutions signed by each; return its id."""
@@ -228,7 +216,8 @@ def running(folder: Path, *, keep: bool, offered: Sequence[Offered] = (BYAR,)) -
         yield nodes
         done = True
     finally:
-        nodes.close()
+        for space in nodes.spaces:
+            space.close()
         if not (keep and done):
             nodes.stop()
 

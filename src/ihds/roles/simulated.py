@@ -26,6 +26,12 @@ from ihds.wire.jose import SigningKey
 ASSESSOR, OFFICER = "Demo Assessor", "Demo Officer"
 _MONTHS = 36
 
+#: What the officers of simulated holders vouch for; docs/law/rules.md says what each term means, {} is the recipient.
+EVIDENCE = {
+    "LU": ("research_safeguards", "ethics_opinion"),
+    "KR": ("irb_approval", "drb_approval", "no_resident_number", "no_credit_information"),
+    "US": ("irb_approval", "safe_harbor", "no_nih_controlled_data", "recipient_screened {}", "no_onward_clause {}"),
+}
 #: What the researcher of the demo asks for.
 APPLICATION: dict[str, Any] = {
     "title": "Recurrence of superficial bladder cancer under intravesical treatment",
