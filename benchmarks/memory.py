@@ -34,7 +34,7 @@ STUDIES = {
     "logistic, 11 numbers": ("glm", f"y ~ {' + '.join(NUMBERS)}", {"family": "binomial"}),
     "logistic with a category": ("glm", f"y ~ {' + '.join(NUMBERS)} + kind", {"family": "binomial"}),
     "Cox on a grid of 30": ("cox", f"Surv(time, y) ~ {' + '.join(NUMBERS)}", {"time_bin": 30.0}),
-    "table one": ("table_one", f"~ {' + '.join(NUMBERS)} + kind", {}),
+    "table one by a category": ("table_one", " + ".join(NUMBERS), {"by": "kind"}),
 }
 
 
