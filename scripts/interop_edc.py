@@ -153,6 +153,7 @@ def they_consume(run: Run, ours: Ours, edc: Edc) -> None:
     ours_pid = pids.pop()
     edc.move(theirs, "suspend")
     ours.wait("transfer", ours_pid, "SUSPENDED")
+    edc.wait("transferprocesses", theirs, "SUSPENDED")  # it hears our answer a moment after we gave it
     run.hold(who, "suspended by EDC, the token is refused", pull(endpoint, token)[0] == 401)
     edc.move(theirs, "resume")
     edc.wait("transferprocesses", theirs, "STARTED")
