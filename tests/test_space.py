@@ -374,6 +374,8 @@ def test_an_officers_key_gives_commands_in_that_officers_name_only(space):
     for name, arguments in (
         ("permit.revoke", {"id": application, "reason": "because"}),
         ("officer.assign", {"id": application, "name": "C", "role": "assessor"}),
+        ("citizen.status", {"subject": "1893120105732"}),
+        ("citizen.reverse", {"subject": "1893120105732"}),
     ):
         with pytest.raises(errors.Refused, match="no officer"):
             own.call(name, **arguments)

@@ -321,6 +321,8 @@ def test_where_nobody_is_identified_the_rule_is_noted(clock):
     assert choices.applied(view, world.permit) is view
     with pytest.raises(SetupFailed):
         world.choices("lu", world.gates["lu"].source, identified={"table": "nowhere"})
+    with pytest.raises(SetupFailed, match="of texts"):  # a number would be another text
+        world.choices("lu", world.gates["lu"].source, identified={"table": "age"})
 
 
 def test_a_holder_that_follows_a_registry_says_of_each_dataset_how():

@@ -617,6 +617,20 @@ def test_what_the_agreement_does_not_cover_is_refused(changes, word):
     assert word in str(caught.value)
 
 
+def test_a_grant_ends_with_the_first_ethics_approval_that_it_needs():
+    boards = (("CNER", "LU", "2031-01-01"), ("IRB", "KR", "2027-03-01"), ("DRB", "KR", "2031-01-01"))
+    approvals = [
+        {"board": b, "country": c, "reference": "1", "valid_until": until}
+        for b, c, until in (*boards, ("IRB", "US", "2026-12-01"), ("IRB", "US", "2029-01-01"))  # this one was renewed
+    ]
+    body = Body(regime="contract", at=datetime(2026, 11, 25, tzinfo=UTC))
+    case = body.apply(agreement=under(body, approvals=approvals), period_months=60)
+    body.assess(case)
+    body.grants.grant(case, OFFICER, {})
+    permit = Permit.from_dict(body.log.get("permit", body.permit(case)).body["permit"])
+    assert permit.expires_at.date() == date(2027, 3, 1)
+
+
 def test_without_an_agreement_nothing_is_granted_beside_the_ehds():
     body = Body(regime="contract")
     case = body.apply()

@@ -139,16 +139,17 @@ _WHY = {
 
 
 @functools.cache
-def twins() -> dict[str, Any]:
+def twins() -> dict[str, Twin]:
     """Return every private twin by the name of its method."""
     package = importlib.import_module("ihds.analysis.private")
-    return {
+    found: dict[str, Any] = {
         info.name: importlib.import_module(f"{package.__name__}.{info.name}")
         for info in pkgutil.iter_modules(package.__path__)
     }
+    return found
 
 
-def twin(name: str) -> Any:
+def twin(name: str) -> Twin:
     """Return the private twin of a method.
 
     Raises:

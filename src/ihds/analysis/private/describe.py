@@ -14,7 +14,7 @@ Status     experimental
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Annotated, Any, ClassVar
 
@@ -88,19 +88,8 @@ def begin(params: Params, frame: Frame) -> State:
 
 def local(params: Params, state: State, design: Design) -> Sums:
     """Return the sums of this site's values, cut to their bounds."""
-    present = ~np.isnan(design.x)
-    z = np.where(present, units(design.x), 0.0)
-    levels = [
-        np.bincount(design.codes[name][design.codes[name] >= 0], minlength=len(published))
-        for name, published in design.frame.levels.items()
-    ]
-    return Sums(
-        rows=float(len(z)),
-        count=present.sum(axis=0).astype(float),
-        total=z.sum(axis=0),
-        square=(z * z).sum(axis=0),
-        levels=np.concatenate([np.zeros(0), *levels]),
-    )
+    exact = describe.local(params, describe.begin(params, design.frame), replace(design, x=units(design.x)))
+    return Sums(exact.rows, exact.count, exact.total, exact.square, exact.levels)
 
 
 def aggregate(params: Params, state: State, total: Sums) -> State:
