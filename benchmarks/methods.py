@@ -27,6 +27,7 @@ import pandas as pd
 
 from ihds.analysis.plan import Plan, run
 from ihds.data.codebook import Codebook, Variable
+from ihds.data.frames import InMemory
 from ihds.data.plink import Bed
 from ihds.data.wide import Table, Wide
 from ihds.privacy.disclosure import Thresholds
@@ -119,7 +120,7 @@ def expression(scale: int) -> None:
     theirs = r(frame, before, "eBayes(lmFit(x, m))")
     book = Codebook("bench", {c: Variable(c, "number") for c in frame.columns})
     parts = [frame.iloc[s::SITES].reset_index(drop=True) for s in range(SITES)]
-    sites = [Table(part[["arm", "age"]], Wide.of_frame(part, names)) for part in parts]
+    sites = [Table(InMemory(part[["arm", "age"]]), Wide.of_frame(part, names)) for part in parts]
     seconds = timed("differential_expression", {"formula": "~ age + arm", "features": "g*"}, book, sites)
     report(f"limma, {genes} genes x {samples}", seconds, "lmFit + eBayes", theirs, 1.0)
 
@@ -149,7 +150,7 @@ def association(scale: int) -> None:
         sites = []
         for s in range(SITES):
             part = frame.iloc[s::SITES].reset_index(drop=True)
-            sites.append(Table(part, Wide.over(Bed(at / f"{s}.bed", names, len(part)))))
+            sites.append(Table(InMemory(part), Wide.over(Bed(at / f"{s}.bed", names, len(part)))))
         right = "c0 + c1 + c2 + c3"
         for family, trait, goal in (("gaussian", "y", 1.2), ("binomial", "z", 0.1)):
             values = {"formula": f"{trait} ~ {right}", "features": "rs*", "family": family}

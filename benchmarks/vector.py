@@ -22,6 +22,7 @@ from ihds.analysis.design import Ask, Design, Frame
 from ihds.analysis.method import Contribution, Leaves, Vector
 from ihds.analysis.result import Result
 from ihds.data.codebook import Codebook
+from ihds.privacy.rules import PUBLIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Numbers(Contribution):
 
 
 CONTRIBUTIONS = (Numbers,)
+RELEASES = {"details.total": PUBLIC}
 
 
 @dataclass(frozen=True, slots=True)
