@@ -12,6 +12,7 @@ import json
 import secrets
 import threading
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -46,6 +47,14 @@ EVENTS: dict[str, str] = {
     "request.granted": "a request for an answer in statistics was granted",
     "officer.changed": "an account of an access body was made, changed or closed",
     "duty.assigned": "somebody was given a duty in a project",
+    "session.opened": "a person signed in at this node",
+    "session.renewed": "a person's session was renewed by the provider's word",
+    "session.closed": "a person's session was ended",
+    "provider.changed": "a person's account at this sign-in provider was made, changed or closed",
+    "provider.granted": "this sign-in provider handed out something that is used once",
+    "provider.exchanged": "what this sign-in provider handed out was used",
+    "visas.received": "visas that came with an application were checked",
+    "visas.issued": "visas of a permit in force were made for a person",
     "agreement.advanced": "an agreement of several institutions was proposed, signed or ended",
     "agreement.signed": "this node signed an agreement",
     "clock.warned": "a period of the law will end soon",
@@ -106,6 +115,10 @@ EVENTS: dict[str, str] = {
 }
 
 
+#: The person in whose name the present call writes: issuer and subject. Every event it writes says so.
+acting: ContextVar[dict[str, str] | None] = ContextVar("acting", default=None)
+
+
 class Signer(Protocol):
     """Signs checkpoints with the node's key."""
 
@@ -151,6 +164,8 @@ class Log:
 
         """
         at = self.clock().isoformat(timespec="milliseconds")
+        person = acting.get()
+        details = {**event.details, "signed_in": person} if person else event.details
 
         def append(before: str) -> tuple[str, str]:
             head: dict[str, Any] = json.loads(before) if before else {"size": 0, "frontier": []}
@@ -159,7 +174,7 @@ class Log:
                 "at": at,
                 "kind": event.kind,
                 "actor": event.actor,
-                "details": event.details,
+                "details": details,
                 "salt": secrets.token_hex(16),  # without it a leaf hash would confirm a guess of an erased entry
             }
             data = canonical_json(entry)
