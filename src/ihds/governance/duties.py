@@ -20,24 +20,45 @@ class Role(StrEnum):
     APPEAL_BODY = "appeal body"
     PARTY = "party of the agreement"
     CLOCK = "clock"
+    RESEARCHER = "researcher"
+    STEWARD = "data steward"
+    SEAT = "seat of a body"
+    SECRETARY = "secretary"
 
 
 #: Of these one person holds at most one in a project (EHDS Art. 55(3)).
 SEPARATE = frozenset({Role.ASSESSOR, Role.PREPARER, Role.ENVIRONMENT, Role.REVIEWER})
+#: Four eyes, a rule of this software: who assessed a project does not decide it.
+FOUR_EYES = frozenset({Role.ASSESSOR, Role.OFFICER})
 
 
 def conflict(roles: frozenset[Role]) -> str:
     """Return why one person may not hold these roles in a project; empty if one may."""
     both = sorted(roles & SEPARATE)
-    return f"EHDS 55(3): {' and '.join(both)} are separate duties" if len(both) > 1 else ""
+    if len(both) > 1:
+        return f"EHDS 55(3): {' and '.join(both)} are separate duties"
+    return f"four eyes: {' and '.join(sorted(FOUR_EYES))} are separate duties" if roles >= FOUR_EYES else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who acts: an account by its name, and the duties it was given. Whoever signs people in makes it."""
+    """Who acts: an account by its name, and the duties it was given. Whoever signs people in makes it.
+
+    ``person`` is whom a provider signed in, "ISSUER#SUBJECT": the same under whatever name the account has.
+    """
 
     name: str
     roles: frozenset[Role]
+    person: str = ""
+
+    @property
+    def identity(self) -> str:
+        """What duties in a project are kept under: the person where one signed in, else the account."""
+        return self.person or self.name
+
+    def holds(self, held: Mapping[str, frozenset[Role]]) -> frozenset[Role]:
+        """Return what this person holds of who holds what, as a person and as an account."""
+        return held.get(self.identity, frozenset()) | held.get(self.name, frozenset())
 
 
 #: What the node itself does when time has passed.
@@ -48,7 +69,7 @@ def taken_on(held: Mapping[str, frozenset[Role]], actor: Actor, role: Role) -> t
     """Return why an account may not act in a role in a project, given who did what there; nothing if it may."""
     if role not in actor.roles:
         return (f"EHDS 55(3): {actor.name} does not hold the duty of the {role}",)
-    both = conflict(held.get(actor.name, frozenset()) | {role})
+    both = conflict(actor.holds(held) | {role})
     return (f"{both}; {actor.name} holds the other in this project",) if both else ()
 
 

@@ -38,11 +38,6 @@ _MEMBERSHIP_DAYS = 365
 _LIST_HOURS = 24
 
 
-def no_account(_key: str, _command: str) -> str:
-    """Keep no accounts: only the node's own key gives commands. Raises NotAuthenticated."""
-    raise NotAuthenticated("the management key is wrong", remedy="run the command on the node's folder")
-
-
 class OffersNothing:
     """The connector decisions of an institution that holds no data."""
 
@@ -82,8 +77,6 @@ class OffersNothing:
 
     def admit(self, flow: Flow) -> None:
         """Nobody receives anything from here."""
-
-    account = staticmethod(no_account)
 
     def started(self) -> None:
         """Nothing was interrupted."""

@@ -23,6 +23,7 @@ from ihds.governance.lives import LIFE, CaseAction, CaseState, Kind
 from ihds.governance.policy import Refused as No
 from ihds.ids import AgreementId, ApplicationId, Did
 from ihds.roles.amendments import Amending, read_changes
+from ihds.roles.projects import project_of, taking
 from ihds.store.store import Put, Record
 
 _TRIES = 5
@@ -271,21 +272,9 @@ class Cases:
 
     def duties(self, case: Case, actor: Actor, role: Role) -> tuple[Mapping[str, frozenset[Role]], tuple[Put, ...]]:
         """Return who did what in a case's project so far, and the write that adds this."""
-        project = self.project(case)
-        found = self.log.get("project", project)
-        kept: dict[str, list[str]] = dict(found.body["duties"]) if found else {}
-        held = {name: frozenset(map(Role, roles)) for name, roles in kept.items()}
-        outside = role in (Role.APPLICANT, Role.CLOCK, Role.TRUSTED_HOLDER) or actor is THE_FORM
-        if outside or role in held.get(actor.name, frozenset()):
-            return held, ()
-        kept[actor.name] = sorted({*kept.get(actor.name, ()), str(role)})
-        return held, (Put("project", project, found.version if found else 0, {"duties": kept}),)
-
-    def project(self, case: Case) -> str:
-        """Return the project of a case: the application that began it; amendments belong to it."""
-        if case.kind is Kind.AMENDMENT and (permit := self.log.get("permit", case.amends)):
-            return self.project(self.case(str(permit.body["application"])))
-        return case.application.id
+        if actor is THE_FORM:
+            return {}, ()
+        return taking(self.log, project_of(self.log, case.application.id), actor, role)
 
     def assign(self, identifier: str, actor: Actor, role: Role) -> dict[str, Any]:
         """Give somebody a duty in a project; it is kept with all that was done there (EHDS Art. 55(3)).

@@ -102,6 +102,21 @@ class DatasetConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SignIn:
+    """``[people]``: the OpenID provider whose word counts, as which client, and for how long a session lasts.
+
+    ``roles_claim`` names the claim that carries duties; without it the node's own table of accounts counts.
+    """
+
+    issuer: str
+    client_id: str
+    scope: str = "openid profile offline_access"
+    roles_claim: str = ""
+    session_minutes: float = 15.0
+    session_hours: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
 class NodeConfig:
     """One node. DIDs name whom it trusts: ``authority`` for membership, ``access_bodies`` for permits.
 
@@ -112,6 +127,8 @@ class NodeConfig:
     ``other_bodies`` says, holder by holder, which other access body decides on its data; ``trusted_holders``
     are those designated to assess applications themselves (EHDS Art. 72).
     ``environment`` is the one an access body names in a permit unless its officer decides otherwise.
+    ``people`` says who signs people in (``SignIn``); ``visa_issuers`` whose visas an access body checks, issuer by
+    issuer the address of its keys.
     """
 
     name: str
@@ -147,6 +164,8 @@ class NodeConfig:
     other_bodies: dict[str, str] = field(default_factory=dict)
     trusted_holders: tuple[str, ...] = ()
     counter_offers: Literal["refuse", "hand"] = "refuse"
+    people: dict[str, Any] = field(default_factory=dict)
+    visa_issuers: dict[str, str] = field(default_factory=dict)
     datasets: tuple[DatasetConfig, ...] = field(default=())
 
     def __post_init__(self) -> None:
@@ -161,6 +180,14 @@ class NodeConfig:
                 f"dataset {unsaid[0]!r}: who opted out could not be left out",
                 remedy="name the column of national identifiers: national_id; or say why nobody is known: unidentified",
             )
+
+    @property
+    def sign_in(self) -> SignIn | None:
+        """Who signs people in, if anybody does. Raises SetupFailed."""
+        try:
+            return SignIn(**self.people) if self.people else None
+        except TypeError as error:
+            raise SetupFailed(f"[people]: {error}", remedy="issuer and client_id; docs/how-to/sign-in.md") from error
 
     @property
     def did(self) -> Did:

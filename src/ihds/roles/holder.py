@@ -32,7 +32,6 @@ from ihds.governance.policy import Granted, evaluate
 from ihds.governance.policy import Refused as No
 from ihds.roles import choices
 from ihds.roles.approvals import Approvals
-from ihds.roles.authority import no_account
 from ihds.roles.config import data_file
 from ihds.roles.endpoint import Endpoint
 from ihds.roles.files import Files
@@ -76,8 +75,6 @@ class Holder:
         """Describe anew what is offered; rows of a worker are offered once it has told of them."""
         told = self.relay.described() if self.relay else None
         self._entries = [self._entry(d) for d in self.node.config.datasets if d.file or told is None or d.id in told]
-
-    account = staticmethod(no_account)
 
     def methods(self) -> list[Method]:
         """Return the keys of the worker in the inner zone, if there is one."""

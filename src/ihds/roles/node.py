@@ -7,7 +7,6 @@ The management API listens on the same port, is meant for loopback, and asks for
 from __future__ import annotations
 
 import contextlib
-import hmac
 import importlib
 import logging
 import secrets
@@ -42,6 +41,7 @@ from ihds.roles.conversations import conversations
 from ihds.roles.evidence import Evidence
 from ihds.roles.gaiax import GaiaX
 from ihds.roles.membership import Membership, TrustList
+from ihds.roles.people import People
 from ihds.roles.processing import Processing
 from ihds.roles.relay import WORKER_KEY_FILE
 from ihds.roles.seat import Seat
@@ -105,10 +105,6 @@ class Institution(Decisions, Protocol):
         """Check that the receiver of a flow may have more of it. Raises Refused."""
         ...
 
-    def account(self, key: str, command: str) -> str:
-        """Return in whose name a key other than the node's gives a command. Raises NotAuthenticated."""
-        ...
-
     def started(self) -> None:
         """Go on with what a crash interrupted."""
         ...
@@ -165,6 +161,7 @@ class Node:
         self.studies = Tokens(self.log, "transfer.token", config.token_seconds)
         riding = TokenPlane(frozenset({STUDY_FORMAT}), f"{config.base_url}/data", ENDPOINT_TYPE, self.studies)
         self.planes = Planes([riding])
+        self.people = People(self)
         self.institution = self._institution()
         self.plane = HttpPlane(
             self.log,
@@ -202,7 +199,7 @@ class Node:
         self.signaling.load()
         self.gaiax = GaiaX(self)
         self.witness = Witness(self)
-        self.parts = (self.gaiax, self.witness, Evidence(self), Seat(self), Processing(self))
+        self.parts = (self.gaiax, self.witness, Evidence(self), Seat(self), Processing(self), self.people)
         self.outboxes.append(self.connector.outbox)
 
     def _institution(self) -> Institution:
@@ -289,11 +286,7 @@ class Node:
         return Answer({"name": self.config.name, "role": self.config.role, "did": self.did})
 
     def _command(self, call: Call) -> Answer:
-        key = (self.folder / API_KEY_FILE).read_text().strip()
-        name = call.path["command"]
-        given = call.json()
-        if not hmac.compare_digest(call.bearer.encode(), key.encode()):
-            given["by"] = self.institution.account(call.bearer, name)  # an account acts in its own name only
+        name, given = call.path["command"], self.people.given(call, (self.folder / API_KEY_FILE).read_text().strip())
         commands = {**self.institution.commands(), **self._own_commands()}
         if name not in commands:
             raise BadInput(

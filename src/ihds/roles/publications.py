@@ -11,11 +11,14 @@ from ihds.audit.log import Event, Log
 from ihds.errors import BadInput, NotFound, Refused
 from ihds.governance.cases import Clock
 from ihds.governance.deadlines import Entry, Mark
-from ihds.governance.duties import Actor, Role
+from ihds.governance.duties import Actor, Role, taken_on
 from ihds.governance.holidays import Calendar
 from ihds.governance.permit import Permit
+from ihds.governance.policy import Refused as No
+from ihds.governance.rights import may
 from ihds.ids import PermitId
-from ihds.roles.cases import settled
+from ihds.roles.cases import REMEDY, settled
+from ihds.roles.projects import project_of, taking
 from ihds.store.store import Put, Record
 
 #: What runs once processing has ended: publish results, delete what the secure environment holds.
@@ -121,11 +124,14 @@ class Publications:
     def _mark(
         self, permit: str, actor: Actor, clock: str, mark: Mark, reason: str, about: date | None
     ) -> dict[str, Any]:
-        if not {Role.OFFICER, Role.ENVIRONMENT} & actor.roles:
-            raise Refused(f"{actor.name} is no officer here", remedy="ihds officer list")
+        verdict = may(actor.roles, "publication", "give more time" if mark is Mark.EXTEND else "record deletion")
+        if isinstance(verdict, No):
+            raise Refused(f"{actor.name} may not", reasons=verdict.reasons, remedy=REMEDY)
+        role = Role.OFFICER if Role.OFFICER in actor.roles else Role.ENVIRONMENT
 
         def once() -> dict[str, Any]:
             found = self.log.get("publication", PermitId.parse(permit))
+            granted = self.log.get("permit", permit)
             if found is None or all(c[0] != clock for c in found.body["clocks"]):
                 raise NotFound(f"no clock {clock} runs for {permit}", remedy="ihds permit clock PERMIT")
             today = self.calendar.day_of(self.log.clock())
@@ -134,10 +140,13 @@ class Publications:
             for run in marked:
                 run.stands(self.calendar, today)  # a mark that cannot be is refused here
             body = {**found.body, "clocks": [c.written() for c in marked]}
+            project = project_of(self.log, str(granted.body["application"])) if granted else permit
+            held, duties = taking(self.log, project, actor, role)
+            if why := taken_on(held, actor, role):
+                raise Refused(f"{actor.name} may not", reasons=why, remedy=REMEDY)
             details = {"permit": permit, "clock": clock, "mark": str(mark), "by": actor.name, "reason": reason}
-            self.log.commit(
-                Event("publication.clock", self.me, details), Put("publication", permit, found.version, body)
-            )
+            put = Put("publication", permit, found.version, body)
+            self.log.commit(Event("publication.clock", self.me, details), put, *duties)
             return {**details, "until": about.isoformat() if about else None}
 
         return settled(once)

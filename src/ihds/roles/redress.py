@@ -15,6 +15,7 @@ from ihds.governance.duties import Actor, Role, Shown
 from ihds.governance.lifecycle import permitted
 from ihds.governance.lives import APPEAL, AppealAction, AppealState, CaseState
 from ihds.governance.policy import Refused as No
+from ihds.governance.rights import may
 from ihds.ids import ApplicationId, Did
 from ihds.roles.cases import REMEDY, Asked, Cases, settled
 from ihds.store.store import Put, Record
@@ -91,8 +92,9 @@ class Redress:
             Refused: not by this actor.
 
         """
-        if Role.OFFICER not in actor.roles:
-            raise Refused(f"{actor.name} is no officer here", remedy="ihds officer list")
+        verdict = may(actor.roles, "applicant", "exclude")
+        if isinstance(verdict, No):
+            raise Refused(f"{actor.name} may not exclude anybody", reasons=verdict.reasons, remedy=REMEDY)
         longest = deadlines()["EN2"].period
         if not 0 < years <= longest.count or not reason.strip():
             raise BadInput(f"EHDS 63(3): at most {longest}, and with a reason", remedy="--years 1 to 5, --reason")
