@@ -25,7 +25,7 @@ from ihds.connector.dsp import negotiation, transfer
 from ihds.governance import agreement, application, bodies, opt_out, permit
 from ihds.governance.access import MAY_NOT_APPLY, ContractQuestion, Question
 from ihds.governance.deadlines import DEADLINES, OPEN
-from ihds.governance.duties import SEPARATE
+from ihds.governance.duties import FOUR_EYES, SEPARATE, Role
 from ihds.governance.fees import TARIFF
 from ihds.governance.holidays import CALENDARS
 from ihds.governance.jurisdiction import evidence_terms, jurisdictions
@@ -40,6 +40,7 @@ from ihds.governance.lives import (
     REQUEST,
 )
 from ihds.governance.policy import NAMESPACE, VOCABULARY
+from ihds.governance.rights import ADMINISTRATION, ANY, COMMANDS, DUTIES, rights
 from ihds.governance.rule import ARTEFACTS, NEVER, REGIMES, in_words
 from ihds.governance.truth import DESTINATIONS, ORIGINS, as_csv, truth_table
 from ihds.privacy import rules
@@ -278,6 +279,42 @@ def law_lives() -> list[str]:
     return [*lines, *marked, "", f"One person holds at most one of these duties in a project (55(3)): {duties}."]
 
 
+def law_roles() -> list[str]:
+    """Return the page of who may do what: the one table, by role."""
+    lines = [
+        "# Who may do what",
+        "",
+        "Role by state by action; what is not here is refused, and the refusal names the role. How people sign in:",
+        "[here](../how-to/sign-in.md). A person holds at most one of these duties in a project (EHDS Art. 55(3)),",
+        f"whatever its account is called: {', '.join(sorted(SEPARATE))}.",
+        f"Four eyes, a rule of this software: {' and '.join(sorted(FOUR_EYES))} are two persons in a project.",
+        "",
+        "## Duties by institution",
+        "",
+        "| institution | duties an account may have |",
+        "|---|---|",
+    ]
+    lines += [f"| {role.replace('_', ' ')} | {', '.join(sorted(duties))} |" for role, duties in DUTIES.items()]
+    for role in Role:
+        rows = [r for r in rights() if r.role is role]
+        if not rows:
+            continue
+        lines += ["", f"## {role[0].upper()}{role[1:]}", "", "| what | in state | may |", "|---|---|---|"]
+        for noun, state in dict.fromkeys((r.noun, r.state) for r in rows):
+            acts = ", ".join(r.action for r in rows if (r.noun, r.state) == (noun, state))
+            lines.append(f"| {noun} | {state if state != ANY else '-'} | {acts} |")
+    lines += [
+        "",
+        "## Commands",
+        "",
+        "What changes something, and who may give it; whoever has an account here reads.",
+    ]
+    lines += ["", "| command | who |", "|---|---|"]
+    lines += [f"| `{c}` | {', '.join(sorted(g.roles))} |" for c, g in sorted(COMMANDS.items()) if not g.reads]
+    lines += ["", f"With the node's own key only: {', '.join(f'`{c}`' for c in sorted(ADMINISTRATION))}."]
+    return lines
+
+
 def law_at_a_glance() -> list[str]:
     """Return the page of the truth table."""
     lines = ["# Who may receive what", ""]
@@ -343,6 +380,7 @@ def pages() -> dict[Path, str]:
     made[DOCS / "law/rules.md"] = MADE + "\n".join([*law_rules(), "", *law_choices()]) + "\n"
     made[DOCS / "law/clocks.md"] = MADE + "\n".join(law_clocks()) + "\n"
     made[DOCS / "law/lives.md"] = MADE + "\n".join(law_lives()) + "\n"
+    made[DOCS / "law/roles.md"] = MADE + "\n".join(law_roles()) + "\n"
     made[DOCS / "law/truth-table.md"] = MADE + "\n".join(law_at_a_glance()) + "\n"
     made[TESTS / "governance/truth_table.csv"] = as_csv()
 

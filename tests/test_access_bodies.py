@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from ihds import errors
-from ihds.demo import BYAR, EVIDENCE
 from ihds.roles.config import NodeConfig, free_port
-from ihds.roles.simulated import APPLICATION, ASSESSOR, OFFICER, agree
+from ihds.roles.offered import BYAR
+from ihds.roles.simulated import APPLICATION, ASSESSOR, EVIDENCE, OFFICER, agree
 from tests.space import Space
 
 PLACES = {"authority": "LU", "body-lu": "LU", "body-kr": "KR", "lih": "LU", "ncck": "KR", "researcher": "LU"}

@@ -39,8 +39,10 @@ def test_the_demo_tells_the_whole_story_and_leaves_nothing_behind(tmp_path):
     process = demo(tmp_path)
     said = process.communicate(timeout=180)[0]
     assert process.returncode == 0, said
-    assert said.count("   refused: ") == 5
+    assert said.count("   refused: ") == 6
     for words in (
+        "Demo Officer: officer, http://127.0.0.1:",
+        "Demo Assessor may not be the output reviewer of this project",
         "no data permit was presented",
         "refused: EHDS 105",
         "is granted under the EHDS, in simulated time only",

@@ -31,8 +31,8 @@ def blocks(path: Path, kind: str) -> list[str]:
 def test_every_command_of_a_page_is_one(path):
     parser = build_parser()
     for block in blocks(path, "sh"):
-        for line in re.split(r"\n|&&", block.replace("\\\n", " ")):
-            words = shlex.split(line.partition("#")[0].replace("&", ""))
+        for line in re.split(r"\n|&&|\|\|", block.replace("\\\n", " ")):
+            words = shlex.split(re.split(r"#| >", line)[0].replace("&", ""))
             if words[:1] == ["ihds"]:
                 parser.parse_args(words[1:])
 
@@ -78,3 +78,12 @@ def test_a_person_opts_out_as_the_page_says(tmp_path):
     assert "Reçu" in said
     assert '"choice": "REVERSED"' in said
     assert "all: REVERSED" in said
+
+
+def test_people_sign_in_as_the_page_says(tmp_path):
+    said = carried_out("sign-in", tmp_path)
+    assert "A. Assessor at did:web:127.0.0.1" in said
+    assert "did:web:user.example is excluded until" in said
+    for words in ("refused: for the officer", "refused: by a person", "nobody is signed in"):
+        assert words in said
+    assert not (tmp_path / "anna/session.json").exists()

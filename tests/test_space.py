@@ -369,7 +369,7 @@ def test_an_officers_key_gives_commands_in_that_officers_name_only(space):
     words = {"id": application, "question": "all", "answer": "yes", "because": "why"}
     own.call("permit.assess", **words, by=OFFICER)
     assert {v["assessor"] for v in body.call("permit.show", id=application)["verdicts"].values()} == {"C"}
-    with pytest.raises(errors.Refused, match="55\\(3\\)"):
+    with pytest.raises(errors.Refused, match="is for the officer"):
         own.call("permit.decide", id=application, grant=True, by=OFFICER)
     for name, arguments in (
         ("permit.revoke", {"id": application, "reason": "because"}),
@@ -377,7 +377,7 @@ def test_an_officers_key_gives_commands_in_that_officers_name_only(space):
         ("citizen.status", {"subject": "1893120105732"}),
         ("citizen.reverse", {"subject": "1893120105732"}),
     ):
-        with pytest.raises(errors.Refused, match="no officer"):
+        with pytest.raises(errors.Refused, match="is for the officer"):
             own.call(name, **arguments)
     for name, arguments in (("officer.add", {"name": "D", "roles": ["officer"]}), ("key.rotate", {})):
         with pytest.raises(errors.Refused, match="administrator"):

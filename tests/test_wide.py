@@ -22,11 +22,12 @@ from ihds.data.sources import tabular
 from ihds.data.sources.tabular import Beside, Stored, TabularSource, load
 from ihds.data.table import conform, read_table
 from ihds.data.wide import Table, Wide
-from ihds.demo import HOLDERS, Offered, build
+from ihds.demo import build
 from ihds.errors import BadTable, Refused, SetupFailed
 from ihds.privacy.disclosure import Thresholds
 from ihds.roles.config import data_file
 from ihds.roles.node import load_dataset
+from ihds.roles.offered import HOLDERS, Offered
 from tests.space import Space
 
 RNG = np.random.default_rng(7)

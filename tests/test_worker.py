@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from ihds.cohorts import bladder_cancer
-from ihds.demo import COX, EVIDENCE, pooled
+from ihds.demo import COX, pooled
 from ihds.errors import IhdsError
 from ihds.roles import worker
 from ihds.roles.config import DatasetConfig, NodeConfig
 from ihds.roles.node import verify_folder
+from ihds.roles.simulated import EVIDENCE
 from tests.conftest import unavailable
 from tests.space import Space, build
 

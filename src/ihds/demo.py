@@ -15,32 +15,31 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from rich.console import Console
 
 import ihds
 from ihds.analysis.plan import Plan, run
 from ihds.analysis.result import Result
 from ihds.cohorts import bladder_cancer
-from ihds.data.codebook import Codebook
 from ihds.errors import IhdsError, PeerFailed
 from ihds.governance.application import Application
 from ihds.privacy.disclosure import Thresholds
 from ihds.reports.html import write_report
 from ihds.roles import node
-from ihds.roles.config import REVIEWED, DatasetConfig, NodeConfig, free_port
+from ihds.roles.accounts import CHECKER, PREPARER, RESEARCHER, Login
+from ihds.roles.config import NodeConfig, free_port
 from ihds.roles.node import verify_folder
-from ihds.roles.simulated import APPLICATION, EVIDENCE, OFFICER, agree, grant, under_ehds
+from ihds.roles.offered import BYAR, HOLDERS, Offered
+from ihds.roles.simulated import APPLICATION, ASSESSOR, EVIDENCE, OFFICER, agree, grant, under_ehds
 from ihds.roles.space import Space
 from ihds.wire.http import Http
 
-HOLDERS = (("lih", "LU"), ("ncck", "KR"), ("us-site", "US"))
 COX = "Surv(start_months, stop_months, recurrence) ~ treatment + tumour_count + largest_tumour_cm + cluster(person_id)"
 CURVES = "Surv(first_months, first_recurrence) ~ treatment"
 
@@ -70,37 +69,6 @@ class Say:
         self.console.print("   " + text.replace("\n", "\n   "), markup=False)
 
 
-@dataclass(frozen=True)
-class Offered:
-    """A table that every holder offers its own part of; ``part`` gives it by the holder's number."""
-
-    id: str
-    title: str
-    description: str
-    keywords: tuple[str, ...]
-    health_category: str
-    codebook: Codebook
-    part: Callable[[int], pd.DataFrame]
-    methods: tuple[str, ...] = REVIEWED
-
-    def dataset(self, holder: str, evidence: Sequence[str] = ()) -> DatasetConfig:
-        """Return what a holder says of its part, and what it would vouch for under its law."""
-        shared = {k: getattr(self, k) for k in ("description", "keywords", "health_category", "methods")}
-        shared |= {"national_id": self.codebook.person, "unidentified": "" if self.codebook.person else "no names"}
-        return DatasetConfig(f"{self.id}-{holder}", f"{self.title}, {holder}", evidence=tuple(evidence), **shared)
-
-
-BYAR = Offered(
-    id="bladder",
-    title="Bladder tumour recurrences",
-    description="Byar trial of intravesical treatment: recurrences of superficial bladder cancer",
-    keywords=("bladder cancer", "recurrence", "randomised trial"),
-    health_category="EHCT",
-    codebook=bladder_cancer.codebook(),
-    part=lambda number: bladder_cancer.site_part(number, len(HOLDERS)),
-)
-
-
 @dataclass
 class Nodes:
     """The running processes and their folders."""
@@ -108,7 +76,7 @@ class Nodes:
     folder: Path
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     configs: dict[str, NodeConfig] = field(default_factory=dict)
-    spaces: list[Space] = field(default_factory=list)
+    spaces: dict[str, Space] = field(default_factory=dict)
 
     def make(self, config: NodeConfig, offered: Sequence[Offered] = ()) -> None:
         """Make a node's folder; a holder gets its part of every table."""
@@ -119,9 +87,9 @@ class Nodes:
             for offer in offered if name == config.name else ():
                 node.load_dataset(where, offer.dataset(name).id, offer.part(index), offer.codebook)
 
-    def start(self, name: str) -> None:
-        """Start a node as a process of its own."""
-        command = [sys.executable, "-m", "ihds.cli", "node", "run", str(self.folder / name)]
+    def start(self, name: str, kind: str = "node") -> None:
+        """Start a node, or the sign-in provider, as a process of its own."""
+        command = [sys.executable, "-m", "ihds.cli", kind, "run", str(self.folder / name)]
         log = (self.folder / name / "node.log").open("ab")
         single = {f"{lib}_NUM_THREADS": "1" for lib in ("OMP", "OPENBLAS", "MKL")}
         self.processes[name] = subprocess.Popen(  # noqa: S603
@@ -164,9 +132,10 @@ class Nodes:
                 process.wait()
 
     def space(self, name: str) -> Space:
-        """Return a node's management interface; it is closed with the nodes."""
-        self.spaces.append(ihds.connect(self.folder / name))
-        return self.spaces[-1]
+        """Return a node's management interface, the same each time; it is closed with the nodes."""
+        if name not in self.spaces:
+            self.spaces[name] = ihds.connect(self.folder / name)
+        return self.spaces[name]
 
     def agree(self) -> str:
         """Have the agreement of all institutions signed by each; return its id."""
@@ -177,8 +146,8 @@ class Nodes:
         return grant(self.space("access-body"), self.space("researcher"), application, conditions)
 
 
-def build(folder: Path, offered: Sequence[Offered] = (BYAR,)) -> Nodes:
-    """Make the seven nodes: authority, access body, environment, three holders, researcher."""
+def build(folder: Path, offered: Sequence[Offered] = (BYAR,), login: Login | None = None) -> Nodes:
+    """Make the seven nodes: authority, access body, environment, three holders, researcher; people use ``login``."""
     nodes = Nodes(folder)
     names = ["authority", "access-body", "environment", *(h for h, _ in HOLDERS), "researcher"]
     ports = {name: free_port() for name in names}
@@ -188,6 +157,7 @@ def build(folder: Path, offered: Sequence[Offered] = (BYAR,)) -> Nodes:
     def config(name: str, role: Any, country: str, **more: Any) -> NodeConfig:
         settings = {"authority": dids["authority"], "access_bodies": (dids["access-body"],), **more}
         settings["passphrase_file"] = str(folder / "secrets" / name)
+        settings["people"] = login.settings(name) if login else {}
         return NodeConfig(name, role, country, urls[name], ports[name], **settings)
 
     roles = {"access-body": ("access_body", "LU"), "environment": ("environment", "LU"), "researcher": ("user", "LU")}
@@ -205,26 +175,39 @@ def build(folder: Path, offered: Sequence[Offered] = (BYAR,)) -> Nodes:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *, keep: bool, offered: Sequence[Offered] = (BYAR,)) -> Iterator[Nodes]:
+def running(
+    folder: Path, *, keep: bool, offered: Sequence[Offered] = (BYAR,), login: Login | None = None
+) -> Iterator[Nodes]:
     """Run the nodes for as long as the block lasts; with ``keep`` leave them up."""
-    nodes = build(folder, offered)
+    nodes = build(folder, offered, login)
     done = False
     try:
         for name in nodes.configs:
             nodes.start(name)
+        if login:
+            nodes.start(login.folder.name, "provider")
         nodes.wait()
         yield nodes
         done = True
     finally:
-        for space in nodes.spaces:
+        for space in nodes.spaces.values():
             space.close()
         if not (keep and done):
             nodes.stop()
 
 
-def play(nodes: Nodes, say: Say, report_file: Path) -> bool:
+def play(nodes: Nodes, say: Say, report_file: Path, login: Login) -> bool:
     """Play the story; return whether the federated fit equals the pooled one."""
-    researcher, officer = nodes.space("researcher"), nodes.space("access-body")
+    say.step("Persons sign in by OpenID Connect; from here on each acts in its own name and duty")
+    login.enrol(nodes.space)
+    body = nodes.space("access-body")
+    researcher = login.sign_in(RESEARCHER, nodes.space("researcher"))
+    assessor, officer = login.sign_in(ASSESSOR, body), login.sign_in(OFFICER, body)
+    for name, space in ((RESEARCHER, researcher), (ASSESSOR, assessor), (OFFICER, officer)):
+        assert space.session is not None
+        told = space.session.whoami()
+        say.line(f"{name}: {', '.join(told['roles'])}, {told['issuer']}#{told['subject']}")
+
     say.step("Three catalogues are harvested and searched for 'bladder'")
     found = researcher.search("bladder")
     for row in found:
@@ -242,11 +225,16 @@ def play(nodes: Nodes, say: Say, report_file: Path) -> bool:
     answer = researcher.apply(datasets=datasets, agreement=agreement, **APPLICATION)
     say.line(f"application {answer['application']} is {answer['state']}")
     try:
-        officer.call("permit.decide", id=answer["application"], grant=True, by=OFFICER)
+        officer.call("permit.decide", id=answer["application"], grant=True)
         return False
     except IhdsError as error:
         _reasons(say, error)
     permit = nodes.grant(answer["application"])
+    for name, role in ((CHECKER, "output reviewer"), (PREPARER, "data preparer"), (ASSESSOR, "output reviewer")):
+        try:
+            officer.call("officer.assign", id=answer["application"], name=name, role=role)
+        except IhdsError as error:
+            _reasons(say, error)
     say.line(f"authorisation {permit} is granted under the agreement: scientific research, 24 months")
 
     say.step("The same application under the EHDS, on simulated clocks: refused today, granted from Chapter IV on")
@@ -373,10 +361,11 @@ def main() -> int:
     ok = False
     try:
         say.step("Seven nodes start, each with its own keys, DID, store and data")
-        with running(folder, keep=given.keep) as nodes:
+        login = Login.make(folder / "login")
+        with running(folder, keep=given.keep, login=login) as nodes:
             for name, config in nodes.configs.items():
                 say.line(f"{name:12} {config.role:12} {config.country}  {config.base_url}  {config.did}")
-            ok = play(nodes, say, given.report)
+            ok = play(nodes, say, given.report, login)
         if given.keep:
             say.line(f"\nthe nodes run on; folders are in {folder}; stop them with:")
             say.line("kill " + " ".join(str(p.pid) for p in nodes.processes.values()))

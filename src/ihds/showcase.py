@@ -10,9 +10,10 @@ from pathlib import Path
 from ihds.analysis.method import methods
 from ihds.analysis.result import Result
 from ihds.cohorts.cohort import Cohort, Study
-from ihds.demo import HOLDERS, Offered, Say, running, tell
+from ihds.demo import Say, running, tell
 from ihds.reports.html import write_study
 from ihds.roles.node import verify_folder
+from ihds.roles.offered import HOLDERS, Offered
 
 _APPLICATION = {
     "purpose": "scientific_research",

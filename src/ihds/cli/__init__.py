@@ -19,6 +19,7 @@ from ihds.cli import (
     genotypes,
     nodes,
     participants,
+    people,
     permits,
     policies,
     publications,
@@ -65,6 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"ihds {ihds.__version__}")
     sub = parser.add_subparsers(required=True, metavar="COMMAND")
+    people.sign_in_commands(sub)
+    people.provider_commands(group(sub, "provider", "the small sign-in provider that comes with this software"))
     nodes.node_commands(group(sub, "node", "make and run a node"))
     genotypes.genotype_command(sub)
     nodes.key_commands(group(sub, "key", "list, rotate and retire a node's keys"))
@@ -81,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     studies.apply_command(sub)
     permits.permit_commands(group(sub, "permit", "work cases: assess, decide, grant and revoke"))
     publications.publication_commands(group(sub, "publication", "publish results, report findings, delete"))
-    permits.officer_commands(group(sub, "officer", "accounts of an access body and their duties"))
+    people.officer_commands(group(sub, "officer", "accounts of an institution and their duties"))
     permits.agreement_commands(group(sub, "agreement", "agreements of institutions beside the EHDS"))
     study = group(sub, "study", "run and show studies; look at, approve and decline those that came to a holder")
     studies.study_commands(study)

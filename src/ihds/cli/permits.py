@@ -276,56 +276,6 @@ def _revoke(given: Any) -> None:
     show(given, answer, f"{answer['permit']} is {answer['state']}")
 
 
-# -- accounts ------------------------------------------------------------------------------------------
-
-
-def officer_commands(sub: Any) -> None:
-    """Declare ``ihds officer``."""
-    add = command(
-        sub,
-        "add",
-        "make an account of the access body; its key is shown once",
-        "ihds officer add 'A. Assessor' --role assessor --node hdab",
-        _officer_add,
-    )
-    add.add_argument("name")
-    add.add_argument("--role", action="append", required=True, help="a duty; may be repeated")
-    command(sub, "list", "list accounts and their duties", "ihds officer list --node hdab", _officers)
-    remove = command(
-        sub, "remove", "close an account", "ihds officer remove 'A. Assessor' --node hdab", _officer_remove
-    )
-    remove.add_argument("name")
-    assign = command(
-        sub,
-        "assign",
-        "give somebody a duty in one project; duties that are separate are refused (EHDS Art. 55(3))",
-        "ihds officer assign urn:uuid:… 'A. Checker' 'output reviewer' --node hdab",
-        _officer_assign,
-    )
-    assign.add_argument("id", help="application id")
-    assign.add_argument("name")
-    assign.add_argument("role")
-
-
-def _officer_add(given: Any) -> None:
-    answer = open_space(given).call("officer.add", name=given.name, roles=given.role)
-    show(given, answer, f"{answer['name']}: {', '.join(answer['roles'])}\nkey (shown this once): {answer['key']}")
-
-
-def _officers(given: Any) -> None:
-    show_rows(given, open_space(given).call("officer.list"), ("name", "roles"))
-
-
-def _officer_remove(given: Any) -> None:
-    answer = open_space(given).call("officer.remove", name=given.name)
-    show(given, answer, f"{answer['name']} has no account any more")
-
-
-def _officer_assign(given: Any) -> None:
-    answer = open_space(given).call("officer.assign", id=given.id, name=given.name, role=given.role)
-    show(given, answer, f"{answer['name']} is the {answer['role']} of {answer['application']}")
-
-
 # -- agreements ----------------------------------------------------------------------------------------
 
 

@@ -69,6 +69,11 @@ class SignedIn:
         self.expires_at = float(answer["expires"])
         self.keep()
 
+    def whoami(self) -> dict[str, Any]:
+        """Return what the node knows of the person of this session. Raises NotAuthenticated."""
+        url = f"{self.url}/people/session"
+        return _sent(self.provider.http, "GET", url, None, self.headers("GET", url))
+
     def leave(self) -> None:
         """End the session at the node and forget it here."""
         url = f"{self.url}/people/session"

@@ -12,7 +12,7 @@ import re
 import secrets
 import time
 import tomllib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
@@ -22,7 +22,7 @@ from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from ihds.audit.log import Log
+from ihds.audit.log import Event, Log
 from ihds.errors import BadInput, Conflict, IhdsError, NotAuthenticated, SetupFailed
 from ihds.people.accounts import Accounts
 from ihds.people.oidc import guarded
@@ -54,6 +54,7 @@ class ProviderConfig:
     port: int
     clients: tuple[str, ...] = ("ihds",)
     host: str = "127.0.0.1"
+    passphrase_file: str = ""
 
     @classmethod
     def read(cls, folder: Path) -> ProviderConfig:
@@ -72,8 +73,8 @@ def create(folder: Path, config: ProviderConfig) -> None:
         raise SetupFailed(f"{folder} holds a provider already", remedy="choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
-    Keyring.create(folder, did_of(config.issuer))
-    body = {"issuer": config.issuer, "port": config.port, "clients": list(config.clients), "host": config.host}
+    Keyring.create(folder, did_of(config.issuer), config.passphrase_file)
+    body = {**asdict(config), "clients": list(config.clients)}
     (folder / FILE).write_text(tomli_w.dumps(body), encoding="utf-8")
 
 
@@ -84,9 +85,16 @@ class Provider:
         """Open a provider's folder. Raises SetupFailed."""
         self.config = ProviderConfig.read(folder)
         me = did_of(self.config.issuer)
-        self.keys = Keyring(folder, me)
+        self.keys = Keyring(folder, me, self.config.passphrase_file)
         self.store = Store(sqlite_url(folder))
         self.accounts = Accounts(Log(self.store, me, self.keys), me)
+
+    def rotate(self) -> dict[str, str]:
+        """Sign with a new key from now on; a provider that runs takes it up when it is started again."""
+        before = self.keys.kid
+        told = {"key": self.keys.rotate(), "before": before}
+        self.accounts.log.commit(Event("key.rotated", self.accounts.me, {**told, "signer": "file"}))
+        return told
 
     def app(self) -> Starlette:
         """Return the web application."""

@@ -59,8 +59,8 @@ APPLICATION: dict[str, Any] = {
 
 
 def agree(body: Space, holders: Sequence[Space], researcher: Space) -> str:
-    """Give the access body its people and have an agreement signed by all its parties; return its id."""
-    for name, role in ((ASSESSOR, "assessor"), (OFFICER, "officer")):
+    """Have an agreement signed by all its parties; return its id. An access body without people is given some."""
+    for name, role in ((ASSESSOR, "assessor"), (OFFICER, "officer")) if not body.people else ():
         body.call("officer.add", name=name, roles=[role])
     duties = [(holder, "holds its data and answers for their lawful use") for holder in holders]
     duties.append((researcher, "runs the studies and answers for what is published"))
@@ -84,7 +84,7 @@ def agree(body: Space, holders: Sequence[Space], researcher: Space) -> str:
         "since": today.isoformat(),
         "until": until,
     }
-    proposed = str(body.call("joint.propose", by=OFFICER, agreement=agreement)["agreement"])
+    proposed = str(body.acting(OFFICER).call("joint.propose", agreement=agreement)["agreement"])
     for party, _ in duties:
         party.call("joint.sign", id=proposed, body=body.config.did)
     return proposed
@@ -121,7 +121,8 @@ def _due(case: Case, on: datetime) -> str:
 def grant(body: Space, researcher: Space, application: str, conditions: Mapping[str, Any]) -> str:
     """Give the verdicts on an application and grant it; return the id of what was granted."""
     why = "as the agreement and the protocol show (simulated)"
-    body.call("permit.assess", id=application, question="all", answer="yes", because=why, by=ASSESSOR)
-    decided = body.call("permit.decide", id=application, grant=True, conditions=dict(conditions), by=OFFICER)
+    body.acting(ASSESSOR).call("permit.assess", id=application, question="all", answer="yes", because=why)
+    words = {"grant": True, "conditions": dict(conditions)}
+    decided = body.acting(OFFICER).call("permit.decide", id=application, **words)
     researcher.permits()  # the user fetches what was granted
     return str(decided["permit"])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ihds.analysis.result import Result
 from ihds.errors import PeerFailed, SetupFailed, from_dict
+from ihds.people import client
+from ihds.people.client import SignedIn
 from ihds.roles.config import FILE, NodeConfig
 from ihds.roles.node import API_KEY_FILE
 from ihds.wire.http import Http
@@ -26,22 +29,37 @@ class Space:
     config: NodeConfig
     key: str
     http: Http
+    session: SignedIn | None = None
+    by: str = ""
+    people: dict[str, Space] = field(default_factory=dict)
 
     @classmethod
     def open(cls, path: Path) -> Space:
-        """Open a node's folder or its ``node.toml``.
+        """Open a node's folder, its ``node.toml``, or the folder of a person who signed in.
 
         Raises:
-            SetupFailed: there is no node there.
+            SetupFailed: there is no node there, or nobody signed in.
 
         """
         folder = path.parent if path.name.endswith(".toml") else path
+        if (folder / client.FILE).exists() and path.name != FILE:
+            http = _http()
+            session = SignedIn.read(folder / client.FILE, http)
+            return cls(told_of(session.url, http), "", http, session)
         config = NodeConfig.read(path if path.is_file() else folder / FILE)
         try:
             key = (folder / API_KEY_FILE).read_text().strip()
         except OSError as error:
             raise SetupFailed(f"{folder} has no {API_KEY_FILE}: {error}", remedy="ihds node init") from error
-        return cls(config, key, Http(timeout_seconds=120, allowed=("0.0.0.0/0", "::/0")))
+        return cls(config, key, _http())
+
+    def signed_in(self, session: SignedIn) -> Space:
+        """Return the same node, spoken to by a person who signed in."""
+        return replace(self, key="", session=session, by="", people={})
+
+    def acting(self, name: str) -> Space:
+        """Return the node as spoken to by an account: its person's session, where one is known, else the name alone."""
+        return self.people.get(name) or replace(self, by=name)
 
     def call(self, command: str, **arguments: Any) -> Any:
         """Run a management command on the node.
@@ -52,8 +70,13 @@ class Space:
 
         """
         url = f"{self.config.base_url}/api/{command}"
+        if self.by:
+            arguments = {**arguments, "by": self.by}
         try:
-            status, answer = self.http.json("POST", url, arguments, self.key)
+            if self.session:
+                status, answer = self.http.json("POST", url, arguments, headers=self.session.headers("POST", url))
+            else:
+                status, answer = self.http.json("POST", url, arguments, self.key)
         except PeerFailed as error:
             raise SetupFailed(
                 f"the node {self.config.name!r} does not run at {self.config.base_url}",
@@ -151,3 +174,14 @@ class Space:
     def study(self, study: str) -> dict[str, Any]:
         """Return a study with its result."""
         return dict(self.call("study.show", study=study))
+
+
+def _http() -> Http:
+    return Http(timeout_seconds=120, allowed=("0.0.0.0/0", "::/0"))
+
+
+def told_of(url: str, http: Http) -> NodeConfig:
+    """Return what a node says of itself to whoever signs in. Raises PeerFailed."""
+    told = http.get_json(f"{url}/people")
+    words = (str(told["name"]), told["role"], str(told["country"]))
+    return NodeConfig(*words, url, urlsplit(url).port or 443)
