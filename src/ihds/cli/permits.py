@@ -175,6 +175,22 @@ def _later_commands(sub: Any) -> None:
     exclude.add_argument("--reason", required=True)
     acting(exclude)
 
+    visa = command(
+        sub,
+        "visa",
+        "fetch GA4GH visas of a grant in force for one of its persons; they last an hour (on the user's node)",
+        "ihds permit visa urn:uuid:… --person 'A. Researcher' --json --node researcher > passport.json",
+        _visa,
+    )
+    visa.add_argument("id", help="permit id")
+    visa.add_argument("--person", default="", help="whom the grant names (default: who is signed in)")
+
+
+def _visa(given: Any) -> None:
+    answer = open_space(given).call("permit.visa", id=given.id, person=given.person)
+    head = f"visas of the {called(answer['legal_regime'])} {answer['permit']} for {answer['person']}:"
+    show(given, answer, "\n".join([head, *answer["ga4gh_passport_v1"]]))
+
 
 def _clock(given: Any) -> None:
     rows = open_space(given).call("permit.clock", id=given.id)

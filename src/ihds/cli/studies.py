@@ -68,10 +68,21 @@ def apply_command(sub: Any) -> None:
     declared.add_argument("--period-months", type=int, default=24)
     declared.add_argument("--access-body", default="", help="DID (default: the configured one)")
     declared.add_argument("--agreement", default="", help="the agreement it rests on, beside the EHDS")
+    declared.add_argument("--visas", type=Path, help="file with GA4GH visas: a JSON list, or a passport")
+
+
+def _visas(file: Path) -> list[str]:
+    from ihds.people.passports import tokens_of
+
+    try:
+        return list(tokens_of(json.loads(file.read_text(encoding="utf-8"))))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{file} has no visas: {error}", remedy="ihds permit visa --json writes such a file") from error
 
 
 def _apply(given: Any) -> None:
     answer = open_space(given).apply(
+        **({"visas": _visas(given.visas)} if given.visas else {}),
         title=given.title,
         purpose=given.purpose,
         intended_use=given.intended_use,

@@ -139,7 +139,8 @@ class AccessBody(OffersNothing):
         for kind in ("permit", "application"):
             record = self.node.log.get(kind, identifier)
             if record is not None:
-                return {k: v for k, v in record.body.items() if k != "credential"}
+                shown = {k: v for k, v in record.body.items() if k != "credential"}
+                return shown | (self.applicants.visas.shown(record.id) if kind == "application" else {})
         raise NotFound(f"there is no application or permit {identifier}", remedy="ihds permit list")
 
     def _act(self, arguments: dict[str, Any], actor: Actor) -> dict[str, Any]:

@@ -16,9 +16,11 @@ from ihds.governance.cases import revised
 from ihds.governance.duties import Actor, Role
 from ihds.governance.lives import AppealAction, CaseAction
 from ihds.ids import ApplicationId, Did
+from ihds.people.passports import tokens_of
 from ihds.roles.cases import THE_FORM, Asked, Cases, settled
 from ihds.roles.publications import Publications
 from ihds.roles.redress import Redress, own
+from ihds.roles.visas import Visas
 from ihds.store.store import Put, Record
 from ihds.wire.serve import Answer, Call, endpoint
 
@@ -37,6 +39,7 @@ class Applicants:
     def __init__(self, node: Node, cases: Cases, redress: Redress, publications: Publications) -> None:
         """Serve the cases of an access body."""
         self.node, self.cases, self.redress, self.publications = node, cases, redress, publications
+        self.visas = Visas(node)
 
     def routes(self) -> list[Route]:
         """Return the endpoints."""
@@ -46,6 +49,7 @@ class Applicants:
             Route("/access/applications/{id}/steps", endpoint(self._step), methods=["POST"]),
             Route("/access/forwarded", endpoint(self._forwarded), methods=["POST"]),
             Route("/access/publications/{id}", endpoint(self._publish), methods=["POST"]),
+            *self.visas.routes(),
         ]
 
     def _member(self, call: Call) -> str:
@@ -55,7 +59,9 @@ class Applicants:
 
     def _submit(self, call: Call) -> Answer:
         applicant = self._member(call)
-        asked = Asked.read({k: v for k, v in call.json().items() if k != "parent"})
+        form = call.json()
+        visas = tokens_of(form.pop("visas", []))
+        asked = Asked.read({k: v for k, v in form.items() if k != "parent"})
         if asked.application.applicant != applicant:
             raise Refused("the application is not in the name of its sender", remedy="apply for yourself")
         admitted = self.node.members.country(applicant)
@@ -68,6 +74,7 @@ class Applicants:
             )
         here, children = self._split(asked.application)
         record = self.cases.submit(replace(asked, application=here, children=children))
+        self.visas.take(record.id, visas)
         self.forward()
         return Answer(self.public(self.cases.record(record.id)), status=201)
 

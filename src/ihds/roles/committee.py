@@ -239,7 +239,9 @@ class Committee:
         if motion.concerns(seat) and choice is not Choice.RECUSED:
             raise Refused("the motion is about this institution: its seats are recused")
         votes = {**record.body["votes"], seat: {"choice": str(choice), "at": now().isoformat(), "signed": token}}
-        details = {"motion": identifier, "seat": seat, "choice": str(choice)}
+        details: dict[str, Any] = {"motion": identifier, "seat": seat, "choice": str(choice)}
+        if isinstance(claims.get("signed_in"), dict):  # by the word of the seat's institution
+            details["person"] = {k: str(claims["signed_in"].get(k, ""))[:1000] for k in ("issuer", "subject")}
         put = Put("motion", identifier, record.version, {**record.body, "votes": votes})
         self.node.log.commit(Event("motion.voted", seat, details), put)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ihds.audit.log import Event
+from ihds.audit.log import Event, acting
 from ihds.errors import BadInput, NotFound
 from ihds.ids import ApplicationId, Did, PermitId
 from ihds.store.store import Put, Record
@@ -25,6 +25,7 @@ class Parties:
         return {
             "permit.act": self.step,
             "permit.amend": self.amend,
+            "permit.visa": self.visas,
             "publication.report": lambda a: self._publish(str(a["id"]), link=str(a["link"]), summary=str(a["summary"])),
             "publication.finding": lambda a: self._publish(str(a["id"]), finding=str(a["text"])),
         }
@@ -72,6 +73,19 @@ class Parties:
             {**asked, "kind": "amendment", "amends": permit, "changes": changes}, found[0].body["access_body"]
         )
 
+    def visas(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Return fresh visas of a grant for one of its persons (GA4GH Passport 1.2); they last an hour."""
+        permit, person = PermitId.parse(str(arguments["id"])), str(arguments.get("person", ""))
+        body = {"person": person, **({"signed_in": who} if (who := acting.get()) else {})}
+        return self._post(self._granting(permit), f"permits/{permit}/visas", body)
+
+    def _granting(self, permit: str) -> str:
+        """Return which access body granted a permit. Raises NotFound."""
+        found = [r for r in self.node.store.list("my.application") if r.body.get("permit") == permit]
+        if not found:
+            raise NotFound(f"this node holds no permit {permit}", remedy="ihds permit list")
+        return str(found[0].body["access_body"])
+
     def send(self, form: dict[str, Any], access_body: str) -> dict[str, Any]:
         """Send a form under a fresh id and keep it; return the access body's answer."""
         identifier = ApplicationId.new()
@@ -92,10 +106,7 @@ class Parties:
             )
 
     def _publish(self, permit: str, **words: str) -> dict[str, Any]:
-        found = [r for r in self.node.store.list("my.application") if r.body.get("permit") == permit]
-        if not found:
-            raise NotFound(f"this node holds no permit {permit}", remedy="ihds permit list")
-        return self._post(str(found[0].body["access_body"]), f"publications/{PermitId.parse(permit)}", dict(words))
+        return self._post(self._granting(permit), f"publications/{PermitId.parse(permit)}", dict(words))
 
     def _post(self, access_body: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
         if not access_body:

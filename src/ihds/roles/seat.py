@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Route
 
+from ihds.audit.log import acting
 from ihds.errors import BadInput, NotFound
 from ihds.governance.bodies import Motion
 from ihds.roles.committee import MotionId
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Seat:
-    """Speaks for the seats of one institution; which of its people may is decided by who may use this node."""
+    """Speaks for the seats of one institution; where its people sign in, each for its own, and the act says who."""
 
     def __init__(self, node: Node) -> None:
         """Work on a node."""
@@ -48,6 +49,7 @@ class Seat:
     def _say(self, act: str, motion: str, **claims: Any) -> dict[str, Any]:
         """Sign an act and send it; sent again it changes nothing."""
         body = {"iss": self.node.did, "aud": self.node.config.authority, "iat": int(time.time()), "act": act}
+        body |= {"signed_in": who} if (who := acting.get()) else {}
         signed = self.node.keys.sign_jwt({**body, "motion": motion, **claims})
         return self.node.http.call("POST", f"{self._url()}/acts", {"act": signed})
 

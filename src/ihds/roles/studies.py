@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from ihds.analysis.result import Result
-from ihds.audit.log import Event
+from ihds.audit.log import Event, acting
 from ihds.canonical import digest
 from ihds.catalogue.record import DatasetRecord
 from ihds.connector.dsp import negotiation, transfer
@@ -71,6 +71,7 @@ class Studies:
             "permit": permit,
             "purpose": purpose,
             "person": person,
+            "signed_in": acting.get(),
             "method": str(arguments.get("method", "")),
             "params": dict(arguments.get("params", {})),
             "datasets": datasets,
