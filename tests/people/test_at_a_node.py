@@ -19,7 +19,7 @@ from ihds.people.proofs import proof
 from ihds.roles import officers
 from ihds.roles.config import NodeConfig
 from ihds.roles.node import Node, create
-from ihds.wire.jose import SigningKey
+from ihds.wire.jose import SigningKey, read_unverified
 from tests.governance.test_cases import ASSESSOR, OFFICER, Body
 from tests.governance.test_governance import make_application
 from tests.people.world import CLIENT, ISSUER, NODE, PASSWORD, Desk
@@ -304,3 +304,57 @@ def test_a_kept_session_is_its_owners_and_goes_on(desk, tmp_path):
     assert json.loads(session.file.read_text())["url"] == NODE
     again.leave()
     assert not session.file.exists()
+
+
+def test_two_programs_of_one_person_renew_one_session(desk, tmp_path):
+    session = desk.sign_in("anna").session
+    session.file = tmp_path / "session.json"
+    session.keep()
+    from ihds.people.client import SignedIn
+
+    other = SignedIn.read(session.file, desk.web)
+    session.expires_at = other.expires_at = 0.0
+    other.whoami()
+    assert session.whoami()["name"] == "A. Assessor"  # its refresh token was used by the other
+    assert session.refresh == other.refresh
+
+
+def test_duties_by_the_providers_claim_call_a_person_by_its_subject(desk):
+    from ihds.people.oidc import Person
+
+    person = Person(ISSUER, "s", "O. Officer")
+    actor = desk.node.people.officers.signed_in(person, ("officer", "king", "researcher"))
+    assert (actor.name, actor.roles, actor.person) == ("s", {Role.OFFICER}, f"{ISSUER}#s")
+    with pytest.raises(Refused):
+        desk.node.people.officers.signed_in(person, ("king",))
+    subject = desk.anna.session.whoami()["subject"]
+    with pytest.raises(Refused):  # the same subject of another provider is another person
+        desk.node.people.officers.signed_in(Person("https://other.example", subject), None)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    made = Desk(tmp_path_factory.mktemp("lab"), "user", authority="did:web:127.0.0.1%3A7")
+    made.rita = made.person("rita", "researcher", name="A. Researcher")
+    made.sven = made.person("sven", "seat of a body", name="S. Seat")
+    yield made
+    made.close()
+
+
+def test_who_runs_a_study_or_votes_is_the_person_who_signed_in(lab, monkeypatch):
+    asked = []
+    monkeypatch.setattr(lab.node.institution, "commands", lambda: {"study.run": asked.append})
+    lab.rita.call("study.run", method="cox", person="Somebody Else")
+    assert asked == [{"method": "cox", "person": "A. Researcher"}]
+    with pytest.raises(Refused, match="is for the researcher"):
+        lab.sven.call("study.run", method="cox", person="A. Researcher")
+    with pytest.raises(Refused, match="by a person who signed in"):
+        lab.admin.call("study.run", method="cox", person="A. Researcher")
+    signed = []
+    monkeypatch.setattr(lab.node.resolver, "service", lambda *_: "http://127.0.0.1:7/committee")
+    monkeypatch.setattr(lab.node.http, "call", lambda *given, **_: signed.append(given[2]["act"]) or {})
+    lab.sven.call("committee.withdraw", motion="urn:uuid:00000000-0000-4000-8000-000000000001", person="A. Chair")
+    claims = read_unverified(signed[0])[1]
+    assert (claims["person"], claims["signed_in"]["issuer"]) == ("S. Seat", ISSUER)
+    with pytest.raises(Refused, match="seat of a body"):
+        lab.rita.call("committee.withdraw", motion="m", person="S. Seat")

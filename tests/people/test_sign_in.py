@@ -469,9 +469,27 @@ def test_passwords_are_guessed_slowly_and_kept_as_scrypt(house, web):
 def test_what_two_use_at_once_one_gets(house):
     secret = house.accounts.hand_out("code", {"user": "anna", "client_id": CLIENT}, 60)
     held = house.accounts.held("code", secret)
-    house.accounts.settle("code", secret, held, None)
+    house.accounts.use_up("code", secret, held)
     with pytest.raises(Conflict):
-        house.accounts.settle("code", secret, held, None)
+        house.accounts.use_up("code", secret, held)
+
+
+def test_what_strangers_ask_for_leaves_no_record_and_takes_no_more_than_its_room(house, web):
+    before = len(house.accounts.log.entries())
+    first = house.devices.begin({"client_id": CLIENT, "nonce": "", "scope": "openid"}, "FIRST")
+    for number in range(1000):
+        last = house.devices.begin({"client_id": CLIENT, "nonce": "", "scope": "openid"}, f"CODE-{number}")
+    assert house.devices.held(first) is None
+    assert house.devices.held(last)
+    assert house.devices.take(last) is None  # nobody typed it
+    asked = {"grant_type": "urn:ietf:params:oauth:grant-type:device_code", "device_code": last}
+    assert exchanged(web, **asked).json()["error"] == "authorization_pending"
+    assert house.devices.approve("CODE-999", "anna")
+    assert not house.devices.approve("CODE-999", "mallory")
+    assert exchanged(web, **{**asked, "client_id": "other"}).json()["error"] == "expired_token"
+    assert len(house.accounts.log.entries()) == before
+    assert exchanged(web, **asked).status_code == 200
+    assert exchanged(web, **asked).json()["error"] == "expired_token"
 
 
 @given(st.dictionaries(st.sampled_from(["state", "iss", "code", "error"]), st.text(max_size=8)))

@@ -33,6 +33,8 @@ def _login(given: Any) -> None:
     from ihds.people import client
     from ihds.wire.http import Http
 
+    if (given.node / "node.toml").exists():
+        raise BadInput(f"{given.node} is a node's folder", remedy="choose a folder of your own: --node FOLDER")
     http = Http(timeout_seconds=120, allowed=("0.0.0.0/0", "::/0"))
     if given.user:
         if not given.password_file:

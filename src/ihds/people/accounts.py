@@ -19,6 +19,7 @@ from ihds.store.store import Put
 _COST = {"n": 2**14, "r": 8, "p": 5, "maxmem": 2**26, "dklen": 32}
 _SHORTEST = 12
 _WRONG, _REST_SECONDS = 5, 60.0
+_ROOM = 1000
 
 
 def _hash(password: str, salt: bytes) -> bytes:
@@ -103,10 +104,11 @@ class Accounts:
         return {k: str(found.body[k]) for k in ("subject", "name")} if found else None
 
     # -- what is used once -----------------------------------------------------------------------
+    # Only somebody who showed a password makes a record; what strangers ask for waits in ``devices``.
 
-    def hand_out(self, kind: str, body: dict[str, Any], seconds: float, secret: str = "") -> str:
+    def hand_out(self, kind: str, body: dict[str, Any], seconds: float) -> str:
         """Return a fresh secret that stands for ``body`` until it is taken, or its time is over."""
-        secret = secret or secrets.token_urlsafe(32)
+        secret = secrets.token_urlsafe(32)
         ends = (self.log.clock() + timedelta(seconds=seconds)).isoformat()
         details = {"grant": kind, "user": body.get("user", ""), "client": body.get("client_id", "")}
         put = Put(f"grant.{kind}", _key(secret), 0, {**body, "ends": ends})
@@ -119,9 +121,48 @@ class Accounts:
         alive = found is not None and found.body["ends"] > self.log.clock().isoformat()
         return {**found.body, "version": found.version} if found and alive else None
 
-    def settle(self, kind: str, secret: str, held: dict[str, Any], after: dict[str, Any] | None) -> None:
-        """Use a secret up (None), or write what became of it. Raises Conflict if somebody else was faster."""
-        body = None if after is None else {**after, "ends": held["ends"]}
-        details = {"grant": kind, "user": (after or held).get("user", ""), "client": held.get("client_id", "")}
-        put = Put(f"grant.{kind}", _key(secret), int(held["version"]), body)
+    def use_up(self, kind: str, secret: str, held: dict[str, Any]) -> None:
+        """Use a secret up. Raises Conflict if somebody else was faster."""
+        details = {"grant": kind, "user": held.get("user", ""), "client": held.get("client_id", "")}
+        put = Put(f"grant.{kind}", _key(secret), int(held["version"]), None)
         self.log.commit(Event("provider.exchanged", self.me, details), put)
+
+
+@dataclass
+class Devices:
+    """Device codes that wait to be typed, in memory: anybody may ask for one, so there is room for so many only."""
+
+    seconds: float
+    _waiting: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def begin(self, body: dict[str, Any], typed: str) -> str:
+        """Return a fresh device code, to be typed as ``typed``."""
+        device, at = secrets.token_urlsafe(32), time.monotonic()
+        with self._lock:
+            self._waiting = {k: v for k, v in self._waiting.items() if v["ends"] > at}
+            while len(self._waiting) >= _ROOM:
+                self._waiting.pop(next(iter(self._waiting)))
+            self._waiting[_key(device)] = {**body, "typed": _key(typed), "user": "", "ends": at + self.seconds}
+        return device
+
+    def approve(self, typed: str, user: str) -> bool:
+        """Let a person answer a code, once; return whether it waited."""
+        with self._lock:
+            for body in self._waiting.values():
+                if body["typed"] == _key(typed) and not body["user"] and body["ends"] > time.monotonic():
+                    body["user"], body["typed"] = user, ""
+                    return True
+        return False
+
+    def held(self, device: str) -> dict[str, Any] | None:
+        """Return what a device code stands for, None where there is none or its time is over."""
+        with self._lock:
+            found = self._waiting.get(_key(device))
+            return dict(found) if found and found["ends"] > time.monotonic() else None
+
+    def take(self, device: str) -> dict[str, Any] | None:
+        """Use up a device code that was answered; None where somebody was faster."""
+        with self._lock:
+            found = self._waiting.get(_key(device))
+            return self._waiting.pop(_key(device)) if found and found["user"] else None

@@ -62,12 +62,27 @@ class SignedIn:
 
     def _renew(self) -> None:
         form = {"grant_type": "refresh_token", "refresh_token": self.refresh}
-        tokens = _tokens(self.provider, form)
+        try:
+            tokens = _tokens(self.provider, form)
+        except NotAuthenticated:
+            if self._renewed_elsewhere():
+                return
+            raise
         self.refresh = str(tokens.get("refresh_token") or self.refresh)
         url = f"{self.url}/people/session/renew"
         answer = _sent(self.provider.http, "POST", url, {"id_token": tokens["id_token"]}, self._headers("POST", url))
         self.expires_at = float(answer["expires"])
         self.keep()
+
+    def _renewed_elsewhere(self) -> bool:
+        """Take over what another program of the same person kept meanwhile: a refresh token is used once."""
+        if self.file is None or not self.file.exists():
+            return False
+        kept = SignedIn.read(self.file, self.provider.http)
+        if kept.secret != self.secret or kept.refresh == self.refresh:
+            return False
+        self.refresh, self.expires_at = kept.refresh, kept.expires_at
+        return True
 
     def whoami(self) -> dict[str, Any]:
         """Return what the node knows of the person of this session. Raises NotAuthenticated."""

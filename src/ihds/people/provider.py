@@ -24,7 +24,7 @@ from starlette.routing import Route
 
 from ihds.audit.log import Event, Log
 from ihds.errors import BadInput, Conflict, IhdsError, NotAuthenticated, SetupFailed
-from ihds.people.accounts import Accounts
+from ihds.people.accounts import Accounts, Devices
 from ihds.people.oidc import guarded
 from ihds.store.store import Store, sqlite_url
 from ihds.wire.did import did_of
@@ -88,6 +88,7 @@ class Provider:
         self.keys = Keyring(folder, me, self.config.passphrase_file)
         self.store = Store(sqlite_url(folder))
         self.accounts = Accounts(Log(self.store, me, self.keys), me)
+        self.devices = Devices(_DEVICE_SECONDS)
 
     def rotate(self) -> dict[str, str]:
         """Sign with a new key from now on; a provider that runs takes it up when it is started again."""
@@ -193,8 +194,7 @@ class Provider:
         letters = "BCDFGHJKLMNPQRSTVWXZ"
         typed = "-".join("".join(secrets.choice(letters) for _ in range(4)) for _ in range(2))
         asked = {"client_id": client, "nonce": given.get("nonce", "")[:1000], "scope": given.get("scope", "")[:1000]}
-        device = self.accounts.hand_out("device", {**asked, "user": ""}, _DEVICE_SECONDS)
-        self.accounts.hand_out("typed", {"client_id": client, "device": device}, _DEVICE_SECONDS, typed)
+        device = self.devices.begin(asked, typed)
         at = f"{self.config.issuer.rstrip('/')}/device"
         told = {"device_code": device, "user_code": typed, "verification_uri": at, "interval": _INTERVAL}
         return _json(
@@ -212,12 +212,8 @@ class Provider:
             self.accounts.check(given.get("username", ""), given.get("password", ""))
         except NotAuthenticated as error:
             return self._form("device", {"user_code": typed}, error.message, 401)
-        found = self.accounts.held("typed", typed)
-        waiting = self.accounts.held("device", found["device"]) if found else None
-        if found is None or waiting is None or waiting["user"]:
+        if not self.devices.approve(typed, given["username"]):
             return self._form("device", {"user_code": ""}, "There is no such code, or its time is over", 400)
-        self.accounts.settle("typed", typed, found, None)
-        self.accounts.settle("device", found["device"], waiting, {**_plain(waiting), "user": given["username"]})
         return self._form("", {}, "You are signed in; go back to your program")
 
     # -- tokens ----------------------------------------------------------------------------------
@@ -241,7 +237,7 @@ class Provider:
         found = self.accounts.held(kind, secret)
         if found is None or found["client_id"] != given.get("client_id"):
             raise BadInput("invalid_grant")
-        self.accounts.settle(kind, secret, found, None)
+        self.accounts.use_up(kind, secret, found)
         return found
 
     def _coded(self, given: dict[str, str]) -> dict[str, Any]:
@@ -255,12 +251,15 @@ class Provider:
         return found
 
     def _typed(self, given: dict[str, str]) -> dict[str, Any]:
-        found = self.accounts.held("device", given.get("device_code", ""))
+        device = given.get("device_code", "")
+        found = self.devices.held(device)
         if found is None or found["client_id"] != given.get("client_id"):
             raise BadInput("expired_token")
         if not found["user"]:
             raise BadInput("authorization_pending")
-        return self._taken("device", given["device_code"], given)
+        if (taken := self.devices.take(device)) is None:
+            raise BadInput("expired_token")
+        return taken
 
     def _tokens(self, granted: dict[str, Any]) -> Answer:
         person = self.accounts.standing(str(granted["user"]))
@@ -277,10 +276,6 @@ class Provider:
             body = {k: granted[k] for k in ("user", "client_id", "scope")}
             told["refresh_token"] = self.accounts.hand_out("refresh", body, _REFRESH_SECONDS)
         return _json(told)
-
-
-def _plain(held: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in held.items() if k not in ("ends", "version")}
 
 
 def _json(body: dict[str, Any], status: int = 200) -> Answer:

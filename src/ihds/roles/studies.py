@@ -71,7 +71,7 @@ class Studies:
             "permit": permit,
             "purpose": purpose,
             "person": person,
-            "signed_in": acting.get(),
+            **({"signed_in": who} if (who := acting.get()) else {}),
             "method": str(arguments.get("method", "")),
             "params": dict(arguments.get("params", {})),
             "datasets": datasets,
