@@ -42,6 +42,7 @@ def test_the_demo_tells_the_whole_story_and_leaves_nothing_behind(tmp_path):
     assert said.count("   refused: ") == 6
     for words in (
         "Demo Officer: officer, http://127.0.0.1:",
+        "Demo Operator is the operator of the secure environment of this project",
         "Demo Assessor may not be the output reviewer of this project",
         "no data permit was presented",
         "refused: EHDS 105",

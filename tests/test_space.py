@@ -377,8 +377,9 @@ def test_an_officers_key_gives_commands_in_that_officers_name_only(space):
         ("citizen.status", {"subject": "1893120105732"}),
         ("citizen.reverse", {"subject": "1893120105732"}),
     ):
-        with pytest.raises(errors.Refused, match="is for the officer"):
-            own.call(name, **arguments)
+        for given in (own, body):  # with its own key, and where the node's key says in whose name
+            with pytest.raises(errors.Refused, match="is for the officer"):
+                given.call(name, **arguments, by="C")
     for name, arguments in (("officer.add", {"name": "D", "roles": ["officer"]}), ("key.rotate", {})):
         with pytest.raises(errors.Refused, match="administrator"):
             own.call(name, **arguments)

@@ -32,7 +32,7 @@ from ihds.governance.application import Application
 from ihds.privacy.disclosure import Thresholds
 from ihds.reports.html import write_report
 from ihds.roles import node
-from ihds.roles.accounts import CHECKER, PREPARER, RESEARCHER, Login
+from ihds.roles.accounts import CHECKER, OPERATOR, PREPARER, RESEARCHER, Login
 from ihds.roles.config import NodeConfig, free_port
 from ihds.roles.node import verify_folder
 from ihds.roles.offered import BYAR, HOLDERS, Offered
@@ -235,6 +235,9 @@ def play(nodes: Nodes, say: Say, report_file: Path, login: Login) -> bool:
             officer.call("officer.assign", id=answer["application"], name=name, role=role)
         except IhdsError as error:
             _reasons(say, error)
+    operator = login.sign_in(OPERATOR, nodes.space("environment"))
+    taken = operator.call("duty.take", id=permit, role="operator of the secure environment")
+    say.line(f"{taken['name']} is the {taken['role']} of this project, which the access body keeps")
     say.line(f"authorisation {permit} is granted under the agreement: scientific research, 24 months")
 
     say.step("The same application under the EHDS, on simulated clocks: refused today, granted from Chapter IV on")

@@ -11,17 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from ihds.audit.log import Event
 from ihds.errors import BadInput, IhdsError, NotAuthenticated, Refused
-from ihds.governance.duties import FOUR_EYES, SEPARATE, Actor, Role
+from ihds.governance.duties import FOUR_EYES, SEPARATE, Actor, Role, taken_on
 from ihds.governance.policy import Granted
 from ihds.governance.rights import ADMINISTRATION, ANY, BESIDE, COMMANDS, DUTIES, MOVING, allows, may, rights, who
+from ihds.ids import Did
 from ihds.people.proofs import proof
 from ihds.roles import officers
 from ihds.roles.config import NodeConfig
 from ihds.roles.node import Node, create
+from ihds.store.store import Put
 from ihds.wire.jose import SigningKey, read_unverified
 from tests.governance.test_cases import ASSESSOR, OFFICER, Body
 from tests.governance.test_governance import make_application
+from tests.people.test_passports import Members, make_permit
 from tests.people.world import CLIENT, ISSUER, NODE, PASSWORD, Desk
 
 # -- the table -----------------------------------------------------------------------------------------
@@ -134,6 +138,19 @@ def test_an_account_under_another_name_is_still_the_same_person():
             with pytest.raises(Refused, match="separate duties"):
                 body.cases.assign(case, Actor(name, both, "https://login#1"), role)
     body.cases.assign(case, Actor("B", both, "https://login#2"), Role.REVIEWER)
+
+
+def test_what_an_account_did_before_its_person_signed_in_counts():
+    before = {"A": frozenset({Role.ASSESSOR}), "https://login#2": frozenset({Role.REVIEWER})}
+    roles = frozenset(Role)
+    assert taken_on(before, Actor("A", roles, "https://login#1"), Role.REVIEWER)
+    assert taken_on(before, Actor("C", roles, "https://login#2"), Role.ASSESSOR)
+    assert not taken_on(before, Actor("C", roles, "https://login#1"), Role.ASSESSOR)
+
+
+def test_only_an_officer_excludes():
+    with pytest.raises(Refused, match="exclude is for the officer"):
+        Body().redress.exclude("did:web:user.example", ASSESSOR, 2, "misuse")
 
 
 def test_who_assessed_neither_tells_the_fees_nor_decides():
@@ -358,3 +375,64 @@ def test_who_runs_a_study_or_votes_is_the_person_who_signed_in(lab, monkeypatch)
     assert (claims["person"], claims["signed_in"]["issuer"]) == ("S. Seat", ISSUER)
     with pytest.raises(Refused, match="seat of a body"):
         lab.rita.call("committee.withdraw", motion="m", person="S. Seat")
+
+
+# -- duties beyond the access body -----------------------------------------------------------------------
+
+
+def test_who_assessed_takes_no_duty_at_the_environment_of_the_same_project(desk, monkeypatch):
+    environment, holder = "did:web:environment.example", "did:web:lih.example"
+    case = application(desk)
+    desk.anna.call("permit.assess", id=case, question="all", answer="yes", because="why")
+    permit = make_permit(application=case, environment=Did(environment))
+    held = {"permit": permit.to_dict(), "state": "GRANTED", "application": case, "credential": ""}
+    desk.node.log.commit(Event("permit.granted", NODE), Put("permit", permit.id, 0, held))
+    members = Members()
+    monkeypatch.setattr(desk.node, "members", members)
+
+    def told(who, role, person, name="N"):
+        members.who = who
+        body = {"role": str(role), "person": person, "name": name}
+        return desk.web.json("POST", f"{NODE}/access/permits/{permit.id}/duties", body)
+
+    anna = f"{ISSUER}#{desk.anna.session.whoami()['subject']}"
+    for role in (Role.ENVIRONMENT, Role.REVIEWER, Role.PREPARER):
+        status, said = told(environment, role, anna)
+        assert (status, "separate duties" in str(said)) == (403, True), said
+    assert told(environment, Role.ENVIRONMENT, "https://login#e")[0] == 200
+    assert told(environment, Role.ENVIRONMENT, "https://login#e")[0] == 200  # told twice
+    assert told(environment, Role.REVIEWER, "https://login#e")[0] == 403
+    assert told(holder, Role.PREPARER, "https://login#e")[0] == 403  # the same person at another institution
+    assert told(holder, Role.PREPARER, "https://login#p")[0] == 200
+    assert told(holder, Role.ENVIRONMENT, "https://login#q")[0] == 403
+    assert told("did:web:stranger.example", Role.PREPARER, "https://login#q")[0] == 404
+    assert told(environment, Role.OFFICER, "https://login#q")[0] == 400
+    assert told(environment, Role.ENVIRONMENT, "")[0] == 400
+
+
+def test_an_environment_runs_nothing_until_a_person_took_it_on(tmp_path, monkeypatch):
+    made = Desk(tmp_path, "environment", access_bodies=("did:web:hdab.example",))
+    permit, asked = "urn:uuid:00000000-0000-4000-8000-000000000001", []
+    emil = made.person("emil", "operator of the secure environment", name="E. Operator")
+    duties = made.node.institution.duties
+    monkeypatch.setattr(made.node.resolver, "service", lambda *_: "https://hdab.example/access")
+    monkeypatch.setattr(made.node.wallet, "token", lambda *_: "token")
+    monkeypatch.setattr(made.node.http, "call", lambda _m, _u, told, _t: asked.append(told) or {})
+    with pytest.raises(Refused, match="nobody here has taken on"):
+        duties.operated(permit)
+    with pytest.raises(Refused, match="is no output reviewer here"):
+        emil.call("duty.take", id=permit, role="output reviewer")
+    with pytest.raises(BadInput):
+        emil.call("duty.take", id=permit, role="officer")
+    emil.call("duty.take", id=permit, role="operator of the secure environment")
+    emil.call("duty.take", id=permit, role="operator of the secure environment")
+    duties.operated(permit)
+    (held,) = made.admin.call("duty.list")
+    assert held["person"] == asked[0]["person"] == f"{ISSUER}#{emil.session.whoami()['subject']}"
+    monkeypatch.setattr(made.node.http, "call", lambda *_: (_ for _ in ()).throw(Refused("separate duties")))
+    other = permit[:-1] + "2"
+    with pytest.raises(Refused, match="separate duties"):
+        emil.call("duty.take", id=other, role="operator of the secure environment")
+    with pytest.raises(Refused, match="nobody here"):
+        duties.operated(other)
+    made.close()

@@ -19,7 +19,7 @@ from ihds.audit.log import Log, now
 from ihds.errors import BadInput, CannotVerify, Conflict, NotAuthenticated, Refused, SetupFailed
 from ihds.people import client, provider
 from ihds.people.oidc import OpenIdProvider
-from ihds.people.proofs import ProofGate, proof, thumbprint
+from ihds.people.proofs import ProofGate, b64_sha256, proof, thumbprint
 from ihds.people.sessions import Sessions, nonce_of
 from ihds.store.store import Store
 from ihds.wire.http import Http
@@ -175,6 +175,12 @@ def test_without_the_providers_keys_the_answer_is_no_for_this_time(world):
         world.identify(token(), "n")
 
 
+def test_a_provider_that_calls_itself_otherwise_is_not_the_one_that_is_trusted(world):
+    world.http.get_json = lambda *_a, **_k: {"issuer": "https://evil.example", "jwks_uri": f"{ISSUER}/keys"}
+    with pytest.raises(SetupFailed, match="calls itself"):
+        world.identify(token(), "n")
+
+
 def test_a_provider_beyond_this_machine_is_spoken_to_by_tls_only():
     with pytest.raises(SetupFailed):
         OpenIdProvider("http://login.example", CLIENT, Http())
@@ -194,13 +200,20 @@ def test_a_proof_is_good_once_for_one_request_of_one_session(clock):
     with pytest.raises(NotAuthenticated, match="used before"):
         gate.check(made, "POST", URL, "secret")
     assert gate.check(proof(other, "POST", URL, "secret"), "POST", URL, "secret") != thumbprint(key.public_jwk())
+    private = ECKey.import_key(key.to_pem(None))
+
+    def fresh(jti):
+        return {"htm": "POST", "htu": URL, "iat": int(clock.at), "jti": jti, "ath": b64_sha256("secret")}
+
+    assert gate.check(key.sign_jwt(fresh("0"), "dpop+jwt", jwk=key.public_jwk()), "POST", URL, "secret")
     for text, method, url, session in (
         (proof(key, "GET", URL, "secret"), "POST", URL, "secret"),
         (proof(key, "POST", URL + "y", "secret"), "POST", URL, "secret"),
         (proof(key, "POST", URL, "other"), "POST", URL, "secret"),
         (proof(key, "POST", URL), "POST", URL, "secret"),
         ("", "POST", URL, "secret"),
-        (key.sign_jwt({"htm": "POST"}), "POST", URL, "secret"),
+        (key.sign_jwt(fresh("1"), jwk=key.public_jwk()), "POST", URL, "secret"),
+        (key.sign_jwt(fresh("2"), "dpop+jwt", jwk=private.as_dict(private=True)), "POST", URL, "secret"),
         (key.sign_jwt({"htm": "POST"}, "dpop+jwt"), "POST", URL, "secret"),
         (key.sign_jwt({}, "dpop+jwt", jwk=other.public_jwk()), "POST", URL, "secret"),
         (key.sign_jwt({}, "dpop+jwt", jwk=OctKey.generate_key(256).as_dict()), "POST", URL, "secret"),
@@ -283,7 +296,7 @@ def test_a_session_is_short_and_renewed_by_the_providers_word_only():
     desk = Desk()
     secret, _ = desk.open("k")
     desk.late += timedelta(minutes=14)
-    old = desk.word()
+    old = desk.word(exp=int(time.time()) + 36_000)
     desk.sessions.renew(secret, "k", desk.word())
     desk.late += timedelta(minutes=14)
     assert desk.sessions.whose(secret, "k")
@@ -295,7 +308,8 @@ def test_a_session_is_short_and_renewed_by_the_providers_word_only():
         desk.sessions.whose(secret, "k")
     for _ in range(60):
         try:
-            desk.sessions.renew(secret, "k", desk.word())
+            until = desk.sessions.renew(secret, "k", desk.word()).expires_at
+            assert until <= now() + timedelta(hours=10)  # by the day's own clock, on which it was opened
         except NotAuthenticated:
             break
         desk.late += timedelta(minutes=15)

@@ -122,6 +122,22 @@ def officer_commands(sub: Any) -> None:
     assign.add_argument("id", help="application id")
     assign.add_argument("name")
     assign.add_argument("role")
+    take = command(
+        sub,
+        "take",
+        "take on a duty in a permit's project, at its environment or one of its holders",
+        "ihds officer take urn:uuid:… 'operator of the secure environment' --node environment",
+        _officer_take,
+    )
+    take.add_argument("id", help="permit id")
+    take.add_argument("role")
+    take.add_argument("--by", default="", help="who, where nobody signs in")
+    take.add_argument("--body", default="", help="DID of the access body that granted (default: the configured one)")
+
+
+def _officer_take(given: Any) -> None:
+    answer = open_space(given).call("duty.take", id=given.id, role=given.role, body=given.body, by=given.by)
+    show(given, answer, f"{answer['name']} is the {answer['role']} of {answer['permit']}")
 
 
 def _officer_add(given: Any) -> None:

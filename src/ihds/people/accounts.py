@@ -150,7 +150,7 @@ class Devices:
         """Let a person answer a code, once; return whether it waited."""
         with self._lock:
             for body in self._waiting.values():
-                if body["typed"] == _key(typed) and not body["user"] and body["ends"] > time.monotonic():
+                if body["typed"] == _key(typed) and body["ends"] > time.monotonic():
                     body["user"], body["typed"] = user, ""
                     return True
         return False

@@ -22,6 +22,7 @@ from ihds.roles.agreements import Agreements
 from ihds.roles.applicants import Applicants
 from ihds.roles.authority import OffersNothing
 from ihds.roles.cases import Cases
+from ihds.roles.duties import ProjectDesk
 from ihds.roles.grants import Grants
 from ihds.roles.opt_out import Registry
 from ihds.roles.publications import Publications
@@ -66,6 +67,7 @@ class AccessBody(OffersNothing):
             *self.applicants.routes(),
             *self.agreements.routes(),
             *self.opt_outs.routes(),
+            *ProjectDesk(self.node, self.cases).routes(),
         ]
 
     def commands(self) -> dict[str, Command]:

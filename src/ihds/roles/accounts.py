@@ -18,13 +18,14 @@ from ihds.roles.space import Space
 from ihds.wire.http import Http
 
 RESEARCHER = "Demo Researcher"
-CHECKER, PREPARER = "Demo Checker", "Demo Preparer"
+CHECKER, PREPARER, OPERATOR = "Demo Checker", "Demo Preparer", "Demo Operator"
 #: Who has an account at which node, in which duty.
 PEOPLE = (
     (ASSESSOR, "access-body", "assessor"),
     (OFFICER, "access-body", "officer"),
     (CHECKER, "access-body", "output reviewer"),
     (PREPARER, "access-body", "data preparer"),
+    (OPERATOR, "environment", "operator of the secure environment"),
     (RESEARCHER, "researcher", "researcher"),
 )
 

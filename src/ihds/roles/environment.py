@@ -18,6 +18,7 @@ from ihds.federation.study import Study, study_of
 from ihds.governance.permit import Permit, PermitState
 from ihds.ids import Did, PermitId, StudyId
 from ihds.roles.authority import OffersNothing
+from ihds.roles.duties import Duties
 from ihds.roles.proofs import Proofs
 from ihds.roles.records import described
 from ihds.wire.http import Line
@@ -34,6 +35,7 @@ class SecureEnvironment(OffersNothing):
         """Work on a node."""
         self.node = node
         self.proof = Proofs(node.verifier, node.log)
+        self.duties = Duties(node)
         self.environment = Environment(node.did, node.log, node.signatures, self)
 
     def routes(self) -> list[Route]:
@@ -47,7 +49,7 @@ class SecureEnvironment(OffersNothing):
 
     def commands(self) -> dict[str, Command]:
         """Return the operator's commands: who runs what; no total, no result."""
-        return {"study.list": lambda _a: self.studies()}
+        return {"study.list": lambda _a: self.studies(), **self.duties.commands()}
 
     def studies(self) -> list[dict[str, Any]]:
         """Return the studies that were asked for here."""
@@ -65,6 +67,7 @@ class SecureEnvironment(OffersNothing):
         user, access = self._user(call)
         request = Request.from_dict(call.path["id"], call.json())
         self._ask_permit(user, access, request.permit)
+        self.duties.operated(request.permit)
         return Answer(self.environment.submit(user, request), status=201)
 
     def _told(self, call: Call) -> Answer:

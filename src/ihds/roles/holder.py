@@ -33,6 +33,7 @@ from ihds.governance.policy import Refused as No
 from ihds.roles import choices
 from ihds.roles.approvals import Approvals
 from ihds.roles.config import data_file
+from ihds.roles.duties import Duties
 from ihds.roles.endpoint import Endpoint
 from ihds.roles.files import Files
 from ihds.roles.gates import gate_of
@@ -306,6 +307,7 @@ class Holder:
             **relayed,
             "permit.act": Parties(self.node).step,
             **self.approvals.commands(),
+            **Duties(self.node).commands(),
             "negotiation.approve": lambda a: self.approve(str(a["pid"])),
             "datasets": lambda _a: [self.record(d).summary() for d in self.node.config.datasets if not d.file],
         }
