@@ -302,37 +302,6 @@ def test_idle_nodes_do_nothing(space):
     assert written() == before
 
 
-def test_the_tutorial_does_what_it_says(space, capsys, monkeypatch):
-    """Every command and the Python lines of the tutorial are run, in order, as they stand there."""
-    from ihds.cli import main
-
-    text = (ROOT / "docs/tutorials/first-study.md").read_text()
-    shell, python = re.findall(r"```(?:sh|python)\n(.*?)```", text, re.DOTALL)
-    monkeypatch.chdir(space.folder)
-    names = {"urn:uuid:AGREEMENT": space.agreement()}
-    ran = 0
-    for line in shell.replace("\\\n", " ").splitlines():
-        command, _, remark = line.partition("#")
-        for placeholder, value in names.items():
-            command = command.replace(placeholder, value)
-        words = shlex.split(command)
-        if not words or words[0] != "ihds":
-            continue
-        if words[1:3] == ["permit", "revoke"]:
-            lines = python.replace("urn:uuid:PERMIT", names["urn:uuid:PERMIT"])
-            notebook: dict = {}
-            exec(compile(lines, "tutorial", "exec"), notebook)
-            notebook["space"].close()
-        assert main(words[1:]) == (12 if "refused" in remark else 0), command
-        out = capsys.readouterr().out
-        ran += 1
-        if words[1] == "apply":
-            names["urn:uuid:APPLICATION"] = re.search(r"urn:uuid:[0-9a-f-]{36}", out)[0]
-        if words[1:3] == ["permit", "decide"]:
-            names["urn:uuid:PERMIT"] = re.search(r"urn:uuid:[0-9a-f-]{36}", out)[0]
-    assert ran == 14
-
-
 def test_an_officer_works_a_case_by_the_commands_of_the_page(space, capsys, monkeypatch):
     """Every command of the page is run, in order, as it stands there."""
     monkeypatch.chdir(space.folder)

@@ -370,7 +370,9 @@ def main() -> int:
                 say.line(f"{name:12} {config.role:12} {config.country}  {config.base_url}  {config.did}")
             ok = play(nodes, say, given.report, login)
         if given.keep:
-            say.line(f"\nthe nodes run on; folders are in {folder}; stop them with:")
+            say.line(
+                f"\nthe nodes run on; folders are in {folder}, also those of the persons who signed in; stop with:"
+            )
             say.line("kill " + " ".join(str(p.pid) for p in nodes.processes.values()))
     except KeyboardInterrupt:
         _interrupted.clear()

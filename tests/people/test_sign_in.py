@@ -92,6 +92,7 @@ WRONG = {
     "another audience": {"aud": "other"},
     "several audiences and no party": {"aud": [CLIENT, "other"]},
     "authorised for another": {"azp": "other"},
+    "another audience, authorised for us": {"aud": "other", "azp": CLIENT},
     "another issuer": {"iss": "https://evil.example"},
     "no subject": {"sub": None},
     "a subject that is no text": {"sub": 7},
@@ -312,7 +313,7 @@ def test_a_session_is_short_and_renewed_by_the_providers_word_only():
             assert until <= now() + timedelta(hours=10)  # by the day's own clock, on which it was opened
         except NotAuthenticated:
             break
-        desk.late += timedelta(minutes=15)
+        desk.late += timedelta(minutes=11)
     assert timedelta(hours=10) <= desk.late <= timedelta(hours=10, minutes=30)
 
 

@@ -101,7 +101,7 @@ class KeyShelf:
     def _fetch(self) -> KeySet:
         url = self.url()
         try:
-            return KeySet.import_key_set(self.http.get_json(url))  # type: ignore[arg-type]
+            return KeySet.import_key_set(self.http.get_json(url, seconds=10))  # type: ignore[arg-type]
         except (PeerFailed, JoseError, ValueError, KeyError, TypeError) as error:
             raise CannotVerify(f"the keys at {url} cannot be learnt: {error}", remedy="try again later") from error
 

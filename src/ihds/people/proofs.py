@@ -60,6 +60,7 @@ class ProofGate:
     _seen: dict[str, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _since: float = 0.0
+    _swept: float = 0.0
 
     def __post_init__(self) -> None:
         self._since = self.clock()
@@ -86,7 +87,8 @@ class ProofGate:
         if not isinstance(used, str) or not 0 < len(used) <= 128:
             raise NotAuthenticated("the proof has no jti")
         with self._lock:
-            self._seen = {k: v for k, v in self._seen.items() if v > at - 2 * _FRESH_SECONDS}
+            if at > self._swept + _FRESH_SECONDS:
+                self._swept, self._seen = at, {k: v for k, v in self._seen.items() if v > at - 2 * _FRESH_SECONDS}
             if f"{key}|{used}" in self._seen:
                 raise NotAuthenticated("the proof was used before")
             self._seen[f"{key}|{used}"] = at

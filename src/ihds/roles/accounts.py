@@ -76,8 +76,12 @@ class Login:
         http.close()
 
     def sign_in(self, name: str, space: Space) -> Space:
-        """Sign a person in, as a browser would, and return the node spoken to by it."""
+        """Sign a person in, as a browser would, and return the node spoken to by it; a folder of its own keeps that."""
         way = client.by_browser(client.filled_in(*self.known[name], space.http))
         session, _ = client.sign_in(space.config.base_url, space.http, way)
+        own = self.folder.parent / self.known[name][0]
+        own.mkdir(mode=0o700, exist_ok=True)
+        session.file = own / client.FILE
+        session.keep()
         space.people[name] = space.signed_in(session)
         return space.people[name]
