@@ -117,4 +117,4 @@ def test_the_tutorial_does_what_it_says(kept, tmp_path, capsys, monkeypatch):
             names["urn:uuid:APPLICATION"] = re.search(r"urn:uuid:[0-9a-f-]{36}", out)[0]
         if words[1:3] == ["permit", "decide"] and "refused" not in remark:
             names["urn:uuid:PERMIT"] = re.search(r"urn:uuid:[0-9a-f-]{36}", out)[0]
-    assert ran == 16
+    assert ran == 17
